@@ -1,0 +1,64 @@
+"""Weights to start from, drawn once for both frameworks: the same seed gives both the same net, to the bit."""
+
+import math
+import zlib
+
+import numpy as np
+
+from common.arch import Arch
+from common.names import layer_parameters
+from common.plan import Norm, make_plan
+
+Weights = dict[str, np.ndarray]
+
+
+def _rng(seed: int, name: str) -> np.random.Generator:
+    # one stream a tensor, so that a tensor doesn't depend on which others the net has
+    return np.random.default_rng([seed, zlib.crc32(name.encode())])
+
+
+def initial(arch: Arch, seed: int | None = None) -> Weights:
+    """He initialisation: untruncated normal, variance 2 / fan-out, biases 0, BatchNorm 1 and 0 (float32).
+
+    He et al. 2015, arXiv 1502.01852, equation 14; fan-out = output channels * kernel size, groups not
+    divided out, as torch.nn.init.kaiming_normal_(mode="fan_out") counts it. `seed` None draws a fresh one.
+    """
+    seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+    weights: Weights = {}
+    for layer in make_plan(arch).layers():
+        for leaf, shape in layer_parameters(layer).items():
+            name = f"{layer.name}.{leaf}"
+            if isinstance(layer, Norm):
+                weights[name] = np.full(shape, leaf in ("weight", "running_var"), np.float32)
+            elif leaf == "bias":
+                weights[name] = np.zeros(shape, np.float32)
+            else:
+                fan_out = shape[0] * math.prod(shape[2:])
+                weights[name] = _rng(seed, name).standard_normal(shape, np.float32)
+                weights[name] *= np.float32(math.sqrt(2 / fan_out))
+    return weights
+
+
+def randomised(arch: Arch, seed: int = 0) -> Weights:
+    """Weights under which every mistake shows (float32): nothing is 0, 1 or equal to its neighbour.
+
+    Fresh BatchNorms hide a swap of any two of them. Here scales are in (0.5, 1.5), variances too, and means
+    and biases are normal. A block's last scale is divided by the root of the number of blocks, so that even
+    a thousand of them neither explode nor vanish.
+    """
+    weights = initial(arch, seed)
+    plan = make_plan(arch)
+    blocks = [block for trunk in plan.trunks for stage in trunk.stages for block in stage.blocks]
+    calm = 1 / math.sqrt(len(blocks))
+    # in a plain net, nothing is added up
+    last = set() if arch.shortcut == "none" else {(b.convs if arch.preact else b.norms)[-1].name for b in blocks}
+    for name, value in weights.items():
+        layer, leaf = name.rsplit(".", 1)
+        rng = _rng(seed + 1, name)
+        if leaf == "running_var" or (leaf == "weight" and value.ndim == 1):
+            value[:] = rng.uniform(0.5, 1.5, value.shape)
+        elif leaf in ("bias", "running_mean"):
+            value[:] = rng.normal(0, 0.1, value.shape)
+        if leaf == "weight" and layer in last:
+            value *= calm
+    return weights

@@ -1,0 +1,248 @@
+"""A row worked out: every layer with its name, channels, stride, padding and rate, in canonical order.
+
+Both implementations read their numbers here and compute none, so that neither can infer one
+that the other is told. Names are attribute paths, torchvision's where torchvision has the net.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from common.arch import Arch
+
+MOMENTUM = 0.1  # of the running statistics: new = 0.9 * old + 0.1 * batch, PyTorch's convention
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A convolution over `dims` axes, padded by k // 2 on both sides of each."""
+
+    name: str
+    in_channels: int
+    out_channels: int
+    kernel: int
+    stride: int = 1
+    groups: int = 1
+    bias: bool = False
+    dims: int = 2
+
+    @property
+    def padding(self) -> int:
+        return self.kernel // 2
+
+    def out_size(self, n: int) -> int:
+        """Length of an axis of `n` after this layer."""
+        return (n + 2 * self.padding - self.kernel) // self.stride + 1
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Batch normalisation over `channels`."""
+
+    name: str
+    channels: int
+    eps: float
+
+
+@dataclass(frozen=True)
+class Linear:
+    name: str
+    in_features: int
+    out_features: int
+
+
+Layer = Conv | Norm | Linear
+
+
+@dataclass(frozen=True)
+class SqueezeExcite:
+    """Global mean, 1x1 to fewer channels, ReLU, 1x1 back, sigmoid, multiply ([6] of arch.py, figure 3)."""
+
+    fc1: Conv
+    fc2: Conv
+
+
+@dataclass(frozen=True)
+class Shortcut:
+    """What a block adds to its branch.
+
+    identity: the input. pad: the input, each `stride`-th pixel, with `before` and `after` zero channels.
+    project: a 1x1 convolution (and a norm), after average pooling by `pool` where that is not None.
+    none: nothing (a plain net).
+    """
+
+    kind: Literal["identity", "pad", "project", "none"]
+    stride: int = 1
+    before: int = 0
+    after: int = 0
+    pool: int | None = None  # 1 holds the place that the pooling has where a stage strides
+    conv: Conv | None = None
+    norm: Norm | None = None
+    of_preactivation: bool = False  # the projection reads relu(bn1(x)) and not x: [2] of arch.py, section 4
+    dims: int = 2
+
+
+@dataclass(frozen=True)
+class Block:
+    name: str
+    kind: Literal["BasicBlock", "Bottleneck", "PreActBasicBlock", "PreActBottleneck"]
+    convs: tuple[Conv, ...]
+    norms: tuple[Norm, ...]
+    se: SqueezeExcite | None
+    shortcut: Shortcut
+    dropout: float
+    drop_path: float
+
+    def layers(self) -> Iterator[Layer]:
+        """The layers with parameters, in canonical order."""
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            yield from (norm, conv) if self.kind.startswith("PreAct") else (conv, norm)
+        if self.se:
+            yield from (self.se.fc1, self.se.fc2)
+        if self.shortcut.conv:
+            yield self.shortcut.conv
+        if self.shortcut.norm:
+            yield self.shortcut.norm
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class StemPlan:
+    convs: tuple[Conv, ...]
+    norms: tuple[Norm, ...]  # as many as convs, or one fewer in a pre-activation net
+    pool: bool
+
+    def layers(self) -> Iterator[Layer]:
+        for i, conv in enumerate(self.convs):
+            yield conv
+            yield from self.norms[i : i + 1]
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """The stages that follow each other; a net has one, a multi-scale net one a kernel."""
+
+    stages: tuple[Stage, ...]
+    norm: Norm | None  # a pre-activation net's last BN-ReLU
+
+
+@dataclass(frozen=True)
+class Plan:
+    arch: Arch
+    stem: StemPlan
+    trunks: tuple[Trunk, ...]
+    features: int  # of the pooled vector
+    fc: Linear | None
+
+    def sections(self) -> Iterator[tuple[str, list[Layer]]]:
+        """("stem", its layers), (a stage's name, its layers), ..., ("head", final norms and classifier)."""
+        yield "stem", list(self.stem.layers())
+        for trunk in self.trunks:
+            for stage in trunk.stages:
+                yield stage.name, [layer for block in stage.blocks for layer in block.layers()]
+        head: list[Layer] = [trunk.norm for trunk in self.trunks if trunk.norm]
+        yield "head", head + ([self.fc] if self.fc else [])
+
+    def layers(self) -> Iterator[Layer]:
+        """Every layer with parameters, in canonical order."""
+        for _, layers in self.sections():
+            yield from layers
+
+    @property
+    def total_stride(self) -> int:
+        """Pixels of the input to one of the last stage, along an axis."""
+        strides = [c.stride for c in self.stem.convs] + [2 if self.stem.pool else 1]
+        strides += [c.stride for stage in self.trunks[0].stages for block in stage.blocks for c in block.convs]
+        total = 1
+        for s in strides:
+            total *= s
+        return total
+
+    def default_input(self) -> tuple[int, ...]:
+        """(in_channels, *size) that the net was designed for: 224 x 224, 32 x 32 for CIFAR stems, 1024 samples."""
+        a = self.arch
+        size = (1024,) if a.dims == 1 else (224, 224) if self.stem.pool else (32, 32)
+        return (a.in_channels, *size)
+
+
+def _reduced(channels: int, ratio: int) -> int:
+    # timm rounds the squeezed width to the nearest multiple of 8, and never below 8
+    return max(8, int(channels / ratio + 4) // 8 * 8)
+
+
+@lru_cache(maxsize=256)
+def make_plan(arch: Arch) -> Plan:
+    """The row worked out. Cached, since a row is a value."""
+    a = arch
+
+    def conv(name: str, cin: int, cout: int, k: int, stride: int = 1, groups: int = 1, bias: bool = a.conv_bias) -> Conv:
+        return Conv(name, cin, cout, k, stride, groups, bias, a.dims)
+
+    def norm(name: str, channels: int) -> Norm:
+        return Norm(name, channels, a.norm_eps)
+
+    # stem: one convolution is "conv1", several are timm's Sequential of conv, norm, ReLU, conv, ..., conv
+    convs, norms, c = [], [], a.in_channels
+    deep = len(a.stem.convs) > 1
+    for i, (cout, k, stride) in enumerate(a.stem.convs):
+        last = i == len(a.stem.convs) - 1
+        convs.append(conv(f"conv1.{3 * i}" if deep else "conv1", c, cout, k, stride))
+        if not (last and a.preact):  # the first block's norm follows there
+            norms.append(norm("bn1" if last else f"conv1.{3 * i + 1}", cout))
+        c = cout
+    stem = StemPlan(tuple(convs), tuple(norms), a.stem.pool)
+
+    def block(name: str, cin: int, stage: int, stride: int, kernel: int, drop_path: float) -> Block:
+        cout, preact = a.widths[stage] * a.expansion, a.preact
+        if a.block == "basic":
+            sizes = [(cin, cout, kernel, stride, 1), (cout, cout, kernel, 1, 1)]
+        else:
+            mid = a.inner_width(stage)
+            s1, s3 = (stride, 1) if a.stride_in == 1 else (1, stride)
+            sizes = [(cin, mid, 1, s1, 1), (mid, mid, kernel, s3, a.groups), (mid, cout, 1, 1, 1)]
+        convs = tuple(conv(f"{name}.conv{i}", *size) for i, size in enumerate(sizes, 1))
+        norms = tuple(norm(f"{name}.bn{i}", c.in_channels if preact else c.out_channels) for i, c in enumerate(convs, 1))
+        se = None
+        if a.se_ratio:
+            mid = _reduced(cout, a.se_ratio)
+            se = SqueezeExcite(conv(f"{name}.se.fc1", cout, mid, 1, bias=True), conv(f"{name}.se.fc2", mid, cout, 1, bias=True))
+        kind = ("PreAct" if preact else "") + ("BasicBlock" if a.block == "basic" else "Bottleneck")
+        return Block(name, kind, convs, norms, se, shortcut(name, cin, cout, stride), a.dropout, drop_path)  # type: ignore[arg-type]
+
+    def shortcut(name: str, cin: int, cout: int, stride: int) -> Shortcut:
+        if a.shortcut == "none":
+            return Shortcut("none")
+        if stride == 1 and cin == cout and a.shortcut != "project_all":
+            return Shortcut("identity")
+        if a.shortcut == "pad":
+            extra = cout - cin
+            return Shortcut("pad", stride, before=extra // 2, after=extra - extra // 2, dims=a.dims)
+        pool, i = (stride, 1) if a.shortcut == "pool" else (None, 0)  # Sequential: [pool,] convolution[, norm]
+        project = conv(f"{name}.downsample.{i}", cin, cout, 1, stride // (pool or 1))
+        bn = norm(f"{name}.downsample.{i + 1}", cout) if a.shortcut_norm and not a.preact else None
+        return Shortcut("project", stride, pool=pool, conv=project, norm=bn, of_preactivation=a.preact, dims=a.dims)
+
+    trunks, channels = [], c
+    for kernel in a.kernels:
+        suffix = "" if len(a.kernels) == 1 else f"_k{kernel}"
+        stages, c, done = [], channels, 0
+        for s, depth in enumerate(a.depths):
+            blocks = []
+            for b in range(depth):
+                done += 1
+                stride = 1 if b else (a.first_stride if s == 0 else 2)
+                rate = a.drop_path * done / sum(a.depths)  # [7] of arch.py, equation 4
+                blocks.append(block(f"layer{s + 1}{suffix}.{b}", c, s, stride, kernel, rate))
+                c = a.widths[s] * a.expansion
+            stages.append(Stage(f"layer{s + 1}{suffix}", tuple(blocks)))
+        trunks.append(Trunk(tuple(stages), norm(f"norm{suffix}", c) if a.preact else None))
+
+    features = c * len(a.kernels)
+    fc = Linear("fc", features, a.num_classes) if a.num_classes else None
+    return Plan(a, stem, tuple(trunks), features, fc)

@@ -1,0 +1,149 @@
+"""The canonical weights: {canonical name: array}, PyTorch's layout; on disk safetensors, the row in the metadata.
+
+A file alone says what it is. It is written whole or not at all, and compared with what was meant after writing.
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from common.arch import Arch
+from common.errors import RosettaError
+from common.names import Shape, parameters
+
+Weights = dict[str, np.ndarray]
+FORMAT = "resnet-rosetta"  # the metadata's "format"
+LISTED = 20  # differences shown of each kind
+
+
+def check(arch: Arch, weights: Mapping[str, np.ndarray]) -> None:
+    """Raises RosettaError unless `weights` has just the row's names and shapes, all floats; every difference is listed."""
+    check_shapes(parameters(arch), {name: (tuple(np.shape(w)), _dtype(w)) for name, w in weights.items()})
+
+
+def _dtype(value: object) -> str:
+    return str(value.dtype) if isinstance(value, np.ndarray) else type(value).__name__
+
+
+def check_shapes(expected: Mapping[str, Shape], found: Mapping[str, tuple[Shape, str]]) -> None:
+    """The comparison behind `check`, on {name: (shape, dtype)}."""
+    missing = [f"  - {name} {shape}" for name, shape in expected.items() if name not in found]
+    unexpected = [f"  + {name} {shape}" for name, (shape, _) in found.items() if name not in expected]
+    misshapen, mistyped = [], []
+    for name, (shape, dtype) in found.items():
+        if name in expected and shape != expected[name]:
+            misshapen += [f"  - {name} {expected[name]}\n  + {name} {shape}"]
+        elif name in expected and dtype not in ("float16", "float32", "float64"):
+            mistyped += [f"  - {name} float16, float32 or float64\n  + {name} {dtype}"]
+    kinds = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen, "not a float array": mistyped}
+    if any(kinds.values()):
+        summary = ", ".join(f"{len(rows)} {kind}" for kind, rows in kinds.items() if rows)
+        lines = [f"the weights don't fit the model: {summary} (- expected, + found); nothing was changed"]
+        for rows in kinds.values():
+            lines += rows[:LISTED] + ([f"  ... and {len(rows) - LISTED} more"] if len(rows) > LISTED else [])
+        raise RosettaError("\n".join(lines))
+
+
+@contextlib.contextmanager
+def atomic(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary path beside `path`, with its suffixes, that takes its place if the block ends well and else is removed.
+
+    Raises RosettaError where the folder can't be written or the disk is full; whatever was at `path` stays.
+    """
+    path = Path(path)
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as e:
+        raise RosettaError(f"can't write {path}: {e.strerror}: {path.parent}") from None
+    try:
+        temporary = folder / path.name
+        yield temporary
+        with open(temporary, "rb") as f:
+            os.fsync(f.fileno())
+        if path.is_dir():
+            raise RosettaError(f"can't write {path}: it is a folder")
+        os.replace(temporary, path)
+    except OSError as e:
+        raise RosettaError(f"can't write {path}: {e.strerror or e}; nothing was written") from e
+    finally:
+        with contextlib.suppress(OSError):
+            for left in folder.iterdir():
+                left.unlink()
+            folder.rmdir()
+
+
+def save(path: str | os.PathLike, arch: Arch, weights: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
+    """Writes `weights` of `arch` as safetensors, whole or not at all, and compares the file with them.
+
+    Raises RosettaError where the weights don't fit the row, or the file can't be written or reads back otherwise.
+    """
+    import safetensors
+    import safetensors.numpy
+
+    check(arch, weights)
+    # safetensors 0.8.0 writes the memory of a transposed view in its own order, under the view's shape, without
+    # a word (its issue 825): so contiguous copies go in, and what was written is compared
+    plain = {name: np.ascontiguousarray(weights[name]) for name in parameters(arch)}
+    meta = {**(metadata or {}), "format": FORMAT, "arch": arch.to_json()}
+    with atomic(path) as temporary:
+        try:
+            safetensors.numpy.save_file(plain, temporary, metadata=meta)
+        except safetensors.SafetensorError as e:  # how the library reports a full disk
+            raise RosettaError(f"can't write {path}: {e}; nothing was written") from None
+        verify(temporary, plain)
+
+
+def verify(path: str | os.PathLike, weights: Mapping[str, np.ndarray]) -> None:
+    """Raises RosettaError unless the safetensors file holds just `weights`, bit for bit."""
+    import safetensors
+
+    with safetensors.safe_open(path, framework="numpy") as f:
+        names = set(f.keys())
+        wrong = sorted(names ^ set(weights))
+        wrong += [n for n in names & set(weights) if not _same(f.get_tensor(n), weights[n])]
+    if wrong:
+        raise RosettaError(f"{path} reads back otherwise than it was written, at {wrong[0]} and {len(wrong) - 1} more")
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    # as bytes: a NaN equals itself here
+    a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
+    return a.dtype == b.dtype and a.shape == b.shape and bool((a.reshape(-1).view(np.uint8) == b.reshape(-1).view(np.uint8)).all())
+
+
+def load(path: str | os.PathLike) -> tuple[Arch, Weights, dict[str, str]]:
+    """(row, weights, other metadata) of a file that `save` wrote.
+
+    Raises RosettaError for a file that is missing, truncated, not safetensors, not ours, or whose tensors
+    don't fit the row it names. Shapes are checked before any tensor is read.
+    """
+    import safetensors
+
+    if not os.path.isfile(path):
+        raise RosettaError(f"no such file: {path}")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as f:
+            meta = dict(f.metadata() or {})
+            if meta.pop("format", None) != FORMAT or "arch" not in meta:
+                raise RosettaError(
+                    f"{path} is safetensors but not of this project: its metadata names no architecture (found: {', '.join(f.metadata() or {}) or 'none'})"
+                )
+            arch = Arch.from_json(meta.pop("arch"))
+            slices = {name: f.get_slice(name) for name in f.keys()}
+            found = {name: (tuple(s.get_shape()), _DTYPES.get(s.get_dtype(), s.get_dtype())) for name, s in slices.items()}
+            try:
+                check_shapes(parameters(arch), found)
+            except RosettaError as e:
+                raise RosettaError(f"{path}: {e}") from None
+            return arch, {name: f.get_tensor(name) for name in parameters(arch)}, meta
+    except safetensors.SafetensorError as e:
+        raise RosettaError(f"{path} is not a whole safetensors file: {e}") from None
+    except OSError as e:
+        raise RosettaError(f"can't read {path}: {e.strerror or e}") from None
+
+
+_DTYPES = {"F16": "float16", "F32": "float32", "F64": "float64"}

@@ -1,0 +1,307 @@
+"""Every way in which Keras differs from PyTorch, one function or class a difference.
+
+The twin of torch_impl/layers.py: the same names in the same order. Axes are N *S C (images: N H W C), whatever
+keras.config says. Every layer is built when it is made, since the plan knows its shapes: a composite Keras layer
+without a `build` of its own is traced at every level, which makes a ResNet-152 three times as slow to build.
+"""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from common import noise
+from common.arch import Arch
+from common.errors import RosettaError
+from common.plan import MOMENTUM, Conv, Linear, Norm, Plan, Shortcut, make_plan
+
+
+class Module(keras.layers.Layer):
+    """A layer of layers, each of which is built already."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.built = True
+
+
+class Model(keras.Model):
+    """What a whole net has beyond its layers: the plan that it was built from, and what Keras needs to save and clone it."""
+
+    def __init__(self, plan: Plan):
+        super().__init__()
+        self.plan = plan
+        self.built = True
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        keras.saving.register_keras_serializable("resnet_rosetta")(cls)
+
+    def get_config(self):
+        return {"arch": self.plan.arch.to_json(), "dtype": self.dtype_policy.name, "name": self.name, "trainable": self.trainable}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        from common.init import initial
+        from keras_impl.weights import import_weights
+
+        arch = Arch.from_json(config["arch"])
+        model = construct(cls, make_plan(arch), config["dtype"])
+        import_weights(model, initial(arch))
+        model.name, model.trainable = config["name"], config["trainable"]
+        return model
+
+    def compute_output_shape(self, input_shape):
+        fc = self.plan.fc
+        return (input_shape[0], fc.out_features if fc else self.plan.features)
+
+
+def construct(cls, plan: Plan, dtype: str) -> Model:
+    """The net with its parameters allocated in `dtype` but not set."""
+    before = keras.config.dtype_policy()
+    try:
+        policy = keras.dtype_policies.get(dtype)
+    except (ValueError, TypeError):
+        policy = None
+    if policy is None or not keras.backend.is_float_dtype(policy.compute_dtype):
+        raise RosettaError(f"dtype {dtype!r} can't be: expected float32, float64, bfloat16 or float16, or a Keras policy of them")
+    try:
+        keras.config.set_dtype_policy(policy)
+        model = cls(plan)
+    finally:
+        keras.config.set_dtype_policy(before)
+    kind = keras.backend.standardize_dtype(model.trainable_variables[0].value.dtype)
+    if kind != policy.variable_dtype:  # JAX cuts float64 down to float32 without a word
+        raise RosettaError(f"the {keras.backend.backend()} backend made {kind} of {policy.variable_dtype}; with JAX, set JAX_ENABLE_X64=1")
+    return model
+
+
+class Sequential(Module):
+    """Layers one after another. keras.Sequential would trace them into a graph of its own at each level."""
+
+    def __init__(self, members):
+        super().__init__()
+        self.members = list(members)
+
+    def call(self, x):
+        for layer in self.members:
+            x = layer(x)
+        return x
+
+
+def sequential(*layers) -> Sequential:
+    return Sequential(layers)
+
+
+def identity(x):
+    return x
+
+
+def nothing(x) -> None:
+    """A plain net's shortcut."""
+
+
+def add(y, shortcut):
+    return y if shortcut is None else y + shortcut
+
+
+def relu(x):
+    return ops.relu(x)
+
+
+def relu_layer() -> keras.layers.Layer:
+    return keras.layers.ReLU()
+
+
+def sigmoid(x):
+    return ops.sigmoid(x)
+
+
+def concat(xs):
+    """Joins vectors (N, C) along their channels."""
+    return xs[0] if len(xs) == 1 else ops.concatenate(xs, 1)
+
+
+def spatial_mean(x, keepdims: bool = False):
+    """Mean over all positions: (N, C), or (N, 1, 1, C) with `keepdims`."""
+    return ops.mean(x, tuple(range(1, len(x.shape) - 1)), keepdims=keepdims)
+
+
+class _Conv:
+    """A convolution that pads k // 2 on both sides at every stride, as PyTorch does. Keras' "same" does that at
+    stride 1 alone: at stride 2 it pads (0, 1) or (2, 3) at even sizes, and the output is unrelated."""
+
+    def __init__(self, c: Conv):
+        explicit = c.stride > 1 and c.padding > 0
+        super().__init__(
+            c.out_channels, c.kernel, c.stride, "valid" if explicit else "same", data_format="channels_last", groups=c.groups,
+            use_bias=c.bias, kernel_initializer="zeros", name=c.name,
+        )  # fmt: skip
+        self.before = ((0, 0), *((c.padding, c.padding),) * c.dims, (0, 0)) if explicit else None
+        self.build((None, *(None,) * c.dims, c.in_channels))
+
+    def call(self, x):
+        if self.before:
+            x = ops.pad(x, self.before)
+        if self.groups > 1 and keras.backend.backend() == "tensorflow":
+            y = _grouped_tensorflow(x, self.kernel, self.strides, self.padding.upper(), self.groups)
+        else:
+            y = ops.conv(x, self.kernel, self.strides, self.padding, "channels_last")
+        return y + self.bias if self.use_bias else y
+
+
+class Conv1D(_Conv, keras.layers.Conv1D):
+    pass
+
+
+class Conv2D(_Conv, keras.layers.Conv2D):
+    pass
+
+
+def conv(c: Conv) -> keras.layers.Layer:
+    return Conv1D(c) if c.dims == 1 else Conv2D(c)
+
+
+_raw_gradients: dict[str, bool] = {}  # dtype: whether TensorFlow can differentiate a grouped convolution here
+
+
+def _grouped_tensorflow(x, kernel, strides, padding: str, groups: int):
+    """Keras sends grouped convolutions through an XLA function that it makes anew, so recompiles, at each eager call:
+    22 ms for a forward pass of 4 and 2.6 s with its gradient for 12. TensorFlow's own kernel is right, and lacks a
+    gradient only where oneDNN doesn't serve the dtype (float64); there the groups are convolved one by one."""
+    import tensorflow as tf
+
+    name = x.dtype.name
+    if name not in _raw_gradients:
+        with tf.init_scope():
+            one, k = tf.zeros((1, 1, 1, 2), name), tf.zeros((1, 1, 1, 2), name)
+            try:
+                with tf.GradientTape() as tape:
+                    tape.watch((one, k))
+                    y = tf.nn.convolution(one, k, padding="VALID")
+                tape.gradient(y, (one, k))
+                _raw_gradients[name] = True
+            except (tf.errors.OpError, ValueError):
+                _raw_gradients[name] = False
+    if _raw_gradients[name]:
+        return tf.nn.convolution(x, kernel, strides, padding)
+    pairs = zip(tf.split(x, groups, -1), tf.split(kernel, groups, -1), strict=True)
+    return tf.concat([tf.nn.convolution(a, k, strides, padding) for a, k in pairs], -1)
+
+
+class BatchNorm(keras.layers.BatchNormalization):
+    """Batch normalisation with PyTorch's running statistics: the batch is normalised by its biased variance, but the
+    running variance is the unbiased one, n / (n - 1) times as large. Keras 3 keeps the biased one, so that a net
+    trained here and evaluated in PyTorch would differ (twice as much variance at n = 2, 1 % more at n = 98).
+    Momentum 0.1 for the new value is Keras' 0.9 for the old; epsilon is 1e-5 and not Keras' 1e-3."""
+
+    def __init__(self, n: Norm):
+        super().__init__(axis=-1, momentum=1 - MOMENTUM, epsilon=n.eps, name=n.name)
+        self.build((None, n.channels))
+        self.input_spec = keras.layers.InputSpec(min_ndim=3, axes={-1: n.channels})  # any rank
+
+    def call(self, x, training=None, mask=None):
+        dtype = keras.backend.result_type(x.dtype, "float32")  # half precision can't hold the sums
+        x = ops.cast(x, dtype)
+        if training and self.trainable:
+            axes = tuple(range(len(x.shape) - 1))
+            mean = ops.mean(x, axes)
+            variance = ops.mean(ops.square(x - mean), axes)
+            self.moving_mean.assign((1 - MOMENTUM) * self.moving_mean + MOMENTUM * mean)
+            self.moving_variance.assign((1 - MOMENTUM) * self.moving_variance + MOMENTUM * _bessel(x) * variance)
+        else:
+            mean, variance = ops.cast(self.moving_mean, dtype), ops.cast(self.moving_variance, dtype)
+        gamma, beta = ops.cast(self.gamma, dtype), ops.cast(self.beta, dtype)
+        y = ops.batch_normalization(x, mean, variance, axis=-1, offset=beta, scale=gamma, epsilon=self.epsilon)
+        return ops.cast(y, self.compute_dtype)
+
+
+def _bessel(x):
+    """n / (n - 1) of the n values a channel has, in x's dtype."""
+    sizes = ops.shape(x)[:-1]
+    if all(isinstance(s, int) for s in sizes):
+        n = math.prod(sizes)
+        if n < 2:
+            raise ValueError(f"expected more than 1 value per channel when training, got input of shape {tuple(x.shape)}")
+        return n / (n - 1)
+    n = ops.cast(1, x.dtype)
+    for s in sizes:
+        n = n * ops.cast(s, x.dtype)
+    return n / (n - 1)
+
+
+def norm(n: Norm) -> BatchNorm:
+    return BatchNorm(n)
+
+
+def linear(c: Linear) -> keras.layers.Dense:
+    layer = keras.layers.Dense(c.out_features, kernel_initializer="zeros", name=c.name)
+    layer.build((None, c.in_features))
+    return layer
+
+
+class MaxPool(Module):
+    """3 wide, stride 2. "same" would be lopsided; the border counts as -inf, since the stem of a pre-activation net
+    can be negative."""
+
+    def __init__(self, dims: int):
+        super().__init__()
+        self.before = ((0, 0), *((1, 1),) * dims, (0, 0))
+
+    def call(self, x):
+        return ops.max_pool(ops.pad(x, self.before, constant_values=-math.inf), 3, 2, "valid", "channels_last")
+
+
+def max_pool(dims: int) -> MaxPool:
+    return MaxPool(dims)
+
+
+def avg_pool(stride: int, dims: int) -> keras.layers.Layer:
+    """ResNet-D's, as wide as its stride. At odd sizes the last window of "same" is the mean of what there is."""
+    if stride == 1:
+        return keras.layers.Identity()
+    pool = keras.layers.AveragePooling1D if dims == 1 else keras.layers.AveragePooling2D
+    return pool(stride, stride, "same", data_format="channels_last")
+
+
+class PadShortcut(Module):
+    """Option A of He et al. 2015: each `stride`-th position, zero channels on both sides."""
+
+    def __init__(self, s: Shortcut):
+        super().__init__()
+        self.stride, self.before, self.after, self.dims = s.stride, s.before, s.after, s.dims
+
+    def call(self, x):
+        x = x[(slice(None), *(slice(None, None, self.stride),) * self.dims, slice(None))]
+        return ops.pad(x, ((0, 0), *((0, 0),) * self.dims, (self.before, self.after)))
+
+
+class Dropout(keras.layers.Dropout):
+    """Zeroes elements at `rate` while training, and scales the others up; the mask can be shared (common/noise.py)."""
+
+    def call(self, x, training=False):
+        n, *s, c = x.shape
+        mask = noise.mask((n, c, *s), self.rate) if training else None
+        return super().call(x, training=training) if mask is None else x * ops.convert_to_tensor(np.moveaxis(mask, 1, -1), x.dtype)
+
+
+class DropPath(keras.layers.Dropout):
+    """Stochastic depth: zeroes whole examples. Survivors are scaled up while training, where Huang et al. 2016
+    scale down in evaluation: the same expectation, and evaluation needs no rate."""
+
+    def call(self, x, training=False):
+        if not training:
+            return x
+        shape = (ops.shape(x)[0], *(1,) * (len(x.shape) - 1))
+        mask = noise.mask(shape, self.rate)
+        if mask is None:
+            return x * keras.random.dropout(ops.ones(shape, x.dtype), self.rate, seed=self.seed_generator)
+        return x * ops.convert_to_tensor(mask, x.dtype)
+
+
+def dropout(rate: float):
+    return Dropout(rate) if rate else identity
+
+
+def drop_path(rate: float):
+    return DropPath(rate) if rate else identity

@@ -1,0 +1,62 @@
+"""Weights out of and into a Keras net. The twin of torch_impl/weights.py."""
+
+from collections.abc import Iterator, Mapping
+
+import keras
+import numpy as np
+
+from common.weights import check
+from keras_impl.layers import Sequential
+
+LEAVES = {
+    "kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias",
+    "moving_mean": "running_mean", "moving_variance": "running_var",
+}  # fmt: skip
+
+
+def named_layers(layer, prefix: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
+    """(attribute path, layer) of every layer inside, outermost first, in the order in which they were assigned."""
+    if isinstance(layer, Sequential):
+        children = {str(i): member for i, member in enumerate(layer.members)}
+    else:
+        # on Keras' torch backend a layer is an nn.Module, which keeps its children apart
+        children = {**vars(layer), **vars(layer).get("_modules", {})}
+    for name, child in children.items():
+        if isinstance(child, keras.layers.Layer):
+            yield prefix + name, child
+            yield from named_layers(child, f"{prefix}{name}.")
+
+
+def named_variables(model) -> Iterator[tuple[str, keras.Variable]]:
+    """(canonical name, variable) in canonical order."""
+    for path, layer in named_layers(model):
+        for leaf, canonical in LEAVES.items():
+            variable = getattr(layer, leaf, None)
+            if isinstance(variable, keras.Variable):
+                yield f"{path}.{canonical}", variable
+
+
+def export_weights(model) -> dict[str, np.ndarray]:
+    """{canonical name: array} in PyTorch's layout: copies, in the model's dtype (bfloat16, which numpy lacks, as float32)."""
+    weights = {}
+    for name, variable in named_variables(model):
+        value = keras.ops.convert_to_numpy(variable)
+        if variable.dtype == "bfloat16":
+            value = value.astype(np.float32)
+        if value.ndim > 1:  # kernels: (*k, in, out) -> (out, in, *k), at every rank
+            value = np.moveaxis(value, (-1, -2), (0, 1))
+        weights[name] = np.array(value, order="C")
+    return weights
+
+
+def import_weights(model, weights: Mapping[str, np.ndarray]) -> None:
+    """Sets every parameter and statistic from `weights`, cast to the model's dtype.
+
+    Raises RosettaError, the model untouched, unless names and shapes are just the model's and all are floats.
+    """
+    check(model.plan.arch, weights)
+    for name, variable in named_variables(model):
+        value = weights[name]
+        if value.ndim > 1:  # kernels: (out, in, *k) -> (*k, in, out)
+            value = np.moveaxis(value, (0, 1), (-1, -2))
+        variable.assign(np.ascontiguousarray(value))

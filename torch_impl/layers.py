@@ -1,0 +1,153 @@
+"""Every way in which PyTorch differs from Keras, one function or class a difference.
+
+The twin of keras_impl/layers.py: the same names in the same order. Axes are N C *S (images: N C H W).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from common import noise
+from common.errors import RosettaError
+from common.plan import MOMENTUM, Conv, Linear, Norm, Plan, Shortcut
+
+Module = nn.Module
+
+
+class Model(nn.Module):
+    """What a whole net has beyond its layers: the plan that it was built from."""
+
+    def __init__(self, plan: Plan):
+        super().__init__()
+        self.plan = plan
+
+
+def construct(cls, plan: Plan, dtype: str) -> Model:
+    """The net with its parameters allocated in `dtype` but not set."""
+    kind = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
+        raise RosettaError(f"dtype {dtype!r} can't be: expected float32, float64, bfloat16 or float16")
+    # on "meta" first: PyTorch's own initialisation would take as long as the rest, and be overwritten
+    with torch.device("meta"):
+        model = cls(plan).to(kind)
+    model = model.to_empty(device=torch.get_default_device())
+    for name, buffer in model.named_buffers():
+        if name.endswith("num_batches_tracked"):
+            buffer.zero_()
+    return model
+
+
+def sequential(*layers) -> nn.Sequential:
+    return nn.Sequential(*layers)
+
+
+def identity(x):
+    return x
+
+
+def nothing(x) -> None:
+    """A plain net's shortcut."""
+
+
+def add(y, shortcut):
+    """The sum, in `y`'s memory. No backward pass needs the value that is lost: y comes from a norm, a convolution or a product."""
+    return y if shortcut is None else y.add_(shortcut)
+
+
+def relu(x):
+    # in place, as torchvision: a second activation-sized tensor would cost more than the ReLU
+    return F.relu(x, inplace=True)
+
+
+def relu_layer() -> nn.ReLU:
+    return nn.ReLU(inplace=True)
+
+
+def sigmoid(x):
+    return torch.sigmoid(x)
+
+
+def concat(xs):
+    """Joins vectors (N, C) along their channels."""
+    return xs[0] if len(xs) == 1 else torch.cat(xs, 1)
+
+
+def spatial_mean(x, keepdims: bool = False):
+    """Mean over all positions: (N, C), or (N, C, 1, 1) with `keepdims`."""
+    return x.mean(tuple(range(2, x.ndim)), keepdim=keepdims)
+
+
+def conv(c: Conv) -> nn.Module:
+    cls = nn.Conv1d if c.dims == 1 else nn.Conv2d
+    # PyTorch pads k // 2 on both sides at every stride; Keras has to be made to
+    return cls(c.in_channels, c.out_channels, c.kernel, c.stride, c.padding, groups=c.groups, bias=c.bias)
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """PyTorch's, for any rank: the batch is normalised by its biased variance, the running variance is the unbiased one."""
+
+    def _check_input_dim(self, x):
+        if x.ndim < 3:
+            raise ValueError(f"expected N C *S, got {tuple(x.shape)}")
+
+
+def norm(n: Norm) -> BatchNorm:
+    return BatchNorm(n.channels, eps=n.eps, momentum=MOMENTUM)
+
+
+def linear(c: Linear) -> nn.Linear:
+    return nn.Linear(c.in_features, c.out_features)
+
+
+def max_pool(dims: int) -> nn.Module:
+    """3 wide, stride 2. The border counts as -inf: the stem of a pre-activation net can be negative."""
+    return (nn.MaxPool1d if dims == 1 else nn.MaxPool2d)(3, 2, 1)
+
+
+def avg_pool(stride: int, dims: int) -> nn.Module:
+    """ResNet-D's, as wide as its stride. At odd sizes the last window is the mean of what there is."""
+    if stride == 1:
+        return nn.Identity()
+    return (nn.AvgPool1d if dims == 1 else nn.AvgPool2d)(stride, stride, ceil_mode=True, count_include_pad=False)
+
+
+class PadShortcut(Module):
+    """Option A of He et al. 2015: each `stride`-th position, zero channels on both sides."""
+
+    def __init__(self, s: Shortcut):
+        super().__init__()
+        self.stride, self.before, self.after, self.dims = s.stride, s.before, s.after, s.dims
+
+    def forward(self, x):
+        x = x[(slice(None), slice(None), *(slice(None, None, self.stride),) * self.dims)]
+        return F.pad(x, (0, 0) * self.dims + (self.before, self.after))
+
+
+class Dropout(nn.Dropout):
+    """Zeroes elements at `rate` while training, and scales the others up; the mask can be shared (common/noise.py)."""
+
+    def forward(self, x):
+        mask = noise.mask(x.shape, self.p) if self.training else None
+        return super().forward(x) if mask is None else x * torch.as_tensor(mask, dtype=x.dtype, device=x.device)
+
+
+class DropPath(nn.Dropout):
+    """Stochastic depth: zeroes whole examples. Survivors are scaled up while training, where Huang et al. 2016
+    scale down in evaluation: the same expectation, and evaluation needs no rate."""
+
+    def forward(self, x):
+        if not self.training:
+            return x
+        shape = (x.shape[0], *(1,) * (x.ndim - 1))
+        mask = noise.mask(shape, self.p)
+        if mask is None:
+            return x * F.dropout(x.new_ones(shape), self.p)
+        return x * torch.as_tensor(mask, dtype=x.dtype, device=x.device)
+
+
+def dropout(rate: float):
+    return Dropout(rate) if rate else identity
+
+
+def drop_path(rate: float):
+    return DropPath(rate) if rate else identity

@@ -1,0 +1,78 @@
+"""The network: stem, stages, head. The twin of this file in the other package has the same text, `forward` or `call` apart."""
+
+from common.arch import Arch, get
+from common.init import initial
+from common.plan import Plan, StemPlan, Trunk, make_plan
+
+from .blocks import BLOCKS
+from .layers import Model, concat, construct, conv, identity, linear, max_pool, norm, relu, relu_layer, sequential, spatial_mean
+from .weights import import_weights
+
+
+class ResNet(Model):
+    """Any row of common/arch.py. Takes images or signals, channels where the framework has them; gives logits, no softmax."""
+
+    def __init__(self, plan: Plan):
+        super().__init__(plan)
+        self.conv1 = stem_convs(plan.stem)
+        if not plan.arch.preact:  # there the first block begins with a norm
+            self.bn1 = norm(plan.stem.norms[-1])
+        self.maxpool = max_pool(plan.arch.dims) if plan.stem.pool else identity
+        for trunk in plan.trunks:
+            for stage in trunk.stages:
+                setattr(self, stage.name, sequential(*(BLOCKS[b.kind](b) for b in stage.blocks)))
+        for trunk in plan.trunks:
+            if trunk.norm:
+                setattr(self, trunk.norm.name, norm(trunk.norm))
+        self.fc = linear(plan.fc) if plan.fc else identity
+
+    def stem(self, x):
+        x = self.conv1(x)  # 3 224 224 -> 64 112 112
+        if not self.plan.arch.preact:
+            x = relu(self.bn1(x))
+        return self.maxpool(x)  # 64 56 56
+
+    def pooled(self, trunk: Trunk, x):
+        for stage in trunk.stages:
+            x = getattr(self, stage.name)(x)
+        if trunk.norm:
+            x = relu(getattr(self, trunk.norm.name)(x))
+        return spatial_mean(x)  # N features
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.fc(concat([self.pooled(trunk, x) for trunk in self.plan.trunks]))  # N classes
+
+    def features(self, x):
+        """{"stem": ..., "layer1": ..., ...}: what the stem and each stage put out, before any last BN-ReLU."""
+        x = self.stem(x)
+        out = {"stem": x}
+        for trunk in self.plan.trunks:
+            y = x
+            for stage in trunk.stages:
+                y = out[stage.name] = getattr(self, stage.name)(y)
+        return out
+
+
+def stem_convs(stem: StemPlan):
+    """One convolution, or several with norm and ReLU between (ResNet-C, He et al. 2018, figure 2b)."""
+    *first, last = stem.convs
+    if not first:
+        return conv(last)
+    layers = []
+    for c, n in zip(first, stem.norms, strict=False):
+        layers += [conv(c), norm(n), relu_layer()]
+    return sequential(*layers, conv(last))
+
+
+def create_model(name_or_arch: str | Arch, *, dtype: str = "float32", seed: int | None = None, **overrides) -> ResNet:
+    """A net with fresh weights: `create_model("resnet50", num_classes=10, seed=0)`.
+
+    `name_or_arch` is a variant of common/arch.py or a row of one's own; `overrides` replace fields of it.
+    The same seed gives the same weights in both frameworks (common/init.py). Raises RosettaError for an
+    unknown name, field or dtype, and for a row that can't exist.
+    """
+    arch = get(name_or_arch, **overrides)
+    model = construct(ResNet, make_plan(arch), dtype)
+    import_weights(model, initial(arch, seed))
+    return model

@@ -1,0 +1,35 @@
+"""Weights out of and into a PyTorch net. The twin of keras_impl/weights.py."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+
+from common.weights import check
+
+
+def named_tensors(model) -> Iterator[tuple[str, torch.Tensor]]:
+    """(canonical name, tensor) in canonical order. PyTorch's names are the canonical ones; its counter of batches,
+    which nothing reads at a fixed momentum, is no weight."""
+    return ((name, t) for name, t in model.state_dict().items() if not name.endswith("num_batches_tracked"))
+
+
+def export_weights(model) -> dict[str, np.ndarray]:
+    """{canonical name: array} in PyTorch's layout: copies, in the model's dtype (bfloat16, which numpy lacks, as float32)."""
+    weights = {}
+    for name, tensor in named_tensors(model):
+        if tensor.dtype == torch.bfloat16:
+            tensor = tensor.float()
+        weights[name] = np.array(tensor.cpu().numpy(), order="C")
+    return weights
+
+
+def import_weights(model, weights: Mapping[str, np.ndarray]) -> None:
+    """Sets every parameter and statistic from `weights`, cast to the model's dtype.
+
+    Raises RosettaError, the model untouched, unless names and shapes are just the model's and all are floats.
+    """
+    check(model.plan.arch, weights)
+    with torch.no_grad():
+        for name, tensor in named_tensors(model):
+            tensor.copy_(torch.from_numpy(np.require(weights[name], requirements=["C", "W"])))
