@@ -2,12 +2,14 @@
 
 import math
 import zlib
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
 from common.arch import Arch
-from common.names import layer_parameters
-from common.plan import Norm, make_plan
+from common.names import Shape, layer_parameters
+from common.plan import Layer, Norm, make_plan
 
 Weights = dict[str, np.ndarray]
 
@@ -17,26 +19,37 @@ def _rng(seed: int, name: str) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
-def initial(arch: Arch, seed: int | None = None) -> Weights:
+def draw_ahead(arch: Arch, seed: int, finish: Callable[[np.ndarray], np.ndarray] = lambda w: w) -> dict[str, Future]:
+    """`initial`, each tensor a future that other threads are at work on: numpy draws without holding Python's lock,
+    so that building a net and drawing its weights take the time of the longer. `finish` is applied there too."""
+
+    def draw(layer: Layer, leaf: str, shape: Shape) -> np.ndarray:
+        if isinstance(layer, Norm):
+            return np.full(shape, leaf in ("weight", "running_var"), np.float32)
+        if leaf == "bias":
+            return np.zeros(shape, np.float32)
+        fan_out = shape[0] * math.prod(shape[2:])
+        weight = _rng(seed, f"{layer.name}.{leaf}").standard_normal(shape, np.float32)
+        weight *= np.float32(math.sqrt(2 / fan_out))
+        return finish(weight)
+
+    pool = ThreadPoolExecutor(2)
+    futures = {
+        f"{layer.name}.{leaf}": pool.submit(draw, layer, leaf, shape)
+        for layer in make_plan(arch).layers()
+        for leaf, shape in layer_parameters(layer).items()
+    }
+    pool.shutdown(wait=False)
+    return futures
+
+
+def initial(arch: Arch, seed: int) -> Weights:
     """He initialisation: untruncated normal, variance 2 / fan-out, biases 0, BatchNorm 1 and 0 (float32).
 
     He et al. 2015, arXiv 1502.01852, equation 14; fan-out = output channels * kernel size, groups not
-    divided out, as torch.nn.init.kaiming_normal_(mode="fan_out") counts it. `seed` None draws a fresh one.
+    divided out, as torch.nn.init.kaiming_normal_(mode="fan_out") counts it.
     """
-    seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
-    weights: Weights = {}
-    for layer in make_plan(arch).layers():
-        for leaf, shape in layer_parameters(layer).items():
-            name = f"{layer.name}.{leaf}"
-            if isinstance(layer, Norm):
-                weights[name] = np.full(shape, leaf in ("weight", "running_var"), np.float32)
-            elif leaf == "bias":
-                weights[name] = np.zeros(shape, np.float32)
-            else:
-                fan_out = shape[0] * math.prod(shape[2:])
-                weights[name] = _rng(seed, name).standard_normal(shape, np.float32)
-                weights[name] *= np.float32(math.sqrt(2 / fan_out))
-    return weights
+    return {name: future.result() for name, future in draw_ahead(arch, seed).items()}
 
 
 def randomised(arch: Arch, seed: int = 0) -> Weights:

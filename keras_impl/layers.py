@@ -6,6 +6,9 @@ without a `build` of its own is traced at every level, which makes a ResNet-152 
 """
 
 import math
+import random
+from concurrent.futures import Future
+from contextvars import ContextVar
 
 import keras
 import numpy as np
@@ -14,6 +17,7 @@ from keras import ops
 from common import noise
 from common.arch import Arch
 from common.errors import RosettaError
+from common.init import draw_ahead
 from common.plan import MOMENTUM, Conv, Linear, Norm, Plan, Shortcut, make_plan
 
 
@@ -42,12 +46,7 @@ class Model(keras.Model):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        from common.init import initial
-        from keras_impl.weights import import_weights
-
-        arch = Arch.from_json(config["arch"])
-        model = construct(cls, make_plan(arch), config["dtype"])
-        import_weights(model, initial(arch))
+        model = construct(cls, make_plan(Arch.from_json(config["arch"])), config["dtype"])
         model.name, model.trainable = config["name"], config["trainable"]
         return model
 
@@ -56,8 +55,8 @@ class Model(keras.Model):
         return (input_shape[0], fc.out_features if fc else self.plan.features)
 
 
-def construct(cls, plan: Plan, dtype: str) -> Model:
-    """The net with its parameters allocated in `dtype` but not set."""
+def construct(cls, plan: Plan, dtype: str, seed: int | None = None) -> Model:
+    """The net in `dtype` with fresh weights (common/init.py); the seed is Keras' own where none is given."""
     before = keras.config.dtype_policy()
     try:
         policy = keras.dtype_policies.get(dtype)
@@ -65,11 +64,14 @@ def construct(cls, plan: Plan, dtype: str) -> Model:
         policy = None
     if policy is None or not keras.backend.is_float_dtype(policy.compute_dtype):
         raise RosettaError(f"dtype {dtype!r} can't be: expected float32, float64, bfloat16 or float16, or a Keras policy of them")
+    seed = random.getrandbits(62) if seed is None else seed  # keras.utils.set_random_seed governs this generator
+    token = _drawn.set(draw_ahead(plan.arch, seed, to_keras))
     try:
         keras.config.set_dtype_policy(policy)
         model = cls(plan)
     finally:
         keras.config.set_dtype_policy(before)
+        _drawn.reset(token)
     kind = keras.backend.standardize_dtype(model.trainable_variables[0].value.dtype)
     if kind != policy.variable_dtype:  # JAX cuts float64 down to float32 without a word
         raise RosettaError(f"the {keras.backend.backend()} backend made {kind} of {policy.variable_dtype}; with JAX, set JAX_ENABLE_X64=1")
@@ -91,6 +93,25 @@ class Sequential(Module):
 
 def sequential(*layers) -> Sequential:
     return Sequential(layers)
+
+
+def to_keras(weight: np.ndarray) -> np.ndarray:
+    """A kernel (out, in / groups, *k) as Keras has it, (*k, in / groups, out): one move of axes for every rank."""
+    return np.ascontiguousarray(np.moveaxis(weight, (0, 1), (-1, -2))) if weight.ndim > 1 else weight
+
+
+def to_torch(weight: np.ndarray) -> np.ndarray:
+    """The way back."""
+    return np.ascontiguousarray(np.moveaxis(weight, (-1, -2), (0, 1))) if weight.ndim > 1 else weight
+
+
+_drawn: ContextVar[dict[str, Future]] = ContextVar("drawn")  # the weights of the net under construction
+
+
+def drawn(name: str):
+    """An initialiser: the tensor of that name in common/init.py. Keras' own would be glorot_uniform, its HeNormal
+    truncated and fan-in."""
+    return lambda shape, dtype: _drawn.get()[name].result()
 
 
 def identity(x):
@@ -135,7 +156,7 @@ class _Conv:
         explicit = c.stride > 1 and c.padding > 0
         super().__init__(
             c.out_channels, c.kernel, c.stride, "valid" if explicit else "same", data_format="channels_last", groups=c.groups,
-            use_bias=c.bias, kernel_initializer="zeros", name=c.name,
+            use_bias=c.bias, kernel_initializer=drawn(f"{c.name}.weight"), name=c.name,
         )  # fmt: skip
         self.before = ((0, 0), *((c.padding, c.padding),) * c.dims, (0, 0)) if explicit else None
         self.build((None, *(None,) * c.dims, c.in_channels))
@@ -235,7 +256,7 @@ def norm(n: Norm) -> BatchNorm:
 
 
 def linear(c: Linear) -> keras.layers.Dense:
-    layer = keras.layers.Dense(c.out_features, kernel_initializer="zeros", name=c.name)
+    layer = keras.layers.Dense(c.out_features, kernel_initializer=drawn(f"{c.name}.weight"), name=c.name)
     layer.build((None, c.in_features))
     return layer
 

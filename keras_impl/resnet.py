@@ -1,12 +1,10 @@
 """The network: stem, stages, head. The twin of this file in the other package has the same text, `forward` or `call` apart."""
 
 from common.arch import Arch, get
-from common.init import initial
 from common.plan import Plan, StemPlan, Trunk, make_plan
 
 from .blocks import BLOCKS
 from .layers import Model, concat, construct, conv, identity, linear, max_pool, norm, relu, relu_layer, sequential, spatial_mean
-from .weights import import_weights
 
 
 class ResNet(Model):
@@ -69,10 +67,8 @@ def create_model(name_or_arch: str | Arch, *, dtype: str = "float32", seed: int 
     """A net with fresh weights: `create_model("resnet50", num_classes=10, seed=0)`.
 
     `name_or_arch` is a variant of common/arch.py or a row of one's own; `overrides` replace fields of it.
-    The same seed gives the same weights in both frameworks (common/init.py). Raises RosettaError for an
-    unknown name, field or dtype, and for a row that can't exist.
+    He initialisation (common/init.py): the same seed gives both frameworks the same net, to the bit; without one, the
+    framework's own generator gives the seed. Raises RosettaError for an unknown name, field or dtype, and for a row
+    that can't exist.
     """
-    arch = get(name_or_arch, **overrides)
-    model = construct(ResNet, make_plan(arch), dtype)
-    import_weights(model, initial(arch, seed))
-    return model
+    return construct(ResNet, make_plan(get(name_or_arch, **overrides)), dtype, seed)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from common.weights import check
-from keras_impl.layers import Sequential
+from keras_impl.layers import Sequential, to_keras, to_torch
 
 LEAVES = {
     "kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias",
@@ -43,9 +43,8 @@ def export_weights(model) -> dict[str, np.ndarray]:
         value = keras.ops.convert_to_numpy(variable)
         if variable.dtype == "bfloat16":
             value = value.astype(np.float32)
-        if value.ndim > 1:  # kernels: (*k, in, out) -> (out, in, *k), at every rank
-            value = np.moveaxis(value, (-1, -2), (0, 1))
-        weights[name] = np.array(value, order="C")
+        value = to_torch(value)
+        weights[name] = value if value.flags.owndata else value.copy()
     return weights
 
 
@@ -56,7 +55,4 @@ def import_weights(model, weights: Mapping[str, np.ndarray]) -> None:
     """
     check(model.plan.arch, weights)
     for name, variable in named_variables(model):
-        value = weights[name]
-        if value.ndim > 1:  # kernels: (out, in, *k) -> (*k, in, out)
-            value = np.moveaxis(value, (0, 1), (-1, -2))
-        variable.assign(np.ascontiguousarray(value))
+        variable.assign(to_keras(weights[name]))

@@ -9,6 +9,7 @@ from torch import nn
 
 from common import noise
 from common.errors import RosettaError
+from common.init import draw_ahead
 from common.plan import MOMENTUM, Conv, Linear, Norm, Plan, Shortcut
 
 Module = nn.Module
@@ -22,18 +23,23 @@ class Model(nn.Module):
         self.plan = plan
 
 
-def construct(cls, plan: Plan, dtype: str) -> Model:
-    """The net with its parameters allocated in `dtype` but not set."""
+def construct(cls, plan: Plan, dtype: str, seed: int | None = None) -> Model:
+    """The net in `dtype` with fresh weights (common/init.py); the seed is PyTorch's own where none is given."""
     kind = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
         raise RosettaError(f"dtype {dtype!r} can't be: expected float32, float64, bfloat16 or float16")
-    # on "meta" first: PyTorch's own initialisation would take as long as the rest, and be overwritten
+    seed = int(torch.randint(2**62, (), device="cpu")) if seed is None else seed
+    weights = draw_ahead(plan.arch, seed)
+    # on "meta" first: PyTorch's own initialisation, kaiming_uniform(a=sqrt(5)), would take its time and be overwritten
     with torch.device("meta"):
         model = cls(plan).to(kind)
     model = model.to_empty(device=torch.get_default_device())
-    for name, buffer in model.named_buffers():
-        if name.endswith("num_batches_tracked"):
-            buffer.zero_()
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if name in weights:
+                tensor.copy_(torch.from_numpy(weights[name].result()))
+            else:  # BatchNorm's counter
+                tensor.zero_()
     return model
 
 
