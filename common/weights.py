@@ -4,6 +4,7 @@ A file alone says what it is. It is written whole or not at all, and compared wi
 """
 
 import contextlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ from common.errors import RosettaError
 from common.names import Shape, parameters
 
 Weights = dict[str, np.ndarray]
-FORMAT = "resnet-rosetta"  # the metadata's "format"
+FORMAT = "resnet-rosetta"  # the key of the metadata
 LISTED = 20  # differences shown of each kind
 
 
@@ -88,7 +89,8 @@ def save(path: str | os.PathLike, arch: Arch, weights: Mapping[str, np.ndarray],
     # safetensors 0.8.0 writes the memory of a transposed view in its own order, under the view's shape, without
     # a word (its issue 825): so contiguous copies go in, and what was written is compared
     plain = {name: np.ascontiguousarray(weights[name]) for name in parameters(arch)}
-    meta = {**(metadata or {}), "format": FORMAT, "arch": arch.to_json()}
+    # one key: safetensors writes several in an order that changes from run to run
+    meta = {FORMAT: json.dumps({**(metadata or {}), "arch": arch.to_json()})}
     with atomic(path) as temporary:
         try:
             safetensors.numpy.save_file(plain, temporary, metadata=meta)
@@ -127,11 +129,7 @@ def load(path: str | os.PathLike) -> tuple[Arch, Weights, dict[str, str]]:
         raise RosettaError(f"no such file: {path}")
     try:
         with safetensors.safe_open(path, framework="numpy") as f:
-            meta = dict(f.metadata() or {})
-            if meta.pop("format", None) != FORMAT or "arch" not in meta:
-                raise RosettaError(
-                    f"{path} is safetensors but not of this project: its metadata names no architecture (found: {', '.join(f.metadata() or {}) or 'none'})"
-                )
+            meta = _metadata(path, dict(f.metadata() or {}))
             arch = Arch.from_json(meta.pop("arch"))
             slices = {name: f.get_slice(name) for name in f.keys()}
             found = {name: (tuple(s.get_shape()), _DTYPES.get(s.get_dtype(), s.get_dtype())) for name, s in slices.items()}
@@ -144,6 +142,17 @@ def load(path: str | os.PathLike) -> tuple[Arch, Weights, dict[str, str]]:
         raise RosettaError(f"{path} is not a whole safetensors file: {e}") from None
     except OSError as e:
         raise RosettaError(f"can't read {path}: {e.strerror or e}") from None
+
+
+def _metadata(path: str | os.PathLike, found: dict[str, str]) -> dict[str, str]:
+    try:
+        meta = json.loads(found[FORMAT])
+        if isinstance(meta, dict) and all(isinstance(v, str) for v in meta.values()) and "arch" in meta:
+            return meta
+    except (KeyError, ValueError):
+        pass
+    keys = ", ".join(found) or "none"
+    raise RosettaError(f"{path} is safetensors but not of this project: its metadata names no architecture (its keys: {keys})")
 
 
 _DTYPES = {"F16": "float16", "F32": "float32", "F64": "float64"}

@@ -32,14 +32,11 @@ def construct(cls, plan: Plan, dtype: str, seed: int | None = None) -> Model:
     weights = draw_ahead(plan.arch, seed)
     # on "meta" first: PyTorch's own initialisation, kaiming_uniform(a=sqrt(5)), would take its time and be overwritten
     with torch.device("meta"):
-        model = cls(plan).to(kind)
-    model = model.to_empty(device=torch.get_default_device())
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            if name in weights:
-                tensor.copy_(torch.from_numpy(weights[name].result()))
-            else:  # BatchNorm's counter
-                tensor.zero_()
+        model = cls(plan)
+    device = torch.get_default_device()
+    state = {name: torch.zeros(t.shape, dtype=t.dtype, device=device) for name, t in model.state_dict().items() if name not in weights}
+    state |= {name: torch.from_numpy(w.result()).to(device, kind, copy=True) for name, w in weights.items()}
+    model.load_state_dict(state, assign=True)
     return model
 
 
