@@ -1,0 +1,50 @@
+# `make` lists the targets. CI runs exactly these: .ci/run is `make check test`.
+PYTHON ?= python3
+# A smaller PyTorch without CUDA on Linux: make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help install demo test test-slow check format benchmark clean
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 13) else f"Python 3.10 to 3.13 is needed, and {sys.executable} is {v[0]}.{v[1]}: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	@# first and alone: another package's wish for torch would pull a build of its own
+	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(PIP) --editable '.[torch,keras]'
+	@touch $@
+
+.venv/installed-test: .venv/installed
+	$(PIP) --editable '.[torch,keras,test,lint]'
+	@# --no-deps: both would ask for a torch of their own
+	$(PIP) --no-deps torchvision timm
+	@touch $@
+
+install: .venv/installed ## Make .venv with PyTorch, Keras on TensorFlow, and the rosetta command
+
+demo: .venv/installed ## ResNet-50 in both frameworks, compared layer by layer on two photographs
+	@$(BIN)/rosetta compare resnet50
+
+test: .venv/installed-test ## The test suite
+	@$(BIN)/python -m pytest -n 2
+
+test-slow: .venv/installed-test ## The tests that take minutes: nets of 1001 and 1202 layers, many random rows
+	@$(BIN)/python -m pytest -n 2 -m slow
+
+check: .venv/installed-test ## Lint, format and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: .venv/installed-test ## Put the sources in ruff's format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+benchmark: .venv/installed-test ## Throughput against torchvision, timm and keras.applications, in one run
+	@$(BIN)/python benchmarks/forward.py
+
+clean: ## Remove .venv and caches
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

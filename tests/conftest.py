@@ -1,0 +1,48 @@
+"""What all tests share: one thread a worker, the referees, and the data of others."""
+
+import os
+
+# before any framework is imported: two workers with a thread pool each for every core get in each other's way
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def referees():
+    """(torchvision.models, timm). Their compiled operators ask for a CUDA build of PyTorch, and no ResNet needs them."""
+    import torch
+
+    schemas = torch.library.Library("torchvision", "DEF")
+    schemas.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    schemas.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # their own, at import
+        timm = pytest.importorskip("timm")
+        models = pytest.importorskip("torchvision.models")
+    yield models, timm
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of third-party data beside a developer's checkout; users have none."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no third-party data at {SHARED}")
+    return SHARED
+
+
+def relative(a: np.ndarray, b: np.ndarray) -> float:
+    """Largest difference over largest element."""
+    assert a.shape == b.shape, (a.shape, b.shape)
+    return float(np.abs(np.asarray(a, np.float64) - b).max() / np.abs(a).max())

@@ -1,0 +1,45 @@
+"""Who imports whom. A fresh process each, since this one has imported everything."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+FRAMEWORKS = ("torch", "tensorflow", "keras")  # TensorFlow itself imports JAX where it finds it
+
+
+def loaded(code: str, backend: str = "tensorflow") -> set[str]:
+    """The frameworks that a process has loaded after `code`."""
+    report = f"{code}\nimport sys; print('loaded', *[m for m in {FRAMEWORKS} if m in sys.modules])"
+    env = {"PATH": "/usr/bin:/bin", "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "HOME": str(ROOT / ".venv")}
+    done = subprocess.run([sys.executable, "-c", report], cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.strip().splitlines()[-1].split()[1:])
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (
+            "import common, common.arch, common.plan, common.names, common.weights, common.init, common.noise, common.images, common.parity, "
+            "common.port, common.cli, common.frameworks, common.foreign.timm",
+            set(),
+        ),
+        ("import torch_impl, torch_impl.trace, torch_impl.files; torch_impl.create_model('cifar_resnet20')", {"torch"}),
+        ("import keras_impl, keras_impl.trace, keras_impl.files; keras_impl.create_model('cifar_resnet20')", {"keras", "tensorflow"}),
+    ],
+    ids=["common", "torch_impl", "keras_impl"],
+)
+def test_imports(code, expected):
+    assert loaded(code) == expected
+
+
+def test_the_import_check_can_fail():
+    assert loaded("import common, torch") == {"torch"}
+
+
+@pytest.mark.parametrize("command", [["list"], ["list", "--json"], ["show", "cifar_resnet1202"], ["--help"], ["compare", "--help"]])
+def test_the_command_line_loads_no_framework_to_show_something(command):
+    code = f"import sys; sys.argv = ['rosetta', *{command}]\nfrom common.cli import cli\ntry: cli()\nexcept SystemExit as e: assert not e.code, e.code"
+    assert loaded(code) == set()

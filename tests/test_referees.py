@@ -1,0 +1,217 @@
+"""Against what nobody here wrote: torchvision, timm, keras.applications, akamaster's checkpoints, and a book's net by its text.
+
+Two twins can be wrong together; these can't be wrong with them.
+"""
+
+import numpy as np
+import pytest
+import torch
+from conftest import relative
+from torch import nn
+from torch.nn import functional as F
+
+import keras_impl
+import torch_impl
+from common.arch import VARIANTS, get
+from common.foreign import timm as timm_names
+from common.init import randomised
+from common.names import parameters
+
+TORCHVISION = """resnet18 resnet34 resnet50 resnet101 resnet152 resnext50_32x4d resnext101_32x8d resnext101_64x4d wide_resnet50_2
+wide_resnet101_2""".split()
+TIMM = """resnet18 resnet34 resnet50 resnet101 resnet152 resnext50_32x4d resnext101_32x4d resnext101_32x8d resnext101_64x4d wide_resnet50_2
+wide_resnet101_2 resnet18d resnet26d resnet34d resnet50d resnet101d resnet152d resnet200d seresnet18 seresnet34 seresnet50 seresnet101
+seresnet152 seresnext50_32x4d seresnext101_32x4d seresnext101_32x8d resnetv2_18 resnetv2_34 resnetv2_50 resnetv2_101 resnetv2_152""".split()
+
+
+def randomise(module: nn.Module) -> None:
+    """Statistics and scales that show a swap, in somebody else's net; calm enough for 200 layers."""
+    generator = torch.Generator().manual_seed(0)
+    for m in module.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            for t, low, high in ((m.weight, 0.2, 0.6), (m.bias, -0.2, 0.2), (m.running_mean, -0.2, 0.2), (m.running_var, 0.5, 1.5)):
+                t.data.uniform_(low, high, generator=generator)
+
+
+def same_logits(theirs: nn.Module, arch, state: dict[str, torch.Tensor]) -> None:
+    """`state` loads strictly into our net, which then gives the other's logits to the bit, at three sizes."""
+    ours = torch_impl.create_model(arch).eval()
+    ours.load_state_dict(state, strict=True)
+    for size in ((64, 64), (65, 65), (48, 71)):
+        x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            a, b = theirs(x), ours(x)
+        assert a.isfinite().all() and a.std() > 1e-3
+        assert torch.equal(a, b), (size, relative(a.numpy(), b.numpy()))
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_torchvision(referees, name):
+    models, _ = referees
+    theirs = getattr(models, name)(weights=None)
+    randomise(theirs.eval())
+    assert [k for k in theirs.state_dict() if "num_batches" not in k] == list(parameters(VARIANTS[name]))
+    same_logits(theirs, VARIANTS[name], theirs.state_dict())
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_timm(referees, name):
+    _, timm = referees
+    theirs = timm.create_model(name, pretrained=False).eval()
+    randomise(theirs)
+    state = theirs.state_dict()
+    if name.startswith("resnetv2"):  # other names, by rule, and a classifier that is a 1x1 convolution
+        state = {timm_names.canonical(k): v for k, v in state.items()}
+        state["fc.weight"] = state["fc.weight"][:, :, 0, 0]
+    same_logits(theirs, VARIANTS[name], state)
+
+
+def test_the_bit_equality_can_fail(referees):
+    models, _ = referees
+    theirs = models.resnet50(weights=None).eval()
+    with pytest.raises(AssertionError):
+        same_logits(theirs, VARIANTS["resnet50_v1"], theirs.state_dict())  # the stride on the other convolution: same shapes
+
+
+@pytest.mark.parametrize("depth", [50, 101, 152])
+def test_keras_applications(depth):
+    """Its ResNets are v1 with a bias everywhere; layer names pair them with ours."""
+    import keras
+
+    theirs = getattr(keras.applications, f"ResNet{depth}")(weights=None, classifier_activation=None, input_shape=(None, None, 3))
+    rng = np.random.default_rng(0)
+    for v in theirs.variables:
+        low, high = {"gamma": (0.2, 0.6), "moving_variance": (0.5, 1.5)}.get(v.name, (-0.2, 0.2))
+        if v.name != "kernel":
+            v.assign(rng.uniform(low, high, v.shape))
+    arch = VARIANTS[f"resnet{depth}_keras"]
+    pairs = {"weight": ("kernel", "gamma"), "bias": ("bias", "beta"), "running_mean": ("moving_mean",), "running_var": ("moving_variance",)}
+    weights = {}
+    for name in parameters(arch):
+        layer, leaf = name.rsplit(".", 1)
+        parts = layer.split(".")
+        if parts[0] in ("conv1", "bn1", "fc"):
+            other = {"conv1": "conv1_conv", "bn1": "conv1_bn", "fc": "predictions"}[parts[0]]
+        else:
+            kind = "conv" if "conv" in parts[2] or parts[2:] == ["downsample", "0"] else "bn"
+            number = 0 if parts[2] == "downsample" else parts[2][-1]
+            other = f"conv{int(parts[0][5:]) + 1}_block{int(parts[1]) + 1}_{number}_{kind}"
+        value = next(np.asarray(getattr(theirs.get_layer(other), a)) for a in pairs[leaf] if hasattr(theirs.get_layer(other), a))
+        weights[name] = np.ascontiguousarray(np.moveaxis(value, (-1, -2), (0, 1))) if value.ndim > 1 else value
+    x = rng.standard_normal((2, 64, 47, 3)).astype(np.float32)
+    expected = np.asarray(theirs(x, training=False))
+    twin, ours = keras_impl.create_model(arch), torch_impl.create_model(arch).eval()
+    keras_impl.import_weights(twin, weights)
+    torch_impl.import_weights(ours, weights)
+    with torch.no_grad():
+        logits = ours(torch.from_numpy(x).permute(0, 3, 1, 2)).numpy()
+    assert relative(expected, np.asarray(twin(x))) <= 1e-6
+    assert relative(expected, logits) <= 1e-5
+
+
+@pytest.mark.parametrize(("name", "file"), [("cifar_resnet20", "resnet20-12fca82f.th"), ("cifar_resnet56", "resnet56-4bfd9763.th")])
+def test_akamasters_checkpoints_on_real_images(shared, name, file):
+    """Trained by others, with option A padded on both sides: their code's float64 logits, in both frameworks."""
+    state = torch.load(shared / file, map_location="cpu", weights_only=True)["state_dict"]
+    weights = {
+        k.removeprefix("module.").replace("linear.", "fc."): v.numpy() for k, v in state.items() if not k.endswith("num_batches_tracked")
+    }  # fmt: skip
+    data, expected = np.load(shared / "cifar10_test1000.npz"), np.load(shared / f"{name[6:]}_expected.npz")["logits_float64"]
+    x = (data["x"] / 255 - data["mean"]) / data["std"]  # N H W C
+    ours, twin = torch_impl.create_model(name, dtype="float64").eval(), keras_impl.create_model(name, dtype="float64")
+    torch_impl.import_weights(ours, weights)
+    keras_impl.import_weights(twin, weights)
+    n = 1000 if name == "cifar_resnet20" else 200
+    with torch.no_grad():
+        a = ours(torch.from_numpy(np.ascontiguousarray(np.moveaxis(x[:n], -1, 1)))).numpy()
+    b = np.concatenate([np.asarray(twin(x[i : i + 100])) for i in range(0, n, 100)])
+    assert relative(expected[:n], a) <= 1e-12 and relative(expected[:n], b) <= 1e-12
+    assert (a.argmax(1) == expected[:n].argmax(1)).all() and (b.argmax(1) == expected[:n].argmax(1)).all()
+    assert (a.argmax(1) == data["y"][:n]).mean() > 0.75  # a trained net
+
+
+class Book(nn.Module):
+    """Dive into Deep Learning's ResNet-18 (section 8.6), from its description: biases everywhere, and in the first block of each
+    stage but the first a 1x1 convolution on the shortcut, with a stride of 2 and without a norm."""
+
+    def __init__(self, w: dict[str, np.ndarray]):
+        super().__init__()
+        self.w = {k: torch.from_numpy(v.astype(np.float64)) for k, v in w.items()}
+
+    def conv(self, x, name, stride, padding):
+        return F.conv2d(x, self.w[f"{name}.weight"], self.w[f"{name}.bias"], stride, padding)
+
+    def norm(self, x, name):
+        w = self.w
+        return F.batch_norm(x, w[f"{name}.running_mean"], w[f"{name}.running_var"], w[f"{name}.weight"], w[f"{name}.bias"])
+
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.norm(self.conv(x, "conv1", 2, 3), "bn1")), 3, 2, 1)
+        for stage in (1, 2, 3, 4):
+            for block in (0, 1):
+                name, stride = f"layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
+                y = F.relu(self.norm(self.conv(x, f"{name}.conv1", stride, 1), f"{name}.bn1"))
+                y = self.norm(self.conv(y, f"{name}.conv2", 1, 1), f"{name}.bn2")
+                x = F.relu(y + (self.conv(x, f"{name}.downsample.0", 2, 0) if stride == 2 else x))
+        return F.linear(x.mean((2, 3)), self.w["fc.weight"], self.w["fc.bias"])
+
+
+def test_dive_into_deep_learning():
+    arch = VARIANTS["resnet18_d2l"]
+    weights = randomised(arch)
+    ours = torch_impl.create_model(arch, dtype="float64").eval()
+    torch_impl.import_weights(ours, weights)
+    x = torch.randn(2, 1, 67, 96, dtype=torch.float64)
+    with torch.no_grad():
+        assert relative(Book(weights)(x).numpy(), ours(x).numpy()) <= 1e-14
+
+
+def test_training_mode_is_torchvisions(referees):
+    """Gradients too: the same ops in the same order, so bit-equal."""
+    models, _ = referees
+    theirs, ours = models.resnet18(weights=None).train(), torch_impl.create_model("resnet18").train()
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(4, 3, 64, 64)
+    for model in (theirs, ours):
+        model(x).square().mean().backward()
+    for (name, p), q in zip(theirs.named_parameters(), ours.parameters(), strict=True):
+        assert torch.equal(p.grad, q.grad), name
+    for (name, p), q in zip(theirs.named_buffers(), ours.buffers(), strict=True):
+        assert torch.equal(p, q), name
+
+
+def test_a_named_variant_without_a_referee_says_why():
+    """Which nets are held against no implementation of others, only against counts or their description."""
+    held = {*TORCHVISION, *TIMM, "cifar_resnet20", "cifar_resnet56", "resnet18_d2l", *(f"resnet{n}_keras" for n in (50, 101, 152))}
+    alone = {
+        "v1: keras.applications holds it, with biases": {"resnet50_v1", "resnet101_v1", "resnet152_v1"},
+        "a deeper row of a net that is held": {"resnetv2_200"} | {f"cifar_resnet{n}" for n in (32, 44, 110, 1202)},
+        "held without its shortcuts or with others": {"plain18", "plain34", "resnet18_a", "resnet34_a", "resnet18_c", "resnet34_c"}
+        | {f"cifar_plain{n}" for n in (20, 32, 44, 56)},
+        "a 3x3 stem on a net that is held": {"cifar_resnet18", "cifar_resnet34", "cifar_resnet50"},
+        "counts of the papers": {n for n in VARIANTS if n.startswith(("cifar_wrn", "cifar_resnext", "cifar_preresnet"))} | {"cifar_resnet110_sd"},
+        "one axis instead of two": {"resnet18_1d", "resnet34_1d", "resnet50_1d", "msresnet_1d"},
+    }
+    assert held.isdisjoint(set().union(*alone.values()))
+    assert held | set().union(*alone.values()) == set(VARIANTS)
+
+
+def test_one_axis_is_two_axes_of_height_one():
+    """The 1-D nets against the 2-D ones, which are held: a signal is an image one pixel high, a kernel k its middle row."""
+    arch = get("resnet50_1d")
+    flat = get(arch, dims=2)
+    weights = randomised(arch)
+    wide = {}
+    for name, shape in parameters(flat).items():
+        w = weights[name]
+        if w.ndim == 3:
+            full = np.zeros(shape, np.float32)
+            full[:, :, shape[2] // 2, :] = w
+            w = full
+        wide[name] = w
+    ours, theirs = torch_impl.create_model(arch, dtype="float64").eval(), torch_impl.create_model(flat, dtype="float64").eval()
+    torch_impl.import_weights(ours, weights)
+    torch_impl.import_weights(theirs, wide)
+    x = torch.randn(2, 1, 203, dtype=torch.float64)
+    with torch.no_grad():
+        assert relative(theirs(x[:, :, None, :]).numpy(), ours(x).numpy()) <= 1e-14
