@@ -127,10 +127,7 @@ def show(name: str, overrides: dict[str, Any], size: int | None, as_json: bool) 
         click.echo(f"  {key:<16}{value}" + ("" if given != default[key] else click.style("  (default)", dim=True)))
     click.echo()
     lines = [("stage", "output", "layers", "parameters", "statistics", "multiply-adds")]
-    lines += [
-        (s.name, " x ".join(map(str, s.output)), f"{s.layers}", f"{s.parameters:,}", f"{s.statistics:,}", f"{s.multiply_adds:,}")
-        for s in stages
-    ]
+    lines += [(s.name, " x ".join(map(str, s.output)), f"{s.layers}", f"{s.parameters:,}", f"{s.statistics:,}", f"{s.multiply_adds:,}") for s in stages]
     lines.append(("total", "", f"{total['layers']}", f"{total['parameters']:,}", f"{total['statistics']:,}", f"{total['multiply_adds']:,}"))
     _columns(lines, "llrrrr")
     click.echo()
@@ -141,7 +138,9 @@ def show(name: str, overrides: dict[str, Any], size: int | None, as_json: bool) 
 @click.argument("name")
 @set_option
 @click.option("--dtype", "dtypes", type=click.Choice(["float64", "float32"]), multiple=True, help="Default: both.")
-@click.option("--image", "images", multiple=True, type=click.Path(), metavar="FILE", help="A photograph; may be repeated. Default: two that scikit-learn ships.")
+@click.option(
+    "--image", "images", multiple=True, type=click.Path(), metavar="FILE", help="A photograph; may be repeated. Default: two that scikit-learn ships."
+)
 @click.option("--size", type=int, metavar="PIXELS", help="Resize the images to this. Default: what the net was designed for.")
 @click.option("--json", "json_file", type=click.Path(), metavar="FILE", help="Write everything that was measured, layer by layer.")
 def compare(name: str, overrides: dict[str, Any], dtypes: tuple[str, ...], images: tuple[str, ...], size: int | None, json_file: str | None) -> None:
@@ -149,8 +148,8 @@ def compare(name: str, overrides: dict[str, Any], dtypes: tuple[str, ...], image
 
     NAME is a variant or one of our .safetensors files. Exit code 0: equal. 1: not. 2: the command was misused.
     """
-    from common import parity, weights
     from common import images as pictures
+    from common import parity, weights
     from common.arch import get
     from common.plan import make_plan
 

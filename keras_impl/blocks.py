@@ -27,7 +27,7 @@ class BasicBlock(Module):
     """3x3, 3x3 (He et al. 2015, figure 5 left)."""
 
     def __init__(self, b: plan.Block):
-        super().__init__()
+        super().__init__(b.name)
         (c1, c2), (n1, n2) = b.convs, b.norms
         self.conv1, self.bn1 = conv(c1), norm(n1)
         self.conv2, self.bn2 = conv(c2), norm(n2)
@@ -46,7 +46,7 @@ class Bottleneck(Module):
     """1x1, 3x3, 1x1 (He et al. 2015, figure 5 right); the plan says which of the first two strides."""
 
     def __init__(self, b: plan.Block):
-        super().__init__()
+        super().__init__(b.name)
         (c1, c2, c3), (n1, n2, n3) = b.convs, b.norms
         self.conv1, self.bn1 = conv(c1), norm(n1)
         self.conv2, self.bn2 = conv(c2), norm(n2)
@@ -67,7 +67,7 @@ class PreActBasicBlock(Module):
     """BN-ReLU before each 3x3 (He et al. 2016, figure 1 right)."""
 
     def __init__(self, b: plan.Block):
-        super().__init__()
+        super().__init__(b.name)
         (c1, c2), (n1, n2) = b.convs, b.norms
         self.bn1, self.conv1 = norm(n1), conv(c1)
         self.bn2, self.conv2 = norm(n2), conv(c2)
@@ -87,7 +87,7 @@ class PreActBottleneck(Module):
     """BN-ReLU before each of 1x1, 3x3, 1x1 (He et al. 2016, section 4)."""
 
     def __init__(self, b: plan.Block):
-        super().__init__()
+        super().__init__(b.name)
         (c1, c2, c3), (n1, n2, n3) = b.convs, b.norms
         self.bn1, self.conv1 = norm(n1), conv(c1)
         self.bn2, self.conv2 = norm(n2), conv(c2)

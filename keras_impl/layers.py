@@ -22,11 +22,23 @@ from common.plan import MOMENTUM, Conv, Linear, Norm, Plan, Shortcut, make_plan
 
 
 class Module(keras.layers.Layer):
-    """A layer of layers, each of which is built already."""
+    """A layer of layers, each of which is built already. The name is for Keras' summaries."""
 
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(self, name: str = ""):
+        super().__init__(name=keras_name(name))
         self.built = True
+
+
+def keras_name(name: str) -> str | None:
+    """A canonical name as Keras' torch backend accepts it, without dots."""
+    return name.replace(".", "_") or None
+
+
+_training: ContextVar[bool | None] = ContextVar("training", default=None)
+
+
+def _is_training(training: bool | None) -> bool:
+    return bool(_training.get() if training is None else training)
 
 
 class Model(keras.Model):
@@ -40,6 +52,15 @@ class Model(keras.Model):
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         keras.saving.register_keras_serializable("resnet_rosetta")(cls)
+
+    def call(self, x, training=None):
+        # `fit` would train in evaluation mode if this `call` didn't name `training`. Keras hands it down to the layers
+        # inside, except where JAX's trainer calls `call` itself, past the context in which it is handed down.
+        token = _training.set(training)
+        try:
+            return self.logits(x)
+        finally:
+            _training.reset(token)
 
     def get_config(self):
         return {"arch": self.plan.arch.to_json(), "dtype": self.dtype_policy.name, "name": self.name, "trainable": self.trainable}
@@ -59,7 +80,7 @@ def construct(cls, plan: Plan, dtype: str, seed: int | None = None) -> Model:
     """The net in `dtype` with fresh weights (common/init.py); the seed is Keras' own where none is given."""
     before = keras.config.dtype_policy()
     try:
-        policy = keras.dtype_policies.get(dtype)
+        policy = keras.dtype_policies.get(dtype) if isinstance(dtype, str) else None
     except (ValueError, TypeError):
         policy = None
     if policy is None or not keras.backend.is_float_dtype(policy.compute_dtype):
@@ -81,8 +102,8 @@ def construct(cls, plan: Plan, dtype: str, seed: int | None = None) -> Model:
 class Sequential(Module):
     """Layers one after another. keras.Sequential would trace them into a graph of its own at each level."""
 
-    def __init__(self, members):
-        super().__init__()
+    def __init__(self, members, name: str = ""):
+        super().__init__(name)
         self.members = list(members)
 
     def call(self, x):
@@ -91,8 +112,8 @@ class Sequential(Module):
         return x
 
 
-def sequential(*layers) -> Sequential:
-    return Sequential(layers)
+def sequential(*layers, name: str = "") -> Sequential:
+    return Sequential(layers, name)
 
 
 def to_keras(weight: np.ndarray) -> np.ndarray:
@@ -111,7 +132,7 @@ _drawn: ContextVar[dict[str, Future]] = ContextVar("drawn")  # the weights of th
 def drawn(name: str):
     """An initialiser: the tensor of that name in common/init.py. Keras' own would be glorot_uniform, its HeNormal
     truncated and fan-in."""
-    return lambda shape, dtype: _drawn.get()[name].result()
+    return lambda shape, dtype: ops.convert_to_tensor(_drawn.get()[name].result(), dtype)
 
 
 def identity(x):
@@ -145,7 +166,25 @@ def concat(xs):
 
 def spatial_mean(x, keepdims: bool = False):
     """Mean over all positions: (N, C), or (N, 1, 1, C) with `keepdims`."""
-    return ops.mean(x, tuple(range(1, len(x.shape) - 1)), keepdims=keepdims)
+    return _mean(x, tuple(range(1, len(x.shape) - 1)), keepdims)
+
+
+def _mean(x, axes: tuple[int, ...], keepdims: bool = False):
+    """ops.mean, which on the JAX and torch backends takes a float64's mean in float32 (Keras 3.15)."""
+    if keras.backend.standardize_dtype(x.dtype) != "float64":
+        return ops.mean(x, axes, keepdims=keepdims)
+    return ops.sum(x, axes, keepdims=keepdims) / _count(x, axes)
+
+
+def _count(x, axes: tuple[int, ...]):
+    """How many values a mean over `axes` has: a number, or a tensor where a size is known only when it runs."""
+    sizes = [ops.shape(x)[axis] for axis in axes]
+    if all(isinstance(s, int) for s in sizes):
+        return math.prod(sizes)
+    n = ops.cast(1, x.dtype)
+    for s in sizes:
+        n = n * ops.cast(s, x.dtype)
+    return n
 
 
 class _Conv:
@@ -156,7 +195,7 @@ class _Conv:
         explicit = c.stride > 1 and c.padding > 0
         super().__init__(
             c.out_channels, c.kernel, c.stride, "valid" if explicit else "same", data_format="channels_last", groups=c.groups,
-            use_bias=c.bias, kernel_initializer=drawn(f"{c.name}.weight"), name=c.name,
+            use_bias=c.bias, kernel_initializer=drawn(f"{c.name}.weight"), name=keras_name(c.name),
         )  # fmt: skip
         self.before = ((0, 0), *((c.padding, c.padding),) * c.dims, (0, 0)) if explicit else None
         self.build((None, *(None,) * c.dims, c.in_channels))
@@ -217,48 +256,48 @@ class BatchNorm(keras.layers.BatchNormalization):
     Momentum 0.1 for the new value is Keras' 0.9 for the old; epsilon is 1e-5 and not Keras' 1e-3."""
 
     def __init__(self, n: Norm):
-        super().__init__(axis=-1, momentum=1 - MOMENTUM, epsilon=n.eps, name=n.name)
+        super().__init__(axis=-1, momentum=1 - MOMENTUM, epsilon=n.eps, name=keras_name(n.name))
         self.build((None, n.channels))
         self.input_spec = keras.layers.InputSpec(min_ndim=3, axes={-1: n.channels})  # any rank
 
     def call(self, x, training=None, mask=None):
-        dtype = keras.backend.result_type(x.dtype, "float32")  # half precision can't hold the sums
+        # half precision can't hold the sums; keras.backend.result_type would, on JAX and torch, make float32 of float64
+        dtype = "float32" if self.compute_dtype in ("float16", "bfloat16") else self.compute_dtype
         x = ops.cast(x, dtype)
-        if training and self.trainable:
+        running_mean, running_var = ops.cast(self.moving_mean, dtype), ops.cast(self.moving_variance, dtype)
+        if _is_training(training) and self.trainable:
             axes = tuple(range(len(x.shape) - 1))
-            mean = ops.mean(x, axes)
-            variance = ops.mean(ops.square(x - mean), axes)
-            self.moving_mean.assign((1 - MOMENTUM) * self.moving_mean + MOMENTUM * mean)
-            self.moving_variance.assign((1 - MOMENTUM) * self.moving_variance + MOMENTUM * _bessel(x) * variance)
+            n = _count(x, axes)
+            if isinstance(n, int) and n < 2:  # PyTorch's check, in its words
+                raise ValueError(f"expected more than 1 value per channel when training, got input of shape {tuple(x.shape)}")
+            mean = _mean(x, axes)
+            variance = _mean(ops.square(x - mean), axes)
+            self.moving_mean.assign((1 - MOMENTUM) * running_mean + MOMENTUM * mean)
+            self.moving_variance.assign((1 - MOMENTUM) * running_var + MOMENTUM * (variance * n / (n - 1)))
         else:
-            mean, variance = ops.cast(self.moving_mean, dtype), ops.cast(self.moving_variance, dtype)
+            mean, variance = running_mean, running_var
         gamma, beta = ops.cast(self.gamma, dtype), ops.cast(self.beta, dtype)
         y = ops.batch_normalization(x, mean, variance, axis=-1, offset=beta, scale=gamma, epsilon=self.epsilon)
         return ops.cast(y, self.compute_dtype)
-
-
-def _bessel(x):
-    """n / (n - 1) of the n values a channel has, in x's dtype."""
-    sizes = ops.shape(x)[:-1]
-    if all(isinstance(s, int) for s in sizes):
-        n = math.prod(sizes)
-        if n < 2:
-            raise ValueError(f"expected more than 1 value per channel when training, got input of shape {tuple(x.shape)}")
-        return n / (n - 1)
-    n = ops.cast(1, x.dtype)
-    for s in sizes:
-        n = n * ops.cast(s, x.dtype)
-    return n / (n - 1)
 
 
 def norm(n: Norm) -> BatchNorm:
     return BatchNorm(n)
 
 
-def linear(c: Linear) -> keras.layers.Dense:
-    layer = keras.layers.Dense(c.out_features, kernel_initializer=drawn(f"{c.name}.weight"), name=c.name)
-    layer.build((None, c.in_features))
-    return layer
+class Dense(keras.layers.Dense):
+    """A linear layer that multiplies in its own dtype: ops.matmul takes float64 for float32 on the torch backend (Keras 3.15)."""
+
+    def __init__(self, c: Linear):
+        super().__init__(c.out_features, kernel_initializer=drawn(f"{c.name}.weight"), name=keras_name(c.name))
+        self.build((None, c.in_features))
+
+    def call(self, x, training=None):
+        return x @ ops.convert_to_tensor(self.kernel) + ops.convert_to_tensor(self.bias)
+
+
+def linear(c: Linear) -> Dense:
+    return Dense(c)
 
 
 class MaxPool(Module):
@@ -300,18 +339,20 @@ class PadShortcut(Module):
 class Dropout(keras.layers.Dropout):
     """Zeroes elements at `rate` while training, and scales the others up; the mask can be shared (common/noise.py)."""
 
-    def call(self, x, training=False):
+    def call(self, x, training=None):
+        if not _is_training(training):
+            return x
         n, *s, c = x.shape
-        mask = noise.mask((n, c, *s), self.rate) if training else None
-        return super().call(x, training=training) if mask is None else x * ops.convert_to_tensor(np.moveaxis(mask, 1, -1), x.dtype)
+        mask = noise.mask((n, c, *s), self.rate)
+        return super().call(x, training=True) if mask is None else x * ops.convert_to_tensor(np.moveaxis(mask, 1, -1), x.dtype)
 
 
 class DropPath(keras.layers.Dropout):
     """Stochastic depth: zeroes whole examples. Survivors are scaled up while training, where Huang et al. 2016
     scale down in evaluation: the same expectation, and evaluation needs no rate."""
 
-    def call(self, x, training=False):
-        if not training:
+    def call(self, x, training=None):
+        if not _is_training(training):
             return x
         shape = (ops.shape(x)[0], *(1,) * (len(x.shape) - 1))
         mask = noise.mask(shape, self.rate)

@@ -1,4 +1,4 @@
-"""The network: stem, stages, head. The twin of this file in the other package has the same text, `forward` or `call` apart."""
+"""The network: stem, stages, head. The twin of this file in the other package has the same text, comments apart."""
 
 from common.arch import Arch, get
 from common.plan import Plan, StemPlan, Trunk, make_plan
@@ -18,7 +18,7 @@ class ResNet(Model):
         self.maxpool = max_pool(plan.arch.dims) if plan.stem.pool else identity
         for trunk in plan.trunks:
             for stage in trunk.stages:
-                setattr(self, stage.name, sequential(*(BLOCKS[b.kind](b) for b in stage.blocks)))
+                setattr(self, stage.name, sequential(*(BLOCKS[b.kind](b) for b in stage.blocks), name=stage.name))
         for trunk in plan.trunks:
             if trunk.norm:
                 setattr(self, trunk.norm.name, norm(trunk.norm))
@@ -37,7 +37,7 @@ class ResNet(Model):
             x = relu(getattr(self, trunk.norm.name)(x))
         return spatial_mean(x)  # N features
 
-    def call(self, x):
+    def logits(self, x):
         x = self.stem(x)
         return self.fc(concat([self.pooled(trunk, x) for trunk in self.plan.trunks]))  # N classes
 

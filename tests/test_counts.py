@@ -85,7 +85,9 @@ def test_published_counts_are_exact(published, arch):
 def test_no_published_net_is_left_out_without_a_reason():
     """What we can't say yet: other norms, anti-aliasing, ECA, SE on other terms, and keras.applications' V2."""
     left = {r["name"] for r in ROWS} - {r["name"] for r, _ in KNOWN}
-    assert all(name.startswith(("eca", "resnetaa", "resnetblur", "resnetrs", "seresnetaa", "seresnextaa")) or name.endswith(("_gn", "V2")) for name in left), left
+    assert all(name.startswith(("eca", "resnetaa", "resnetblur", "resnetrs", "seresnetaa", "seresnextaa")) or name.endswith(("_gn", "V2")) for name in left), (
+        left
+    )
     assert len(KNOWN) >= 95
 
 

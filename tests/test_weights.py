@@ -83,11 +83,9 @@ def test_weights_that_do_not_fit_are_listed_and_change_nothing(package, kind, we
 
 
 def test_every_difference_is_listed_at_once(weights):
-    for kind in ("missing", "unexpected", "misshapen", "not a float array: int64"):
-        if kind.startswith("not"):
-            weights["bn1.bias"] = np.zeros(16, np.int64)
-        else:
-            BROKEN[kind](weights)
+    for kind in ("unexpected", "misshapen", "missing"):
+        BROKEN[kind](weights)
+    weights["bn1.bias"] = np.zeros(16, np.int64)
     with pytest.raises(RosettaError) as error:
         store.check(ARCH, weights)
     text = str(error.value)

@@ -20,7 +20,10 @@ def write(path: Path, arch: Arch, weights: dict[str, np.ndarray], dtype: str) ->
     import_weights(model, weights)
     state = model.state_dict()
     state._metadata[KEY] = {"arch": arch.to_json()}
-    torch.save(state, path)
+    try:
+        torch.save(state, path)
+    except RuntimeError as e:  # how PyTorch's writer reports a full disk
+        raise RosettaError(f"can't write {path.name}: {str(e).strip().splitlines()[0]}; nothing was written") from None
 
 
 def read(path: Path, arch: Arch | None = None) -> tuple[Arch, dict[str, np.ndarray]]:

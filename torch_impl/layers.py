@@ -12,7 +12,12 @@ from common.errors import RosettaError
 from common.init import draw_ahead
 from common.plan import MOMENTUM, Conv, Linear, Norm, Plan, Shortcut
 
-Module = nn.Module
+
+class Module(nn.Module):
+    """A layer of layers. PyTorch knows it by its attribute path; the name is for Keras' summaries."""
+
+    def __init__(self, name: str = ""):
+        super().__init__()
 
 
 class Model(nn.Module):
@@ -21,6 +26,9 @@ class Model(nn.Module):
     def __init__(self, plan: Plan):
         super().__init__()
         self.plan = plan
+
+    def forward(self, x):
+        return self.logits(x)
 
 
 def construct(cls, plan: Plan, dtype: str, seed: int | None = None) -> Model:
@@ -40,7 +48,7 @@ def construct(cls, plan: Plan, dtype: str, seed: int | None = None) -> Model:
     return model
 
 
-def sequential(*layers) -> nn.Sequential:
+def sequential(*layers, name: str = "") -> nn.Sequential:
     return nn.Sequential(*layers)
 
 

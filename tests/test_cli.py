@@ -1,0 +1,246 @@
+"""The command line as a user meets it: in a process of its own where exit codes and stderr matter, else in this one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import ROOT
+from PIL import Image
+
+import common.weights as store
+from common.arch import FAMILIES, VARIANTS, get
+from common.cli import cli
+from common.init import randomised
+
+
+def rosetta(*args: object):
+    return CliRunner().invoke(cli, [str(a) for a in args])
+
+
+def process(*args: object, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "common.cli", *map(str, args)]
+    return subprocess.run(command, cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120)
+
+
+def test_list():
+    out = rosetta("list")
+    assert out.exit_code == 0 and all(name in out.output for name in VARIANTS) and "25,557,032" in out.output
+    rows = json.loads(rosetta("list", "--family", "wide", "--json").output)
+    assert [r["name"] for r in rows] == ["wide_resnet50_2", "wide_resnet101_2"] and rows[0]["parameters"] == 68_883_240
+    assert len(json.loads(rosetta("list", "--json").output)) == len(VARIANTS)
+    for family in FAMILIES:
+        assert rosetta("list", "--family", family).exit_code == 0
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_show_every_variant(name):
+    out = rosetta("show", name)
+    assert out.exit_code == 0 and "multiply-adds" in out.output
+    shown = json.loads(rosetta("show", name, "--json").output)
+    assert shown["total"]["parameters"] == sum(s["parameters"] for s in shown["stages"])
+    assert json.loads(json.dumps(shown["names"])) == shown["names"]
+
+
+def test_show_composes():
+    out = rosetta("show", "resnet50", "--set", "groups=8", "--set", "width_per_group=16", "--set", "depths=[1,1,1,1]", "--set", "preact=True", "--json")
+    shown = json.loads(out.output)
+    assert shown["arch"]["depths"] == [1, 1, 1, 1] and shown["arch"]["preact"] is True
+    assert shown["names"]["layer1.0.conv2.weight"] == [128, 16, 3, 3]
+    stem = rosetta("show", "resnet18", "--set", 'stem={"convs": [[32, 3, 2], [64, 3, 1]], "pool": false}', "--size", 64, "--json")
+    assert json.loads(stem.output)["stages"][0]["output"] == [64, 32, 32]
+
+
+@pytest.fixture
+def weights_file(tmp_path) -> Path:
+    arch = get("cifar_resnet20", depths=(1, 1, 1))
+    store.save(tmp_path / "w.safetensors", arch, randomised(arch))
+    return tmp_path / "w.safetensors"
+
+
+def photo(path: Path, size: tuple[int, int] = (40, 50), mode: str = "RGB") -> Path:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)).convert(mode).save(path)
+    return path
+
+
+def test_compare_says_equal(tmp_path):
+    done = process("compare", "cifar_resnet20", "--json", tmp_path / "r.json")
+    assert done.returncode == 0, done.stderr
+    for words in ("269,722  269,722  269,722  equal", "bit-exact", "china.jpg, flower.jpg", "layer3", "noise floor", "equal: the same function"):
+        assert words in done.stdout
+    for step in ("importing PyTorch", "running Keras, float32"):
+        assert step in done.stderr
+    assert "oneDNN" not in done.stderr  # TensorFlow's chatter
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["equal"] is True and set(report["dtypes"]) == {"float64", "float32"}
+    assert report["dtypes"]["float64"]["logits"]["relative"] < 1e-13
+    names = [d["name"] for d in report["dtypes"]["float64"]["layers"]]
+    assert names[:2] == ["conv1", "bn1"] and names[-1] == "fc" and len(names) == len(set(names)) > 40
+
+
+@pytest.mark.parametrize("name", ["resnet18_1d", "resnet18_d2l"])
+def test_compare_takes_signals_grey_images_and_one_dtype(name):
+    out = rosetta("compare", name, "--dtype", "float64", "--size", 64)
+    assert out.exit_code == 0, out.output
+    assert "float32" not in out.output
+
+
+def test_compare_takes_files_and_photographs(tmp_path, weights_file):
+    images = [photo(tmp_path / "a.png"), photo(tmp_path / "b.png", mode="L"), photo(tmp_path / "c.gif", mode="P"), photo(tmp_path / "d.png", mode="RGBA")]
+    out = rosetta("compare", weights_file, *(a for i in images for a in ("--image", i)), "--dtype", "float64")
+    assert out.exit_code == 0 and "a.png, b.png, c.gif, d.png" in out.output
+
+
+def test_compare_names_the_first_layer_that_differs(monkeypatch):
+    """One twin broken, in the third block: exit code 1, the layer, its two values, and the stages after it in red."""
+    from keras_impl import layers, resnet
+
+    block = layers.BatchNorm.call
+
+    def broken(self, x, training=None, mask=None):
+        y = block(self, x, training)
+        return y * 1.0001 if self.name == "layer2_0_bn2" else y
+
+    monkeypatch.setattr(layers.BatchNorm, "call", broken)
+    out = rosetta("compare", "cifar_resnet20")
+    assert out.exit_code == 1 and resnet
+    assert "first layer over tolerance in float64: layer2.0.bn2 at [" in out.output
+    assert "not equal" in out.output and "PyTorch" in out.output.split("first layer")[1]
+
+
+@pytest.mark.parametrize("suffix", ["pt", "weights.h5", "keras", "safetensors"])
+def test_port_there_and_back(tmp_path, weights_file, suffix):
+    there, back = tmp_path / f"x.{suffix}", tmp_path / "back.safetensors"
+    out = rosetta("port", weights_file, there)
+    assert out.exit_code == 0 and "bit-equal" in out.output, out.output
+    assert rosetta("port", there, back).exit_code == 0
+    assert back.read_bytes() == weights_file.read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted({"w.safetensors", there.name, "back.safetensors"})
+
+
+def test_ported_files_are_each_frameworks_own(tmp_path, weights_file):
+    """What comes out loads without us: a state_dict, weights, and a model that Keras finds by its registered name."""
+    import keras
+    import torch
+
+    import keras_impl
+    import torch_impl
+
+    arch, weights, _ = store.load(weights_file)
+    for suffix, framework in (("pt", "torch"), ("weights.h5", "keras"), ("keras", "keras")):
+        assert rosetta("port", weights_file, tmp_path / f"x.{suffix}", "--to", framework).exit_code == 0
+    ours = torch_impl.create_model(arch)
+    ours.load_state_dict(torch.load(tmp_path / "x.pt", weights_only=True), strict=True)
+    twin = keras_impl.create_model(arch)
+    twin.load_weights(tmp_path / "x.weights.h5")
+    for found in (
+        torch_impl.export_weights(ours),
+        keras_impl.export_weights(twin),
+        keras_impl.export_weights(keras.saving.load_model(tmp_path / "x.keras")),
+    ):
+        assert all(np.array_equal(w, weights[n]) for n, w in found.items())
+
+
+def test_a_state_dict_without_a_row_needs_its_name(tmp_path):
+    import torch
+
+    import torch_impl
+
+    torch.save(torch_impl.create_model("cifar_resnet20").state_dict(), tmp_path / "x.pt")
+    out = rosetta("port", tmp_path / "x.pt", tmp_path / "x.safetensors")
+    assert out.exit_code == 2 and "--arch" in out.stderr
+    assert rosetta("port", tmp_path / "x.pt", tmp_path / "x.safetensors", "--arch", "cifar_resnet32").exit_code == 2
+    assert not (tmp_path / "x.safetensors").exists()
+    out = rosetta("port", tmp_path / "x.pt", tmp_path / "x.safetensors", "--arch", "cifar_resnet20")
+    assert out.exit_code == 0 and store.load(tmp_path / "x.safetensors")[0] == VARIANTS["cifar_resnet20"]
+
+
+def bad(tmp_path: Path, weights_file: Path) -> dict[str, tuple[list[object], str]]:
+    """{what: (arguments, words that the error must have)}."""
+    text, tiny, cut, nan = tmp_path / "text.jpg", tmp_path / "tiny.png", tmp_path / "cut.png", tmp_path / "nan.safetensors"
+    text.write_text("not an image")
+    photo(tiny, (5, 40))
+    cut.write_bytes(photo(tmp_path / "whole.png", (400, 400)).read_bytes()[:20_000])
+    truncated, evil = tmp_path / "t.safetensors", tmp_path / "evil.pt"
+    truncated.write_bytes(weights_file.read_bytes()[:1000])
+    arch, weights, _ = store.load(weights_file)
+    weights["fc.bias"][3] = np.nan
+    store.save(nan, arch, weights)
+    evil.write_bytes(b"cos\nsystem\n(S'touch " + str(tmp_path / "ran").encode() + b"'\ntR.")
+    for name in ("x.keras", "x.weights.h5", "x.pt"):
+        (tmp_path / name).write_text("nothing of the kind")
+    return {
+        "unknown command": (["compaer"], "did you mean compare"),
+        "unknown variant": (["show", "resnet5O"], "did you mean resnet50"),
+        "unknown family": (["list", "--family", "wides"], "did you mean wide"),
+        "unknown field": (["show", "resnet50", "--set", "group=8"], "did you mean groups"),
+        "no field": (["show", "resnet50", "--set", "groups"], "FIELD=VALUE"),
+        "impossible row": (["compare", "resnet18", "--set", "groups=8"], "groups = 8 can't be"),
+        "impossible row, by word": (["show", "resnet18", "--set", "shortcut=padd"], "did you mean pad"),
+        "no size": (["show", "resnet18", "--size", 0], "at least 1"),
+        "no size to compare": (["compare", "resnet18", "--size", 0], "at least 1"),
+        "no image": (["compare", "resnet18", "--image", text], "not an image"),
+        "absent image": (["compare", "resnet18", "--image", tmp_path / "absent.jpg"], "no such image"),
+        "folder as image": (["compare", "resnet18", "--image", tmp_path], "no such image"),
+        "tiny image": (["compare", "resnet18", "--image", tiny], "too small: 5 x 40 pixels"),
+        "cut image": (["compare", "resnet18", "--image", cut], "damaged or unreadable"),
+        "report in no folder": (["compare", "resnet18", "--json", tmp_path / "no" / "r.json"], "can't write"),
+        "report on a folder": (["compare", "resnet18", "--json", tmp_path], "it is a folder"),
+        "truncated weights": (["compare", truncated], "not a whole safetensors file"),
+        "absent weights": (["compare", tmp_path / "absent.safetensors"], "no such file"),
+        "file with --set": (["compare", weights_file, "--set", "groups=8"], "--set"),
+        "port from nothing": (["port", tmp_path / "absent.safetensors", tmp_path / "o.pt"], "no such file"),
+        "port from truncated": (["port", truncated, tmp_path / "o.pt"], "not a whole safetensors file"),
+        "port from text as pt": (["port", tmp_path / "x.pt", tmp_path / "o.safetensors"], "not a whole PyTorch checkpoint"),
+        "port from text as keras": (["port", tmp_path / "x.keras", tmp_path / "o.safetensors"], "not a whole Keras checkpoint"),
+        "port from text as h5": (["port", tmp_path / "x.weights.h5", tmp_path / "o.safetensors"], "not a whole Keras checkpoint"),
+        "port from code": (["port", evil, tmp_path / "o.safetensors"], "not a whole PyTorch checkpoint"),
+        "port of nan": (["port", nan, tmp_path / "o.pt"], "not finite, in fc.bias"),
+        "port to nowhere": (["port", weights_file, tmp_path / "no" / "o.pt"], "can't write"),
+        "port to no format": (["port", weights_file, tmp_path / "o.onnx"], "no suffix that is known"),
+        "port to the wrong framework": (["port", weights_file, tmp_path / "o.pt", "--to", "keras"], "--to keras"),
+        "port of another net": (["port", weights_file, tmp_path / "o.pt", "--arch", "resnet50"], "another net"),
+        "bad option": (["compare", "resnet18", "--dtype", "float65"], "float65"),
+        "no argument": (["port", weights_file], "TARGET"),
+    }
+
+
+def test_bad_input_is_one_clear_error_and_exit_code_2(tmp_path, weights_file):
+    cases = bad(tmp_path, weights_file)
+    before = sorted(p.name for p in tmp_path.iterdir())
+    for what, (args, words) in cases.items():
+        out = rosetta(*args)
+        assert out.exit_code == 2, (what, out.exit_code, out.output, out.exception)
+        assert words in out.stderr and not out.stdout, (what, out.output)
+        assert "Traceback" not in out.output and len(out.stderr.strip().splitlines()) <= 8, (what, out.stderr)
+        assert sorted(p.name for p in tmp_path.iterdir()) == before, what  # nothing written, nothing run
+
+
+def test_no_traceback_in_a_process_of_its_own(tmp_path, weights_file):
+    for args in (["show", "resnet5O"], ["compare", "resnet18", "--image", ROOT / "README.md"], ["port", weights_file, tmp_path / "no" / "x.keras"]):
+        done = process(*args)
+        assert done.returncode == 2 and not done.stdout, done
+        message = [line for line in done.stderr.splitlines() if not line.startswith("  ")]
+        assert len(message) == 1 and message[0].startswith("rosetta: "), done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/proc/mounts"), reason="needs the right to mount a small disk")
+def test_a_full_disk_leaves_nothing_half_written(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("can't mount a small disk here")
+    try:
+        store.save(tmp_path / "w.safetensors", VARIANTS["cifar_resnet20"], randomised(VARIANTS["cifar_resnet20"]))  # 1.1 MB
+        for name in ("x.safetensors", "x.pt", "x.keras", "x.weights.h5"):
+            (disk / name).write_text("before")
+            out = rosetta("port", tmp_path / "w.safetensors", disk / name)
+            assert out.exit_code == 2 and "can't write" in out.stderr and "Traceback" not in out.output, (name, out.output, out.exception)
+            assert (disk / name).read_text() == "before" and [p.name for p in disk.iterdir()] == [name]
+            (disk / name).unlink()
+    finally:
+        subprocess.run(["umount", disk], check=True)
