@@ -135,12 +135,14 @@ def _check(a: Arch) -> None:
     if len(a.depths) != len(a.widths):
         _refuse("depths", a.depths, f"as many stages as widths = {a.widths} has ({len(a.widths)})")
     for name, low in (
-        ("first_stride", 1), ("groups", 1), ("width_per_group", 1), ("se_ratio", 0), ("in_channels", 1), ("num_classes", 0),
+        ("first_stride", 1), ("groups", 1), ("width_per_group", 1),
+        ("se_ratio", 0), ("in_channels", 1), ("num_classes", 0),
     ):  # fmt: skip
         if not _is_int(getattr(a, name)) or getattr(a, name) < low:
             _refuse(name, getattr(a, name), f"a whole number, at least {low}")
     for name, allowed in (
-        ("block", tuple(EXPANSION)), ("shortcut", get_args(Shortcut)), ("stride_in", (1, 2)), ("dims", (1, 2)), ("first_stride", (1, 2)),
+        ("block", tuple(EXPANSION)), ("shortcut", get_args(Shortcut)),
+        ("stride_in", (1, 2)), ("dims", (1, 2)), ("first_stride", (1, 2)),
     ):  # fmt: skip
         value = getattr(a, name)
         if isinstance(value, bool) or value not in allowed:
@@ -172,7 +174,7 @@ def _check(a: Arch) -> None:
                 per_group = width * a.width_per_group / 64
                 _refuse(
                     "width_per_group", a.width_per_group,
-                    f"a whole number of channels in each group, not {per_group:g} (width {width} * {a.width_per_group} / 64)",
+                    f"whole channels in each group, not {per_group:g} (width {width} * {a.width_per_group} / 64)",
                 )  # fmt: skip
     if a.preact and not a.shortcut_norm:
         _refuse("shortcut_norm", False, "true with preact = True: a pre-activation projection has no norm to leave out")
@@ -180,7 +182,9 @@ def _check(a: Arch) -> None:
         channels = [a.stem.convs[-1][0], *(w * a.expansion for w in a.widths)]
         for before, after in zip(channels, channels[1:], strict=False):
             if after < before:
-                _refuse("shortcut", "pad", f"stages that never narrow ({before} to {after} channels): padding only adds")
+                _refuse(
+                    "shortcut", "pad", f"stages that never narrow ({before} to {after} channels): padding only adds"
+                )
 
 
 def _cifar(n: int, per_block: int = 2) -> tuple[int, int, int]:
@@ -189,7 +193,14 @@ def _cifar(n: int, per_block: int = 2) -> tuple[int, int, int]:
     return ((n - 2) // (3 * per_block),) * 3
 
 
-_DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3)}
+_DEPTHS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
+}
 _D = Stem(((32, 3, 2), (32, 3, 1), (64, 3, 1)))  # [5] figure 2(b), ResNet-C's
 _CIFAR16 = dict(stem=Stem(((16, 3, 1),), pool=False), widths=(16, 32, 64), num_classes=10)
 _CIFAR64 = dict(stem=Stem(((64, 3, 1),), pool=False), num_classes=10)
@@ -238,7 +249,9 @@ FAMILIES: dict[str, dict[str, Arch]] = {
         "seresnext101_32x8d": replace(_resnext101, width_per_group=8, se_ratio=16),
     },
     # keras.applications' ResNet: v1, a bias in every convolution, its own epsilon
-    "keras": {f"resnet{n}_keras": replace(a, stride_in=1, conv_bias=True, norm_eps=1.001e-5) for n, a in _bottle.items()},
+    "keras": {
+        f"resnet{n}_keras": replace(a, stride_in=1, conv_bias=True, norm_eps=1.001e-5) for n, a in _bottle.items()
+    },
     # Dive into Deep Learning, section 8.6: biases everywhere, no norm on the projection
     "d2l": {"resnet18_d2l": replace(_basic[18], conv_bias=True, shortcut_norm=False, in_channels=1, num_classes=10)},
     # [1] section 4.2 and Table 6: option A; and the same nets without shortcuts
@@ -259,7 +272,8 @@ FAMILIES: dict[str, dict[str, Arch]] = {
     # [4] Table 1: depth 6n + 4, widths 16k, 32k, 64k; dropout 0.3 where the paper uses it, in WRN-28-10
     "cifar_wide": {
         f"cifar_wrn{depth}_{k}": replace(
-            _cifar_a, depths=_cifar(depth - 2), widths=(16 * k, 32 * k, 64 * k), preact=True, shortcut="project", dropout=dropout
+            _cifar_a, depths=_cifar(depth - 2), widths=(16 * k, 32 * k, 64 * k), preact=True, shortcut="project",
+            dropout=dropout,
         )
         for depth, k, dropout in ((16, 8, 0.0), (40, 4, 0.0), (28, 10, 0.3))
     },
@@ -268,7 +282,9 @@ FAMILIES: dict[str, dict[str, Arch]] = {
     # signals: the same nets over one axis; and three trunks of kernels 3, 5 and 7 [8]
     "signal": {
         **{f"resnet{n}_1d": replace(_nets[n], **_SIGNAL) for n in (18, 34, 50)},  # type: ignore[arg-type]
-        "msresnet_1d": Arch((1, 1, 1), (64, 128, 256), "basic", first_stride=2, kernels=(3, 5, 7), dims=1, in_channels=1, num_classes=6),
+        "msresnet_1d": Arch(
+            (1, 1, 1), (64, 128, 256), "basic", first_stride=2, kernels=(3, 5, 7), dims=1, in_channels=1, num_classes=6
+        ),
     },
 }  # fmt: skip
 

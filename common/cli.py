@@ -36,14 +36,17 @@ def _overrides(ctx: click.Context, param: click.Parameter, values: tuple[str, ..
         if not equals or not key:
             raise RosettaError(f"--set {text!r} can't be: expected FIELD=VALUE, such as groups=8 or depths=[2,2,2,2]")
         try:
-            result[key] = json.loads(value.replace("(", "[").replace(")", "]").replace("True", "true").replace("False", "false"))
+            result[key] = json.loads(
+                value.replace("(", "[").replace(")", "]").replace("True", "true").replace("False", "false")
+            )
         except ValueError:
             result[key] = value
     return result
 
 
 set_option = click.option(
-    "--set", "overrides", multiple=True, callback=_overrides, metavar="FIELD=VALUE", help="Replace a field of the row; may be repeated."
+    "--set", "overrides", multiple=True, callback=_overrides, metavar="FIELD=VALUE",
+    help="Replace a field of the row; may be repeated.",
 )  # fmt: skip
 
 
@@ -63,24 +66,25 @@ def list_(family: str | None, as_json: bool) -> None:
     from common.plan import make_plan
 
     if family is not None and family not in FAMILIES:
-        raise RosettaError(f"unknown family {family!r}{nearest(family, FAMILIES) or '; there are ' + ', '.join(FAMILIES)}")
-    rows = []
+        raise RosettaError(
+            f"unknown family {family!r}{nearest(family, FAMILIES) or '; there are ' + ', '.join(FAMILIES)}"
+        )
+    rows: list[dict[str, Any]] = []
     for kin, variants in FAMILIES.items():
         for name, arch in variants.items() if family in (None, kin) else ():
             cost = sections(arch)
-            size = make_plan(arch).default_input()
             rows.append(
-                {"name": name, "family": kin, "input": size, "parameters": sum(s.parameters for s in cost),
-                 "statistics": sum(s.statistics for s in cost), "multiply_adds": sum(s.multiply_adds for s in cost)}
+                {"name": name, "family": kin, "input": make_plan(arch).default_input(),
+                 "parameters": sum(s.parameters for s in cost), "statistics": sum(s.statistics for s in cost),
+                 "multiply_adds": sum(s.multiply_adds for s in cost)}
             )  # fmt: skip
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
-    lines = [("variant", "family", "input", "parameters", "multiply-adds")]
-    lines += [
-        (str(r["name"]), str(r["family"]), " x ".join(map(str, r["input"])), f"{r['parameters']:,}", f"{r['multiply_adds']:,}")  # type: ignore[arg-type]
-        for r in rows
-    ]
+    lines: list[tuple[str, ...]] = [("variant", "family", "input", "parameters", "multiply-adds")]
+    for r in rows:
+        size = " x ".join(map(str, r["input"]))
+        lines.append((r["name"], r["family"], size, f"{r['parameters']:,}", f"{r['multiply_adds']:,}"))
     _columns(lines, "llrrr")
 
 
@@ -109,7 +113,9 @@ def show(name: str, overrides: dict[str, Any], size: int | None, as_json: bool) 
     arch = get(name, **overrides)
     stages, shapes = sections(arch, size), parameters(arch)
     axes = make_plan(arch).default_input()[1:] if size is None else (size,) * arch.dims
-    total = {key: sum(getattr(s, key) for s in stages) for key in ("layers", "parameters", "statistics", "multiply_adds")}
+    total = {
+        key: sum(getattr(s, key) for s in stages) for key in ("layers", "parameters", "statistics", "multiply_adds")
+    }
     if as_json:
         row = {
             "name": name, "arch": dataclasses.asdict(arch), "input": (arch.in_channels, *axes), "total": total,
@@ -126,9 +132,28 @@ def show(name: str, overrides: dict[str, Any], size: int | None, as_json: bool) 
             value += ", max pool 3/2" if arch.stem.pool else ""
         click.echo(f"  {key:<16}{value}" + ("" if given != default[key] else click.style("  (default)", dim=True)))
     click.echo()
-    lines = [("stage", "output", "layers", "parameters", "statistics", "multiply-adds")]
-    lines += [(s.name, " x ".join(map(str, s.output)), f"{s.layers}", f"{s.parameters:,}", f"{s.statistics:,}", f"{s.multiply_adds:,}") for s in stages]
-    lines.append(("total", "", f"{total['layers']}", f"{total['parameters']:,}", f"{total['statistics']:,}", f"{total['multiply_adds']:,}"))
+    lines: list[tuple[str, ...]] = [("stage", "output", "layers", "parameters", "statistics", "multiply-adds")]
+    lines += [
+        (
+            s.name,
+            " x ".join(map(str, s.output)),
+            f"{s.layers}",
+            f"{s.parameters:,}",
+            f"{s.statistics:,}",
+            f"{s.multiply_adds:,}",
+        )
+        for s in stages
+    ]
+    lines.append(
+        (
+            "total",
+            "",
+            f"{total['layers']}",
+            f"{total['parameters']:,}",
+            f"{total['statistics']:,}",
+            f"{total['multiply_adds']:,}",
+        )
+    )
     _columns(lines, "llrrrr")
     click.echo()
     _columns([("canonical name", "shape"), *((n, " x ".join(map(str, s))) for n, s in shapes.items())], "ll")
@@ -139,11 +164,27 @@ def show(name: str, overrides: dict[str, Any], size: int | None, as_json: bool) 
 @set_option
 @click.option("--dtype", "dtypes", type=click.Choice(["float64", "float32"]), multiple=True, help="Default: both.")
 @click.option(
-    "--image", "images", multiple=True, type=click.Path(), metavar="FILE", help="A photograph; may be repeated. Default: two that scikit-learn ships."
+    "--image",
+    "images",
+    multiple=True,
+    type=click.Path(),
+    metavar="FILE",
+    help="A photograph; may be repeated. Default: two that scikit-learn ships.",
 )
-@click.option("--size", type=int, metavar="PIXELS", help="Resize the images to this. Default: what the net was designed for.")
-@click.option("--json", "json_file", type=click.Path(), metavar="FILE", help="Write everything that was measured, layer by layer.")
-def compare(name: str, overrides: dict[str, Any], dtypes: tuple[str, ...], images: tuple[str, ...], size: int | None, json_file: str | None) -> None:
+@click.option(
+    "--size", type=int, metavar="PIXELS", help="Resize the images to this. Default: what the net was designed for."
+)
+@click.option(
+    "--json", "json_file", type=click.Path(), metavar="FILE", help="Write everything that was measured, layer by layer."
+)
+def compare(
+    name: str,
+    overrides: dict[str, Any],
+    dtypes: tuple[str, ...],
+    images: tuple[str, ...],
+    size: int | None,
+    json_file: str | None,
+) -> None:
     """Build NAME in PyTorch and in Keras, carry the weights over, and compare layer by layer.
 
     NAME is a variant or one of our .safetensors files. Exit code 0: equal. 1: not. 2: the command was misused.
@@ -178,7 +219,8 @@ def _writable(path: str) -> None:
     """Raises RosettaError where `path` can't become a file: better before a minute's work than after it."""
     folder = os.path.dirname(os.path.abspath(path))
     if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        raise RosettaError(f"can't write {path}: {'it is a folder' if os.path.isdir(path) else f'{folder} is no folder that can be written'}")
+        reason = "it is a folder" if os.path.isdir(path) else f"{folder} is no folder that can be written"
+        raise RosettaError(f"can't write {path}: {reason}")
 
 
 class _Progress:
@@ -214,7 +256,9 @@ def _report(r: Any, paths: list[str]) -> None:
 
     console = Console(highlight=False)
     v = r.versions
-    console.print(f"\n[bold]{r.name}[/]  input {' x '.join(map(str, r.input_shape))}: {', '.join(os.path.basename(p) for p in paths)}")
+    console.print(
+        f"\n[bold]{r.name}[/]  input {' x '.join(map(str, r.input_shape))}: {', '.join(map(os.path.basename, paths))}"
+    )
     console.print(f"PyTorch {v['torch']} against Keras {v['keras']} on {v['backend']}, CPU\n", style="dim")
 
     def mark(ok: bool) -> str:
@@ -224,9 +268,13 @@ def _report(r: Any, paths: list[str]) -> None:
     for head in ("", "spec", "PyTorch", "Keras", ""):
         counts.add_column(head, justify="left" if head == "" else "right")
     for label, found in (("trainable parameters", r.parameters), ("BatchNorm statistics", r.statistics)):
-        counts.add_row(label, *(f"{found[k]:,}" for k in ("spec", "torch", "keras")), mark(len(set(found.values())) == 1))
+        counts.add_row(
+            label, *(f"{found[k]:,}" for k in ("spec", "torch", "keras")), mark(len(set(found.values())) == 1)
+        )
     console.print(counts)
-    console.print(f"weights PyTorch -> Keras -> PyTorch: {'[green]bit-exact[/]' if r.round_trip else '[red]changed[/]'}\n")
+    console.print(
+        f"weights PyTorch -> Keras -> PyTorch: {'[green]bit-exact[/]' if r.round_trip else '[red]changed[/]'}\n"
+    )
 
     table = Table(box=None, pad_edge=False)
     for head in ("stage", "layers", "worst layer"):
@@ -247,21 +295,31 @@ def _report(r: Any, paths: list[str]) -> None:
                 row.append(f"{d.floor:.1e}")
         return row
 
-    def worst(dtype: str, group: str) -> Any:  # a nan is the worst there is
-        return max((d for d in r.layers[dtype] if section_of(d.name) == group), key=lambda d: (d.relative != d.relative, d.relative))
+    def worst(group: str) -> Callable[[str], Any]:
+        def of(dtype: str) -> Any:  # a nan is the worst there is
+            members = (d for d in r.layers[dtype] if section_of(d.name) == group)
+            return max(members, key=lambda d: (d.relative != d.relative, d.relative))
+
+        return of
 
     for group in groups:
-        members = [d for d in first if section_of(d.name) == group]
-        table.add_row(group, str(len(members)), worst(next(iter(r.layers)), group).name, *cells(lambda dtype, g=group: worst(dtype, g)))  # type: ignore[misc]
+        members = sum(section_of(d.name) == group for d in first)
+        table.add_row(group, str(members), worst(group)(next(iter(r.layers))).name, *cells(worst(group)))
     table.add_row("[bold]logits[/]", "", "", *cells(lambda dtype: r.logits[dtype]))
     console.print(table)
-    console.print("largest difference over largest element; noise floor: PyTorch in that dtype against itself in float64\n", style="dim")
+    console.print(
+        "largest difference over largest element; noise floor: PyTorch in that dtype against itself in float64\n",
+        style="dim",
+    )
 
     for dtype in r.layers:
         over = r.first_over(dtype)
         if over:
             where = f"at {list(over.index)} " if over.index else ""
-            console.print(f"[red]first layer over tolerance in {dtype}: {over.name}[/] {where}PyTorch {over.values[0]!r}, Keras {over.values[1]!r}")
+            console.print(
+                f"[red]first layer over tolerance in {dtype}: {over.name}[/] {where}"
+                f"PyTorch {over.values[0]!r}, Keras {over.values[1]!r}"
+            )
     working = sum(s for step, s in r.seconds.items() if not step.startswith("importing"))
     verdict = "[bold green]equal[/]: the same function, to rounding" if r.equal else "[bold red]not equal[/]"
     console.print(f"{verdict}  ({working:.1f} s beyond importing the frameworks)")
@@ -270,7 +328,9 @@ def _report(r: Any, paths: list[str]) -> None:
 @cli.command()
 @click.argument("source", type=click.Path())
 @click.argument("target", type=click.Path())
-@click.option("--to", "framework", type=click.Choice(["torch", "keras"]), help="Whose file TARGET is. Default: by its suffix.")
+@click.option(
+    "--to", "framework", type=click.Choice(["torch", "keras"]), help="Whose file TARGET is. Default: by its suffix."
+)
 @click.option("--arch", "name", metavar="NAME", help="The variant, where SOURCE doesn't say.")
 @set_option
 def port(source: str, target: str, framework: str | None, name: str | None, overrides: dict[str, Any]) -> None:

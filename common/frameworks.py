@@ -25,12 +25,15 @@ def load(framework: str, module: str = "") -> Any:
     except ModuleNotFoundError as e:
         if e.name in (name, f"{framework}_impl"):
             raise
-        raise RosettaError(f"this needs {e.name}, which is not installed: pip install 'resnet-rosetta[{framework}]'") from None
+        raise RosettaError(
+            f"this needs {e.name}, which is not installed: pip install 'resnet-rosetta[{framework}]'"
+        ) from None
 
 
 @contextmanager
 def _hushed() -> Iterator[None]:
-    """Keeps what C++ writes to stderr while TensorFlow starts, which no setting of its own silences; shows it on failure."""
+    """Keeps what C++ writes to stderr while TensorFlow starts, which no setting of its own silences; shows it on
+    failure."""
     sys.stderr.flush()
     try:
         real = os.dup(2)

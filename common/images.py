@@ -45,14 +45,20 @@ def _read(path: Path, channels: int, axes: list[int], stride: int) -> np.ndarray
     if not path.is_file():
         raise RosettaError(f"no such image: {path}")
     try:
-        with Image.open(path) as image:
-            image = image.convert("L" if channels == 1 or len(axes) == 1 else "RGB")
+        with Image.open(path) as opened:
+            image = opened.convert("L" if channels == 1 or len(axes) == 1 else "RGB")
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-        reason = "not an image that Pillow can read" if isinstance(e, UnidentifiedImageError) else f"damaged or unreadable ({e})"
+        reason = (
+            "not an image that Pillow can read"
+            if isinstance(e, UnidentifiedImageError)
+            else f"damaged or unreadable ({e})"
+        )
         raise RosettaError(f"{path} is {reason}") from None
     if min(image.size) < stride:
         w, h = image.size
-        raise RosettaError(f"{path} is too small: {w} x {h} pixels, and the net's strides leave 1 of every {stride}; expected at least that")
+        raise RosettaError(
+            f"{path} is too small: {w} x {h} pixels, expected at least {stride} of each, the net's total stride"
+        )
     if len(axes) == 1:  # rows of the image are the channels of a signal
         pixels = np.asarray(image.resize((axes[0], channels), Image.Resampling.BICUBIC), np.float64)
         return (pixels / 255 - np.mean(MEAN)) / np.mean(STD)

@@ -35,7 +35,9 @@ def draw_ahead(arch: Arch, seed: int, finish: Callable[[np.ndarray], np.ndarray]
 
     pool = ThreadPoolExecutor(2)
     futures = {
-        f"{layer.name}.{leaf}": pool.submit(draw, layer, leaf, shape) for layer in make_plan(arch).layers() for leaf, shape in layer_parameters(layer).items()
+        f"{layer.name}.{leaf}": pool.submit(draw, layer, leaf, shape)
+        for layer in make_plan(arch).layers()
+        for leaf, shape in layer_parameters(layer).items()
     }
     pool.shutdown(wait=False)
     return futures

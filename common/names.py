@@ -86,7 +86,9 @@ def sections(arch: Arch, size: int | Sequence[int] | None = None) -> list[Sectio
                     at, madds = through(conv, at)
                     cost[stage.name] += madds
                 if block.se:  # on one pixel
-                    cost[stage.name] += sum(math.prod(layer_parameters(c)["weight"]) for c in (block.se.fc1, block.se.fc2))
+                    cost[stage.name] += sum(
+                        math.prod(layer_parameters(c)["weight"]) for c in (block.se.fc1, block.se.fc2)
+                    )
                 if block.shortcut.conv:  # whatever strides or pools before it, its output is the block's
                     cost[stage.name] += math.prod(layer_parameters(block.shortcut.conv)["weight"]) * math.prod(at)
             output[stage.name] = (stage.blocks[-1].convs[-1].out_channels, *at)

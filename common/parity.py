@@ -40,7 +40,7 @@ class Difference:
 def difference(name: str, a: np.ndarray, b: np.ndarray) -> Difference:
     """Compares two arrays; a different shape is a difference of infinity."""
     if a.shape != b.shape:
-        return Difference(name, math.inf, math.inf, (), (math.nan, math.nan))
+        return _absent(name)
     if a.size == 0:
         return Difference(name, 0.0, 0.0, (), (math.nan, math.nan))
     gap = np.abs(np.subtract(a, b, dtype=np.float64))
@@ -61,7 +61,7 @@ class Comparison:
     versions: dict[str, str]
     parameters: dict[str, int] = field(default_factory=dict)  # spec, torch, keras
     statistics: dict[str, int] = field(default_factory=dict)
-    round_trip: bool = False  # PyTorch to Keras to PyTorch is bit-exact
+    round_trip: bool = True  # PyTorch to Keras to PyTorch is bit-exact
     layers: dict[str, list[Difference]] = field(default_factory=dict)  # by dtype, in the order of the pass
     logits: dict[str, Difference] = field(default_factory=dict)  # by dtype
     seconds: dict[str, float] = field(default_factory=dict)
@@ -87,7 +87,10 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         def row(d: Difference | None) -> Any:
-            return d and {k: v if not isinstance(v, float) or math.isfinite(v) else str(v) for k, v in dataclasses.asdict(d).items()}
+            return d and {
+                k: v if not isinstance(v, float) or math.isfinite(v) else str(v)
+                for k, v in dataclasses.asdict(d).items()
+            }
 
         return {
             "name": self.name, "equal": self.equal, "arch": dataclasses.asdict(self.arch), "input": self.input_shape,
@@ -95,8 +98,9 @@ class Comparison:
             "weights_round_trip_bit_exact": self.round_trip, "seconds": self.seconds,
             "dtypes": {
                 dtype: {
-                    "tolerance": TOLERANCE[dtype], "noise_floors_allowed": None if dtype == "float64" else FLOORS, "logits": row(self.logits[dtype]),
-                    "first_over": row(self.first_over(dtype)), "layers": [row(d) for d in layers],
+                    "tolerance": TOLERANCE[dtype], "noise_floors_allowed": None if dtype == "float64" else FLOORS,
+                    "logits": row(self.logits[dtype]), "first_over": row(self.first_over(dtype)),
+                    "layers": [row(d) for d in layers],
                 }
                 for dtype, layers in self.layers.items()
             },
@@ -144,7 +148,12 @@ def compare(
     import torch
 
     backend = keras.backend.backend()
-    versions = {"torch": torch.__version__, "keras": keras.__version__, "backend": f"{backend} {_version(backend)}", "numpy": np.__version__}
+    versions = {
+        "torch": torch.__version__,
+        "keras": keras.__version__,
+        "backend": f"{backend} {_version(backend)}",
+        "numpy": np.__version__,
+    }
     label = name or name_of(arch) or "custom"
     result = Comparison(label, arch, x.shape, versions, seconds=took)
 
@@ -156,24 +165,15 @@ def compare(
 
     exact: dict[str, np.ndarray] = {}
     for dtype in sorted({"float64", *dtypes}, reverse=True):  # float64 first: the others' noise floor
-        kept: dict[str, np.ndarray] = {}
-        floors: dict[str, float] = {}
-
-        def keep(layer: str, y: np.ndarray, kept=kept, floors=floors, dtype=dtype) -> None:
-            kept[layer] = y.copy()
-            if dtype != "float64":
-                floors[layer] = max([difference(layer, exact[layer], y).relative, *list(floors.values())[-1:]])
-
         step(f"building in PyTorch, {dtype}")
         model = torch_impl.create_model(arch, dtype=dtype)
         torch_impl.import_weights(model, weights)
         carried = torch_impl.export_weights(model)
+        result.parameters["torch"] = sum(p.numel() for p in model.parameters())
+        result.statistics["torch"] = sum(b.numel() for b in model.buffers() if b.is_floating_point())
         step(f"running PyTorch, {dtype}")
-        keep("logits", torch_trace(model, x, keep))
-        if dtype == "float64":
-            exact = kept
-            result.parameters["torch"] = sum(p.numel() for p in model.parameters())
-            result.statistics["torch"] = sum(b.numel() for b in model.buffers() if b.is_floating_point())
+        outputs = _outputs(torch_trace, model, x)
+        exact = exact or outputs
         del model
         if dtype not in dtypes:
             continue
@@ -182,24 +182,55 @@ def compare(
         twin = keras_impl.create_model(arch, dtype=dtype)
         keras_impl.import_weights(twin, carried)
         back = keras_impl.export_weights(twin)
-        same = list(back) == list(carried) and all(np.array_equal(back[n], carried[n]) for n in back)
-        result.round_trip = same and (result.round_trip or dtype == dtypes[0])
+        result.round_trip &= list(back) == list(carried) and all(np.array_equal(back[n], carried[n]) for n in back)
         result.parameters["keras"] = sum(math.prod(v.shape) for v in twin.trainable_variables)
         result.statistics["keras"] = sum(math.prod(v.shape) for v in twin.non_trainable_weights)
         step(f"running Keras, {dtype}")
-        rows: list[Difference] = []
-
-        def against(layer: str, y: np.ndarray, kept=kept, floors=floors, rows=rows) -> None:
-            found = difference(layer, kept[layer], y) if layer in kept else Difference(layer, math.inf, math.inf, (), (math.nan, math.nan))
-            rows.append(dataclasses.replace(found, floor=floors.get(layer)))
-
-        against("logits", keras_trace(twin, x, against))
-        result.logits[dtype] = rows.pop()
-        absent = kept.keys() - {d.name for d in rows} - {"logits"}
-        result.layers[dtype] = rows + [Difference(n, math.inf, math.inf, (), (math.nan, math.nan)) for n in kept if n in absent]
+        *result.layers[dtype], result.logits[dtype] = _differences(keras_trace, twin, x, outputs, exact)
         del twin
     step("done")
     return result
+
+
+Trace = Callable[[Any, np.ndarray, Callable[[str, np.ndarray], None]], np.ndarray]
+
+
+def _outputs(trace: Trace, model: Any, x: np.ndarray) -> dict[str, np.ndarray]:
+    """{layer: output} in the order of the pass, the logits last."""
+    kept: dict[str, np.ndarray] = {}
+
+    def keep(layer: str, y: np.ndarray) -> None:
+        kept[layer] = y.copy()
+
+    kept["logits"] = trace(model, x, keep)
+    return kept
+
+
+def _differences(
+    trace: Trace, model: Any, x: np.ndarray, outputs: dict[str, np.ndarray], exact: dict[str, np.ndarray]
+) -> list[Difference]:
+    """Each layer of `model` against `outputs`, in the order of the pass, the logits last; a layer that only one has is
+    infinitely far. The noise floor, where `outputs` are not `exact` themselves, is the worst of the layers so far:
+    rounding adds up."""
+    found: list[Difference] = []
+    floor = None if outputs is exact else 0.0
+
+    def see(layer: str, y: np.ndarray) -> None:
+        nonlocal floor
+        if floor is not None and layer in exact:
+            floor = max(floor, difference(layer, exact[layer], outputs[layer]).relative)
+        row = difference(layer, outputs[layer], y) if layer in outputs else _absent(layer)
+        found.append(dataclasses.replace(row, floor=floor))
+
+    logits = trace(model, x, see)
+    seen = {d.name for d in found}
+    found += [_absent(layer) for layer in outputs if layer not in seen and layer != "logits"]
+    see("logits", logits)
+    return found
+
+
+def _absent(layer: str) -> Difference:
+    return Difference(layer, math.inf, math.inf, (), (math.nan, math.nan))
 
 
 def _version(module: str) -> str:

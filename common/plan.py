@@ -181,7 +181,9 @@ def make_plan(arch: Arch) -> Plan:
     """The row worked out. Cached, since a row is a value."""
     a = arch
 
-    def conv(name: str, cin: int, cout: int, k: int, stride: int = 1, groups: int = 1, bias: bool = a.conv_bias) -> Conv:
+    def conv(
+        name: str, cin: int, cout: int, k: int, stride: int = 1, groups: int = 1, bias: bool = a.conv_bias
+    ) -> Conv:
         return Conv(name, cin, cout, k, stride, groups, bias, a.dims)
 
     def norm(name: str, channels: int) -> Norm:
@@ -207,11 +209,15 @@ def make_plan(arch: Arch) -> Plan:
             s1, s3 = (stride, 1) if a.stride_in == 1 else (1, stride)
             sizes = [(cin, mid, 1, s1, 1), (mid, mid, kernel, s3, a.groups), (mid, cout, 1, 1, 1)]
         convs = tuple(conv(f"{name}.conv{i}", *size) for i, size in enumerate(sizes, 1))
-        norms = tuple(norm(f"{name}.bn{i}", c.in_channels if preact else c.out_channels) for i, c in enumerate(convs, 1))
+        norms = tuple(
+            norm(f"{name}.bn{i}", c.in_channels if preact else c.out_channels) for i, c in enumerate(convs, 1)
+        )
         se = None
         if a.se_ratio:
             mid = _reduced(cout, a.se_ratio)
-            se = SqueezeExcite(conv(f"{name}.se.fc1", cout, mid, 1, bias=True), conv(f"{name}.se.fc2", mid, cout, 1, bias=True))
+            se = SqueezeExcite(
+                conv(f"{name}.se.fc1", cout, mid, 1, bias=True), conv(f"{name}.se.fc2", mid, cout, 1, bias=True)
+            )
         kind = ("PreAct" if preact else "") + ("BasicBlock" if a.block == "basic" else "Bottleneck")
         return Block(name, kind, convs, norms, se, shortcut(name, cin, cout, stride), a.dropout, drop_path)  # type: ignore[arg-type]
 

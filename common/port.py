@@ -1,4 +1,5 @@
-"""Converting checkpoints: every format is a spoke of the canonical weights, nothing goes from one framework to the other."""
+"""Converting checkpoints: every format is a spoke of the canonical weights, nothing goes from one framework to the
+other."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,10 +27,11 @@ class Ported:
     reader: str | None  # the framework that the result was read back in
 
 
-def _format(path: Path) -> tuple[str, str | None]:
+def _format(path: Path) -> str | None:
+    """Whose format `path` is, by its suffix; None is the canonical one."""
     for suffix, framework in FORMATS.items():
         if path.name.endswith(suffix) and path.name != suffix:
-            return suffix, framework
+            return framework
     raise RosettaError(f"{path} has no suffix that is known: expected {', '.join(FORMATS)}")
 
 
@@ -48,9 +50,11 @@ def port(
     bit-equal. Raises RosettaError for bad files, an unknown suffix, or a row that doesn't fit.
     """
     source, target = Path(source), Path(target)
-    (_, reads), (suffix, writes) = _format(source), _format(target)
+    reads, writes = _format(source), _format(target)
     if framework and framework != writes:
-        raise RosettaError(f"--to {framework} doesn't go with {target.name}, which is {'canonical' if writes is None else writes + ' format'}")
+        raise RosettaError(
+            f"--to {framework} doesn't go with {target.name}, which is {writes or 'the canonical'} format"
+        )
     if not source.is_file():
         raise RosettaError(f"no such file: {source}")
 
@@ -64,7 +68,10 @@ def port(
         arch = said
     broken = [name for name, w in weights.items() if not np.isfinite(w).all()]
     if broken:
-        raise RosettaError(f"{source} holds values that are not finite, in {broken[0]}" + (f" and {len(broken) - 1} more" if broken[1:] else ""))
+        raise RosettaError(
+            f"{source} holds values that are not finite, in {broken[0]}"
+            + (f" and {len(broken) - 1} more" if broken[1:] else "")
+        )
 
     dtype = str(np.result_type(*weights.values()))
     progress(f"writing {target.name}")
@@ -72,11 +79,13 @@ def port(
         canonical.save(target, arch, weights)
     else:
         files = load(writes, "files")
-        with canonical.atomic(target) as temporary:
+        with canonical.atomic(target, sum(w.nbytes for w in weights.values())) as temporary:
             files.write(temporary, arch, weights, dtype)
             progress(f"reading {target.name} back")
             found_arch, found = files.read(temporary)
             wrong = [n for n in weights if not np.array_equal(found[n], weights[n])]
             if wrong or found_arch != arch:
-                raise RosettaError(f"{target} reads back otherwise than it was written, at {(wrong or ['its architecture'])[0]}; it is not kept")
+                raise RosettaError(
+                    f"{target} reads back otherwise than written, at {(wrong or ['its row'])[0]}; it is not kept"
+                )
     return Ported(name_of(arch) or "custom", len(weights), count(parameters(arch)), dtype, writes)

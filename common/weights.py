@@ -6,6 +6,7 @@ A file alone says what it is. It is written whole or not at all, and compared wi
 import contextlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,7 +23,8 @@ LISTED = 20  # differences shown of each kind
 
 
 def check(arch: Arch, weights: Mapping[str, np.ndarray]) -> None:
-    """Raises RosettaError unless `weights` has just the row's names and shapes, all floats; every difference is listed."""
+    """Raises RosettaError unless `weights` has just the row's names and shapes, all floats; every difference is
+    listed."""
     check_shapes(parameters(arch), {name: (tuple(np.shape(w)), _dtype(w)) for name, w in weights.items()})
 
 
@@ -50,12 +52,16 @@ def check_shapes(expected: Mapping[str, Shape], found: Mapping[str, tuple[Shape,
 
 
 @contextlib.contextmanager
-def atomic(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary path beside `path`, with its suffixes, that takes its place if the block ends well and else is removed.
+def atomic(path: str | os.PathLike, size: int = 0) -> Iterator[Path]:
+    """A temporary path beside `path`, with its suffixes, that takes its place if the block ends well and else is
+    removed.
 
-    Raises RosettaError where the folder can't be written or the disk is full; whatever was at `path` stays.
+    `size` is how many bytes are to come: HDF5 can't be stopped quietly once the disk is full. Raises RosettaError
+    where the folder can't be written or the disk is full; whatever was at `path` stays.
     """
     path = Path(path)
+    if path.parent.is_dir() and shutil.disk_usage(path.parent).free < size:
+        raise RosettaError(f"can't write {path}: No space left on device for {size:,} bytes; nothing was written")
     try:
         folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     except OSError as e:
@@ -77,7 +83,9 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
             folder.rmdir()
 
 
-def save(path: str | os.PathLike, arch: Arch, weights: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
+def save(
+    path: str | os.PathLike, arch: Arch, weights: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> None:
     """Writes `weights` of `arch` as safetensors, whole or not at all, and compares the file with them.
 
     Raises RosettaError where the weights don't fit the row, or the file can't be written or reads back otherwise.
@@ -91,7 +99,7 @@ def save(path: str | os.PathLike, arch: Arch, weights: Mapping[str, np.ndarray],
     plain = {name: np.ascontiguousarray(weights[name]) for name in parameters(arch)}
     # one key: safetensors writes several in an order that changes from run to run
     meta = {FORMAT: json.dumps({**(metadata or {}), "arch": arch.to_json()})}
-    with atomic(path) as temporary:
+    with atomic(path, sum(w.nbytes for w in plain.values())) as temporary:
         try:
             safetensors.numpy.save_file(plain, temporary, metadata=meta)
         except safetensors.SafetensorError as e:  # how the library reports a full disk
@@ -114,7 +122,11 @@ def verify(path: str | os.PathLike, weights: Mapping[str, np.ndarray]) -> None:
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
     # as bytes: a NaN equals itself here
     a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
-    return a.dtype == b.dtype and a.shape == b.shape and bool((a.reshape(-1).view(np.uint8) == b.reshape(-1).view(np.uint8)).all())
+    return (
+        a.dtype == b.dtype
+        and a.shape == b.shape
+        and bool((a.reshape(-1).view(np.uint8) == b.reshape(-1).view(np.uint8)).all())
+    )
 
 
 def load(path: str | os.PathLike) -> tuple[Arch, Weights, dict[str, str]]:
@@ -132,7 +144,9 @@ def load(path: str | os.PathLike) -> tuple[Arch, Weights, dict[str, str]]:
             meta = _metadata(path, dict(f.metadata() or {}))
             arch = Arch.from_json(meta.pop("arch"))
             slices = {name: f.get_slice(name) for name in f.keys()}
-            found = {name: (tuple(s.get_shape()), _DTYPES.get(s.get_dtype(), s.get_dtype())) for name, s in slices.items()}
+            found = {
+                name: (tuple(s.get_shape()), _DTYPES.get(s.get_dtype(), s.get_dtype())) for name, s in slices.items()
+            }
             try:
                 check_shapes(parameters(arch), found)
             except RosettaError as e:
@@ -152,7 +166,9 @@ def _metadata(path: str | os.PathLike, found: dict[str, str]) -> dict[str, str]:
     except (KeyError, ValueError):
         pass
     keys = ", ".join(found) or "none"
-    raise RosettaError(f"{path} is safetensors but not of this project: its metadata names no architecture (its keys: {keys})")
+    raise RosettaError(
+        f"{path} is safetensors but not of this project: its metadata names no architecture (its keys: {keys})"
+    )
 
 
 _DTYPES = {"F16": "float16", "F32": "float32", "F64": "float64"}

@@ -42,7 +42,8 @@ def _is_training(training: bool | None) -> bool:
 
 
 class Model(keras.Model):
-    """What a whole net has beyond its layers: the plan that it was built from, and what Keras needs to save and clone it."""
+    """What a whole net has beyond its layers: the plan that it was built from, and what Keras needs to save and
+    clone it."""
 
     def __init__(self, plan: Plan):
         super().__init__()
@@ -63,7 +64,12 @@ class Model(keras.Model):
             _training.reset(token)
 
     def get_config(self):
-        return {"arch": self.plan.arch.to_json(), "dtype": self.dtype_policy.name, "name": self.name, "trainable": self.trainable}
+        return {
+            "arch": self.plan.arch.to_json(),
+            "dtype": self.dtype_policy.name,
+            "name": self.name,
+            "trainable": self.trainable,
+        }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -84,7 +90,9 @@ def construct(cls, plan: Plan, dtype: str, seed: int | None = None) -> Model:
     except (ValueError, TypeError):
         policy = None
     if policy is None or not keras.backend.is_float_dtype(policy.compute_dtype):
-        raise RosettaError(f"dtype {dtype!r} can't be: expected float32, float64, bfloat16 or float16, or a Keras policy of them")
+        raise RosettaError(
+            f"dtype {dtype!r} can't be: expected float32, float64, bfloat16 or float16, or a Keras policy of them"
+        )
     seed = random.getrandbits(62) if seed is None else seed  # keras.utils.set_random_seed governs this generator
     token = _drawn.set(draw_ahead(plan.arch, seed, to_keras))
     try:
@@ -95,7 +103,9 @@ def construct(cls, plan: Plan, dtype: str, seed: int | None = None) -> Model:
         _drawn.reset(token)
     kind = keras.backend.standardize_dtype(model.trainable_variables[0].value.dtype)
     if kind != policy.variable_dtype:  # JAX cuts float64 down to float32 without a word
-        raise RosettaError(f"the {keras.backend.backend()} backend made {kind} of {policy.variable_dtype}; with JAX, set JAX_ENABLE_X64=1")
+        raise RosettaError(
+            f"{keras.backend.backend()} made {kind} of {policy.variable_dtype}; with JAX, set JAX_ENABLE_X64=1"
+        )
     return model
 
 
@@ -194,8 +204,8 @@ class _Conv:
     def __init__(self, c: Conv):
         explicit = c.stride > 1 and c.padding > 0
         super().__init__(
-            c.out_channels, c.kernel, c.stride, "valid" if explicit else "same", data_format="channels_last", groups=c.groups,
-            use_bias=c.bias, kernel_initializer=drawn(f"{c.name}.weight"), name=keras_name(c.name),
+            c.out_channels, c.kernel, c.stride, "valid" if explicit else "same", data_format="channels_last",
+            groups=c.groups, use_bias=c.bias, kernel_initializer=drawn(f"{c.name}.weight"), name=keras_name(c.name),
         )  # fmt: skip
         self.before = ((0, 0), *((c.padding, c.padding),) * c.dims, (0, 0)) if explicit else None
         self.build((None, *(None,) * c.dims, c.in_channels))
@@ -269,7 +279,9 @@ class BatchNorm(keras.layers.BatchNormalization):
             axes = tuple(range(len(x.shape) - 1))
             n = _count(x, axes)
             if isinstance(n, int) and n < 2:  # PyTorch's check, in its words
-                raise ValueError(f"expected more than 1 value per channel when training, got input of shape {tuple(x.shape)}")
+                raise ValueError(
+                    f"expected more than 1 value per channel when training, got input of shape {tuple(x.shape)}"
+                )
             mean = _mean(x, axes)
             variance = _mean(ops.square(x - mean), axes)
             self.moving_mean.assign((1 - MOMENTUM) * running_mean + MOMENTUM * mean)
@@ -286,7 +298,8 @@ def norm(n: Norm) -> BatchNorm:
 
 
 class Dense(keras.layers.Dense):
-    """A linear layer that multiplies in its own dtype: ops.matmul takes float64 for float32 on the torch backend (Keras 3.15)."""
+    """A linear layer that multiplies in its own dtype: ops.matmul takes float64 for float32 on the torch backend
+    (Keras 3.15)."""
 
     def __init__(self, c: Linear):
         super().__init__(c.out_features, kernel_initializer=drawn(f"{c.name}.weight"), name=keras_name(c.name))
@@ -344,7 +357,11 @@ class Dropout(keras.layers.Dropout):
             return x
         n, *s, c = x.shape
         mask = noise.mask((n, c, *s), self.rate)
-        return super().call(x, training=True) if mask is None else x * ops.convert_to_tensor(np.moveaxis(mask, 1, -1), x.dtype)
+        return (
+            super().call(x, training=True)
+            if mask is None
+            else x * ops.convert_to_tensor(np.moveaxis(mask, 1, -1), x.dtype)
+        )
 
 
 class DropPath(keras.layers.Dropout):

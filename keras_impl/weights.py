@@ -37,7 +37,8 @@ def named_variables(model) -> Iterator[tuple[str, keras.Variable]]:
 
 
 def export_weights(model) -> dict[str, np.ndarray]:
-    """{canonical name: array} in PyTorch's layout: copies, in the model's dtype (bfloat16, which numpy lacks, as float32)."""
+    """{canonical name: array} in PyTorch's layout: copies, in the model's dtype (bfloat16, which numpy lacks, as
+    float32)."""
     weights = {}
     for name, variable in named_variables(model):
         value = keras.ops.convert_to_numpy(variable)

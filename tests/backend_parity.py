@@ -1,4 +1,5 @@
-"""Run by test_backends.py in a process of its own, for a Keras backend: keras_impl there against torch_impl, in float64.
+"""Run by test_backends.py in a process of its own, for a Keras backend: keras_impl there against torch_impl, in
+float64.
 
 Prints a JSON object {check: largest relative difference}.
 """
@@ -18,7 +19,17 @@ from common.arch import get
 from common.init import randomised
 from common.names import STATISTICS
 
-NETS = ("resnet18d", "resnetv2_18", "cifar_resnet20", "cifar_resnet110_sd", "resnext50_32x4d", "seresnet18", "msresnet_1d", "cifar_wrn16_8", "resnet18_d2l")
+NETS = (
+    "resnet18d",
+    "resnetv2_18",
+    "cifar_resnet20",
+    "cifar_resnet110_sd",
+    "resnext50_32x4d",
+    "seresnet18",
+    "msresnet_1d",
+    "cifar_wrn16_8",
+    "resnet18_d2l",
+)
 
 
 def pair(name: str):
@@ -54,11 +65,16 @@ def main() -> None:
             with noise.shared(1):
                 found[f"{name} training"] = relative(y, run(twin, x, True))
             found[f"{name} statistics"] = statistics(ours, twin)
-            found[f"{name} evaluation after training"] = relative(ours.eval()(torch.from_numpy(x)).numpy(), run(twin, x, False))
+            found[f"{name} evaluation after training"] = relative(
+                ours.eval()(torch.from_numpy(x)).numpy(), run(twin, x, False)
+            )
 
     # compiled: fit, with a last batch that is smaller, against a plain loop over the same batches at rate 0
     arch, ours, twin = pair("cifar_resnet20")
-    x, y = rng.standard_normal((10, 3, 16, 16), np.float32).astype(np.float64), rng.integers(0, 5, 10)  # `fit` feeds float32
+    x, y = (
+        rng.standard_normal((10, 3, 16, 16), np.float32).astype(np.float64),
+        rng.integers(0, 5, 10),
+    )  # `fit` feeds float32
     twin.compile(keras.optimizers.SGD(0.0), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     twin.fit(np.moveaxis(x, 1, -1), y, batch_size=4, epochs=2, shuffle=False, verbose=0)
     ours.train()
@@ -80,7 +96,9 @@ def main() -> None:
     after = keras_impl.export_weights(twin)
     found["frozen statistics"] = statistics(ours, twin)
     assert all(np.array_equal(w, before[n]) for n, w in after.items() if n.startswith("layer1"))
-    assert all(not np.array_equal(w, before[n]) for n, w in after.items() if n.startswith("layer2") and n.endswith(STATISTICS))
+    assert all(
+        not np.array_equal(w, before[n]) for n, w in after.items() if n.startswith("layer2") and n.endswith(STATISTICS)
+    )
     twin.layer1.trainable = True  # and thawed, they move again
     run(twin, x, True)
     thawed = keras_impl.export_weights(twin)

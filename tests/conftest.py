@@ -21,7 +21,8 @@ SHARED = ROOT.parent / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def referees():
-    """(torchvision.models, timm). Their compiled operators ask for a CUDA build of PyTorch, and no ResNet needs them."""
+    """(torchvision.models, timm). Their compiled operators ask for a CUDA build of PyTorch, and no ResNet needs
+    them."""
     import torch
 
     schemas = torch.library.Library("torchvision", "DEF")

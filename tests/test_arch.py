@@ -9,14 +9,17 @@ from common.errors import RosettaError
 from common.names import parameters
 from common.plan import make_plan
 
-NAMED = """resnet18 resnet34 resnet50 resnet101 resnet152 resnet50_v1 resnet101_v1 resnet152_v1 plain18 plain34 resnet18_a resnet34_a
-resnet18_c resnet34_c resnetv2_18 resnetv2_34 resnetv2_50 resnetv2_101 resnetv2_152 resnetv2_200 resnext50_32x4d resnext101_32x4d
-resnext101_32x8d resnext101_64x4d wide_resnet50_2 wide_resnet101_2 resnet18d resnet26d resnet34d resnet50d resnet101d resnet152d resnet200d
-seresnet18 seresnet34 seresnet50 seresnet101 seresnet152 seresnext50_32x4d seresnext101_32x4d seresnext101_32x8d resnet50_keras
-resnet101_keras resnet152_keras resnet18_d2l cifar_resnet20 cifar_resnet32 cifar_resnet44 cifar_resnet56 cifar_resnet110 cifar_resnet1202
-cifar_plain20 cifar_plain32 cifar_plain44 cifar_plain56 cifar_preresnet110 cifar_preresnet164 cifar_preresnet1001 cifar_resnet110_sd
-cifar_resnext29_8x64d cifar_resnext29_16x64d cifar_wrn16_8 cifar_wrn40_4 cifar_wrn28_10 cifar_resnet18 cifar_resnet34 cifar_resnet50
-resnet18_1d resnet34_1d resnet50_1d msresnet_1d""".split()
+NAMED = """resnet18 resnet34 resnet50 resnet101 resnet152 resnet50_v1 resnet101_v1 resnet152_v1 plain18 plain34
+resnet18_a resnet34_a resnet18_c resnet34_c resnetv2_18 resnetv2_34 resnetv2_50 resnetv2_101 resnetv2_152 resnetv2_200
+resnext50_32x4d resnext101_32x4d resnext101_32x8d resnext101_64x4d wide_resnet50_2 wide_resnet101_2 resnet18d resnet26d
+resnet34d resnet50d resnet101d resnet152d resnet200d seresnet18 seresnet34 seresnet50 seresnet101 seresnet152
+seresnext50_32x4d seresnext101_32x4d seresnext101_32x8d resnet50_keras resnet101_keras resnet152_keras resnet18_d2l
+cifar_resnet20 cifar_resnet32 cifar_resnet44 cifar_resnet56 cifar_resnet110 cifar_resnet1202 cifar_plain20 cifar_plain32
+cifar_plain44 cifar_plain56 cifar_preresnet110 cifar_preresnet164 cifar_preresnet1001 cifar_resnet110_sd
+cifar_resnext29_8x64d cifar_resnext29_16x64d cifar_wrn16_8 cifar_wrn40_4 cifar_wrn28_10 cifar_resnet18 cifar_resnet34
+cifar_resnet50
+resnet18_1d resnet34_1d resnet50_1d
+msresnet_1d""".split()
 
 
 def test_every_promised_variant_is_there_and_no_two_are_the_same():
@@ -55,7 +58,9 @@ def test_composed_rows_are_as_good_as_named_ones():
     assert shapes["layer1.0.se.fc1.weight"] == (32, 256, 1, 1)
     assert shapes["fc.weight"] == (7, 2048)
     assert get(arch) == arch and get(arch, num_classes=8).num_classes == 8
-    assert get("resnet50", stem={"convs": [[32, 3, 2], [64, 3, 1]], "pool": False}).stem == Stem(((32, 3, 2), (64, 3, 1)), pool=False)
+    assert get("resnet50", stem={"convs": [[32, 3, 2], [64, 3, 1]], "pool": False}).stem == Stem(
+        ((32, 3, 2), (64, 3, 1)), pool=False
+    )
     assert "fc.weight" not in parameters(get("resnet18", num_classes=0))
 
 
@@ -125,7 +130,9 @@ def test_unknown_names_are_offered_the_nearest():
         get("resnet50", shortcut="padd")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"depths": 3}', '{"depths": [1, 1], "widths": [8, 8], "colour": 1}', "null", '{"depths'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"depths": 3}', '{"depths": [1, 1], "widths": [8, 8], "colour": 1}', "null", '{"depths']
+)
 def test_json_that_is_no_row_is_refused(text):
     with pytest.raises(RosettaError):
         Arch.from_json(text)

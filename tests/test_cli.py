@@ -24,7 +24,9 @@ def rosetta(*args: object):
 
 def process(*args: object, cwd: Path = ROOT) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "common.cli", *map(str, args)]
-    return subprocess.run(command, cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        command, cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120
+    )
 
 
 def test_list():
@@ -47,11 +49,25 @@ def test_show_every_variant(name):
 
 
 def test_show_composes():
-    out = rosetta("show", "resnet50", "--set", "groups=8", "--set", "width_per_group=16", "--set", "depths=[1,1,1,1]", "--set", "preact=True", "--json")
+    out = rosetta(
+        "show",
+        "resnet50",
+        "--set",
+        "groups=8",
+        "--set",
+        "width_per_group=16",
+        "--set",
+        "depths=[1,1,1,1]",
+        "--set",
+        "preact=True",
+        "--json",
+    )
     shown = json.loads(out.output)
     assert shown["arch"]["depths"] == [1, 1, 1, 1] and shown["arch"]["preact"] is True
     assert shown["names"]["layer1.0.conv2.weight"] == [128, 16, 3, 3]
-    stem = rosetta("show", "resnet18", "--set", 'stem={"convs": [[32, 3, 2], [64, 3, 1]], "pool": false}', "--size", 64, "--json")
+    stem = rosetta(
+        "show", "resnet18", "--set", 'stem={"convs": [[32, 3, 2], [64, 3, 1]], "pool": false}', "--size", 64, "--json"
+    )
     assert json.loads(stem.output)["stages"][0]["output"] == [64, 32, 32]
 
 
@@ -70,7 +86,14 @@ def photo(path: Path, size: tuple[int, int] = (40, 50), mode: str = "RGB") -> Pa
 def test_compare_says_equal(tmp_path):
     done = process("compare", "cifar_resnet20", "--json", tmp_path / "r.json")
     assert done.returncode == 0, done.stderr
-    for words in ("269,722  269,722  269,722  equal", "bit-exact", "china.jpg, flower.jpg", "layer3", "noise floor", "equal: the same function"):
+    for words in (
+        "269,722  269,722  269,722  equal",
+        "bit-exact",
+        "china.jpg, flower.jpg",
+        "layer3",
+        "noise floor",
+        "equal: the same function",
+    ):
         assert words in done.stdout
     for step in ("importing PyTorch", "running Keras, float32"):
         assert step in done.stderr
@@ -90,7 +113,12 @@ def test_compare_takes_signals_grey_images_and_one_dtype(name):
 
 
 def test_compare_takes_files_and_photographs(tmp_path, weights_file):
-    images = [photo(tmp_path / "a.png"), photo(tmp_path / "b.png", mode="L"), photo(tmp_path / "c.gif", mode="P"), photo(tmp_path / "d.png", mode="RGBA")]
+    images = [
+        photo(tmp_path / "a.png"),
+        photo(tmp_path / "b.png", mode="L"),
+        photo(tmp_path / "c.gif", mode="P"),
+        photo(tmp_path / "d.png", mode="RGBA"),
+    ]
     out = rosetta("compare", weights_file, *(a for i in images for a in ("--image", i)), "--dtype", "float64")
     assert out.exit_code == 0 and "a.png, b.png, c.gif, d.png" in out.output
 
@@ -161,7 +189,12 @@ def test_a_state_dict_without_a_row_needs_its_name(tmp_path):
 
 def bad(tmp_path: Path, weights_file: Path) -> dict[str, tuple[list[object], str]]:
     """{what: (arguments, words that the error must have)}."""
-    text, tiny, cut, nan = tmp_path / "text.jpg", tmp_path / "tiny.png", tmp_path / "cut.png", tmp_path / "nan.safetensors"
+    text, tiny, cut, nan = (
+        tmp_path / "text.jpg",
+        tmp_path / "tiny.png",
+        tmp_path / "cut.png",
+        tmp_path / "nan.safetensors",
+    )
     text.write_text("not an image")
     photo(tiny, (5, 40))
     cut.write_bytes(photo(tmp_path / "whole.png", (400, 400)).read_bytes()[:20_000])
@@ -195,9 +228,18 @@ def bad(tmp_path: Path, weights_file: Path) -> dict[str, tuple[list[object], str
         "file with --set": (["compare", weights_file, "--set", "groups=8"], "--set"),
         "port from nothing": (["port", tmp_path / "absent.safetensors", tmp_path / "o.pt"], "no such file"),
         "port from truncated": (["port", truncated, tmp_path / "o.pt"], "not a whole safetensors file"),
-        "port from text as pt": (["port", tmp_path / "x.pt", tmp_path / "o.safetensors"], "not a whole PyTorch checkpoint"),
-        "port from text as keras": (["port", tmp_path / "x.keras", tmp_path / "o.safetensors"], "not a whole Keras checkpoint"),
-        "port from text as h5": (["port", tmp_path / "x.weights.h5", tmp_path / "o.safetensors"], "not a whole Keras checkpoint"),
+        "port from text as pt": (
+            ["port", tmp_path / "x.pt", tmp_path / "o.safetensors"],
+            "not a whole PyTorch checkpoint",
+        ),
+        "port from text as keras": (
+            ["port", tmp_path / "x.keras", tmp_path / "o.safetensors"],
+            "not a whole Keras checkpoint",
+        ),
+        "port from text as h5": (
+            ["port", tmp_path / "x.weights.h5", tmp_path / "o.safetensors"],
+            "not a whole Keras checkpoint",
+        ),
         "port from code": (["port", evil, tmp_path / "o.safetensors"], "not a whole PyTorch checkpoint"),
         "port of nan": (["port", nan, tmp_path / "o.pt"], "not finite, in fc.bias"),
         "port to nowhere": (["port", weights_file, tmp_path / "no" / "o.pt"], "can't write"),
@@ -221,25 +263,37 @@ def test_bad_input_is_one_clear_error_and_exit_code_2(tmp_path, weights_file):
 
 
 def test_no_traceback_in_a_process_of_its_own(tmp_path, weights_file):
-    for args in (["show", "resnet5O"], ["compare", "resnet18", "--image", ROOT / "README.md"], ["port", weights_file, tmp_path / "no" / "x.keras"]):
+    for args in (
+        ["show", "resnet5O"],
+        ["compare", "resnet18", "--image", ROOT / "README.md"],
+        ["port", weights_file, tmp_path / "no" / "x.keras"],
+    ):
         done = process(*args)
         assert done.returncode == 2 and not done.stdout, done
         message = [line for line in done.stderr.splitlines() if not line.startswith("  ")]
         assert len(message) == 1 and message[0].startswith("rosetta: "), done.stderr
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/proc/mounts"), reason="needs the right to mount a small disk")
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not os.path.exists("/proc/mounts"), reason="needs the right to mount a small disk"
+)
 def test_a_full_disk_leaves_nothing_half_written(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", disk], capture_output=True).returncode:
         pytest.skip("can't mount a small disk here")
     try:
-        store.save(tmp_path / "w.safetensors", VARIANTS["cifar_resnet20"], randomised(VARIANTS["cifar_resnet20"]))  # 1.1 MB
+        store.save(
+            tmp_path / "w.safetensors", VARIANTS["cifar_resnet20"], randomised(VARIANTS["cifar_resnet20"])
+        )  # 1.1 MB
         for name in ("x.safetensors", "x.pt", "x.keras", "x.weights.h5"):
             (disk / name).write_text("before")
             out = rosetta("port", tmp_path / "w.safetensors", disk / name)
-            assert out.exit_code == 2 and "can't write" in out.stderr and "Traceback" not in out.output, (name, out.output, out.exception)
+            assert out.exit_code == 2 and "can't write" in out.stderr and "Traceback" not in out.output, (
+                name,
+                out.output,
+                out.exception,
+            )
             assert (disk / name).read_text() == "before" and [p.name for p in disk.iterdir()] == [name]
             (disk / name).unlink()
     finally:

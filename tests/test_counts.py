@@ -54,7 +54,8 @@ def composed(name: str):
 
 
 def row_of(published: dict[str, str]):
-    """Our row for a published net, or None where it has what no field of ours says (GroupNorm, blur pooling, ECA, ...)."""
+    """Our row for a published net, or None where it has what no field of ours says (GroupNorm, blur pooling, ECA,
+    ...)."""
     library, name = published["library"], published["name"]
     if library.startswith("akamaster"):
         return VARIANTS["cifar_" + name.split()[0]]
@@ -85,24 +86,34 @@ def test_published_counts_are_exact(published, arch):
 def test_no_published_net_is_left_out_without_a_reason():
     """What we can't say yet: other norms, anti-aliasing, ECA, SE on other terms, and keras.applications' V2."""
     left = {r["name"] for r in ROWS} - {r["name"] for r, _ in KNOWN}
-    assert all(name.startswith(("eca", "resnetaa", "resnetblur", "resnetrs", "seresnetaa", "seresnextaa")) or name.endswith(("_gn", "V2")) for name in left), (
-        left
-    )
+    assert all(
+        name.startswith(("eca", "resnetaa", "resnetblur", "resnetrs", "seresnetaa", "seresnextaa"))
+        or name.endswith(("_gn", "V2"))
+        for name in left
+    ), left
     assert len(KNOWN) >= 95
 
 
 @pytest.mark.parametrize(
     ("name", "millions", "source"),
     [
-        ("cifar_resnet20", "0.27", "He 2015, Table 6"), ("cifar_resnet32", "0.46", "He 2015, Table 6"), ("cifar_resnet44", "0.66", "He 2015, Table 6"),
-        ("cifar_resnet56", "0.85", "He 2015, Table 6"), ("cifar_resnet110", "1.7", "He 2015, Table 6"), ("cifar_resnet1202", "19.4", "He 2015, Table 6"),
-        ("cifar_resnet110_sd", "1.7", "Huang 2016, section 4"), ("cifar_preresnet110", "1.7", "He 2016, Table 4"),
-        ("cifar_preresnet164", "1.7", "He 2016, Table 4"), ("cifar_preresnet1001", "10.3", "He 2016, Table 4 says 10.2, without a projection's rounding"),
-        ("cifar_resnext29_8x64d", "34.4", "Xie 2016, Table 7"), ("cifar_resnext29_16x64d", "68.2", "Xie 2016, Table 7 says 68.1"),
-        ("cifar_wrn16_8", "11.0", "Zagoruyko 2016, Table 4"), ("cifar_wrn40_4", "8.9", "Zagoruyko 2016, Table 4"),
+        ("cifar_resnet20", "0.27", "He 2015, Table 6"),
+        ("cifar_resnet32", "0.46", "He 2015, Table 6"),
+        ("cifar_resnet44", "0.66", "He 2015, Table 6"),
+        ("cifar_resnet56", "0.85", "He 2015, Table 6"),
+        ("cifar_resnet110", "1.7", "He 2015, Table 6"),
+        ("cifar_resnet1202", "19.4", "He 2015, Table 6"),
+        ("cifar_resnet110_sd", "1.7", "Huang 2016, section 4"),
+        ("cifar_preresnet110", "1.7", "He 2016, Table 4"),
+        ("cifar_preresnet164", "1.7", "He 2016, Table 4"),
+        ("cifar_preresnet1001", "10.3", "He 2016, Table 4 says 10.2"),
+        ("cifar_resnext29_8x64d", "34.4", "Xie 2016, Table 7"),
+        ("cifar_resnext29_16x64d", "68.2", "Xie 2016, Table 7 says 68.1"),
+        ("cifar_wrn16_8", "11.0", "Zagoruyko 2016, Table 4"),
+        ("cifar_wrn40_4", "8.9", "Zagoruyko 2016, Table 4"),
         ("cifar_wrn28_10", "36.5", "Zagoruyko 2016, Table 4"),
     ],
-)  # fmt: skip
+)
 def test_the_papers_counts(name, millions, source):
     digits = len(millions.split(".")[1])
     assert f"{count(parameters(VARIANTS[name])) / 1e6:.{digits}f}" == millions, source
@@ -110,7 +121,14 @@ def test_the_papers_counts(name, millions, source):
 
 @pytest.mark.parametrize(
     ("name", "giga"),
-    [("resnet18", 1.8), ("resnet34", 3.6), ("plain34", 3.6), ("resnet50_v1", 3.8), ("resnet101_v1", 7.6), ("resnet152_v1", 11.3)],
+    [
+        ("resnet18", 1.8),
+        ("resnet34", 3.6),
+        ("plain34", 3.6),
+        ("resnet50_v1", 3.8),
+        ("resnet101_v1", 7.6),
+        ("resnet152_v1", 11.3),
+    ],
 )
 def test_the_papers_multiply_adds(name, giga):
     """He et al. 2015, Table 1, which now rounds and now truncates: 3.66 to 3.6, 11.28 to 11.3."""

@@ -1,4 +1,5 @@
-"""Every variant: the same names, the same function, the same training-mode statistics, weights that go round bit-exact."""
+"""Every variant: the same names, the same function, the same training-mode statistics, weights that go round
+bit-exact."""
 
 import numpy as np
 import pytest
@@ -42,7 +43,9 @@ def check_variant(arch: Arch) -> None:
     ours, twin = torch_impl.create_model(arch, dtype="float64"), keras_impl.create_model(arch, dtype="float64")
     spec = list(parameters(arch).items())
     assert [(n, tuple(t.shape)) for n, t in torch_impl.weights.named_tensors(ours)] == spec
-    assert [n for n, _ in keras_impl.weights.named_variables(twin)] == [n for n, _ in spec]  # their shapes: `import_weights`
+    assert [n for n, _ in keras_impl.weights.named_variables(twin)] == [
+        n for n, _ in spec
+    ]  # their shapes: `import_weights`
 
     # PyTorch to Keras to PyTorch, bit for bit, of weights that float32 can't hold
     exact = {n: w * np.float64(1 + 2**-40) for n, w in weights.items()}
@@ -100,10 +103,20 @@ def test_variant(name):
     ids=lambda c: "-".join(c),
 )
 def test_composed_rows(change):
-    check_variant(get("resnet50", depths=(1, 2, 1), widths=(16, 32, 64), stem={"convs": [[8, 3, 2], [16, 5, 1]], "pool": True}, **change))
+    check_variant(
+        get(
+            "resnet50",
+            depths=(1, 2, 1),
+            widths=(16, 32, 64),
+            stem={"convs": [[8, 3, 2], [16, 5, 1]], "pool": True},
+            **change,
+        )
+    )
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnetv2_18", "resnet18d", "resnext50_32x4d", "resnet18_1d", "msresnet_1d"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "resnetv2_18", "resnet18d", "resnext50_32x4d", "resnet18_1d", "msresnet_1d"]
+)
 def test_tiny_inputs_work_as_long_as_something_is_left(name):
     arch = get(name, num_classes=3)
     weights = randomised(arch)
@@ -119,7 +132,10 @@ def test_features_are_the_named_stages_in_both():
     for name in ("resnet18", "resnetv2_18", "msresnet_1d"):
         arch = get(name)
         weights = randomised(arch)
-        ours, twin = torch_impl.create_model(arch, dtype="float64").eval(), keras_impl.create_model(arch, dtype="float64")
+        ours, twin = (
+            torch_impl.create_model(arch, dtype="float64").eval(),
+            keras_impl.create_model(arch, dtype="float64"),
+        )
         torch_impl.import_weights(ours, weights)
         keras_impl.import_weights(twin, weights)
         x = images(arch, sizes(arch)[2])
@@ -134,7 +150,10 @@ def test_features_are_the_named_stages_in_both():
 def test_random_statistics_see_what_fresh_ones_hide():
     """Swapping every bn1 with bn2 changes nothing in a fresh net: the reason for `randomised`. This check can fail."""
     arch = get("resnet18")
-    for weights, hidden in ((torch_impl.export_weights(torch_impl.create_model(arch, seed=0)), True), (randomised(arch), False)):
+    for weights, hidden in (
+        (torch_impl.export_weights(torch_impl.create_model(arch, seed=0)), True),
+        (randomised(arch), False),
+    ):
         swapped = dict(weights)
         for name in weights:
             if ".bn1." in name:
@@ -149,7 +168,11 @@ def test_random_statistics_see_what_fresh_ones_hide():
 
 @pytest.mark.parametrize("name", ["resnext50_32x4d", "resnetv2_50", "resnet18_d2l", "seresnet18", "msresnet_1d"])
 def test_the_same_seed_is_the_same_net_in_both_in_any_dtype(name):
-    nets = [export for p in (torch_impl, keras_impl) for export in (p.export_weights(p.create_model(name, seed=3, dtype=d)) for d in ("float32", "float64"))]
+    nets = [
+        export
+        for p in (torch_impl, keras_impl)
+        for export in (p.export_weights(p.create_model(name, seed=3, dtype=d)) for d in ("float32", "float64"))
+    ]
     for other in nets[1:]:
         assert list(other) == list(nets[0])
         assert all(np.array_equal(other[n], w) for n, w in nets[0].items())
@@ -158,7 +181,9 @@ def test_the_same_seed_is_the_same_net_in_both_in_any_dtype(name):
 def test_a_seed_is_a_net_and_the_frameworks_own_seeds_govern_without_one():
     import keras
 
-    a, b = (torch_impl.export_weights(torch_impl.create_model("cifar_resnet20", seed=s))["conv1.weight"] for s in (1, 2))
+    a, b = (
+        torch_impl.export_weights(torch_impl.create_model("cifar_resnet20", seed=s))["conv1.weight"] for s in (1, 2)
+    )
     assert not np.array_equal(a, b)
     ours, twins = [], []
     for _ in range(2):
@@ -167,7 +192,9 @@ def test_a_seed_is_a_net_and_the_frameworks_own_seeds_govern_without_one():
         ours.append(torch_impl.export_weights(torch_impl.create_model("cifar_resnet20"))["fc.weight"])
         twins.append(keras_impl.export_weights(keras_impl.create_model("cifar_resnet20"))["fc.weight"])
     assert np.array_equal(*ours) and np.array_equal(*twins)
-    assert not np.array_equal(ours[0], torch_impl.export_weights(torch_impl.create_model("cifar_resnet20"))["fc.weight"])
+    assert not np.array_equal(
+        ours[0], torch_impl.export_weights(torch_impl.create_model("cifar_resnet20"))["fc.weight"]
+    )
 
 
 def test_initialisation_is_he_fan_out_untruncated():

@@ -1,4 +1,5 @@
-"""A real nn.Module and a real keras.Model: each framework trains, shows, saves, loads and clones it as it does any other."""
+"""A real nn.Module and a real keras.Model: each framework trains, shows, saves, loads and clones it as it does any
+other."""
 
 import copy
 import io
@@ -14,7 +15,16 @@ import torch_impl
 from common.arch import get
 from common.init import randomised
 
-NETS = ["cifar_resnet20", "resnetv2_18", "resnext50_32x4d", "resnet18d", "seresnet18", "cifar_resnet110_sd", "cifar_wrn16_8", "msresnet_1d"]
+NETS = [
+    "cifar_resnet20",
+    "resnetv2_18",
+    "resnext50_32x4d",
+    "resnet18d",
+    "seresnet18",
+    "cifar_resnet110_sd",
+    "cifar_wrn16_8",
+    "msresnet_1d",
+]
 
 
 def small(name: str):
@@ -60,7 +70,9 @@ def test_keras_keeps_dtype_and_frozenness_through_its_configuration(tmp_path):
     model.trainable = False
     model.save(tmp_path / "m.keras")
     again = keras.saving.load_model(tmp_path / "m.keras")
-    assert again.dtype_policy.name == "mixed_bfloat16" and again.conv1.compute_dtype == "bfloat16" and not again.trainable
+    assert (
+        again.dtype_policy.name == "mixed_bfloat16" and again.conv1.compute_dtype == "bfloat16" and not again.trainable
+    )
     assert again(batch(model.plan.arch)).dtype == "bfloat16"
 
 
@@ -69,7 +81,9 @@ def test_keras_fits_evaluates_and_predicts(name):
     arch = small(name)
     model = keras_impl.create_model(arch, seed=0)
     x, y = batch(arch, 6), np.array([0, 1, 2, 0, 1, 2])
-    model.compile(keras.optimizers.SGD(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    model.compile(
+        keras.optimizers.SGD(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"]
+    )
     losses = model.fit(x, y, batch_size=4, epochs=3, verbose=0).history["loss"]
     assert np.isfinite(losses).all()
     logits = model.predict(x, batch_size=4, verbose=0)
@@ -152,7 +166,11 @@ def test_half_precision_goes_through_both(dtype):
         assert all(w.dtype == ("float32" if dtype == "bfloat16" else "float16") for w in back.values())
         assert max(relative(w, back[n]) for n, w in weights.items()) < (5e-3 if dtype == "bfloat16" else 6e-4)
     with torch.no_grad():
-        y = ours(torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1))).to(getattr(torch, dtype))).float().numpy()
+        y = (
+            ours(torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1))).to(getattr(torch, dtype)))
+            .float()
+            .numpy()
+        )
     z = np.asarray(keras.ops.cast(twin(x), "float32"))
     assert relative(expected, y) < 0.1 and relative(expected, z) < 0.1
 

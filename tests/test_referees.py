@@ -1,4 +1,5 @@
-"""Against what nobody here wrote: torchvision, timm, keras.applications, akamaster's checkpoints, and a book's net by its text.
+"""Against what nobody here wrote: torchvision, timm, keras.applications, akamaster's checkpoints, and a book's net by
+its text.
 
 Two twins can be wrong together; these can't be wrong with them.
 """
@@ -17,11 +18,14 @@ from common.foreign import timm as timm_names
 from common.init import randomised
 from common.names import parameters
 
-TORCHVISION = """resnet18 resnet34 resnet50 resnet101 resnet152 resnext50_32x4d resnext101_32x8d resnext101_64x4d wide_resnet50_2
-wide_resnet101_2""".split()
-TIMM = """resnet18 resnet34 resnet50 resnet101 resnet152 resnext50_32x4d resnext101_32x4d resnext101_32x8d resnext101_64x4d wide_resnet50_2
-wide_resnet101_2 resnet18d resnet26d resnet34d resnet50d resnet101d resnet152d resnet200d seresnet18 seresnet34 seresnet50 seresnet101
-seresnet152 seresnext50_32x4d seresnext101_32x4d seresnext101_32x8d resnetv2_18 resnetv2_34 resnetv2_50 resnetv2_101 resnetv2_152""".split()
+TORCHVISION = """resnet18 resnet34 resnet50 resnet101 resnet152 resnext50_32x4d resnext101_32x8d resnext101_64x4d
+wide_resnet50_2 wide_resnet101_2""".split()
+TIMM = """resnet18 resnet34 resnet50 resnet101 resnet152 resnext50_32x4d resnext101_32x4d resnext101_32x8d
+resnext101_64x4d wide_resnet50_2 wide_resnet101_2 resnet18d resnet26d resnet34d resnet50d resnet101d resnet152d
+resnet200d seresnet18 seresnet34 seresnet50 seresnet101 seresnet152 seresnext50_32x4d seresnext101_32x4d
+seresnext101_32x8d resnetv2_18 resnetv2_34
+resnetv2_50 resnetv2_101
+resnetv2_152""".split()
 
 
 def randomise(module: nn.Module) -> None:
@@ -29,7 +33,12 @@ def randomise(module: nn.Module) -> None:
     generator = torch.Generator().manual_seed(0)
     for m in module.modules():
         if isinstance(m, nn.BatchNorm2d):
-            for t, low, high in ((m.weight, 0.2, 0.6), (m.bias, -0.2, 0.2), (m.running_mean, -0.2, 0.2), (m.running_var, 0.5, 1.5)):
+            for t, low, high in (
+                (m.weight, 0.2, 0.6),
+                (m.bias, -0.2, 0.2),
+                (m.running_mean, -0.2, 0.2),
+                (m.running_var, 0.5, 1.5),
+            ):
                 t.data.uniform_(low, high, generator=generator)
 
 
@@ -76,7 +85,9 @@ def test_the_bit_equality_can_fail(referees):
     models, _ = referees
     theirs = models.resnet50(weights=None).eval()
     with pytest.raises(AssertionError):
-        same_logits(theirs, VARIANTS["resnet50_v1"], theirs.state_dict())  # the stride on the other convolution: same shapes
+        same_logits(
+            theirs, VARIANTS["resnet50_v1"], theirs.state_dict()
+        )  # the stride on the other convolution: same shapes
 
 
 @pytest.mark.parametrize("depth", [50, 101, 152])
@@ -84,14 +95,21 @@ def test_keras_applications(depth):
     """Its ResNets are v1 with a bias everywhere; layer names pair them with ours."""
     import keras
 
-    theirs = getattr(keras.applications, f"ResNet{depth}")(weights=None, classifier_activation=None, input_shape=(64, 47, 3))
+    theirs = getattr(keras.applications, f"ResNet{depth}")(
+        weights=None, classifier_activation=None, input_shape=(64, 47, 3)
+    )
     rng = np.random.default_rng(0)
     for v in theirs.variables:
         low, high = {"gamma": (0.2, 0.6), "moving_variance": (0.5, 1.5)}.get(v.name, (-0.2, 0.2))
         if v.name != "kernel":
             v.assign(rng.uniform(low, high, v.shape))
     arch = VARIANTS[f"resnet{depth}_keras"]
-    pairs = {"weight": ("kernel", "gamma"), "bias": ("bias", "beta"), "running_mean": ("moving_mean",), "running_var": ("moving_variance",)}
+    pairs = {
+        "weight": ("kernel", "gamma"),
+        "bias": ("bias", "beta"),
+        "running_mean": ("moving_mean",),
+        "running_var": ("moving_variance",),
+    }
     weights = {}
     for name in parameters(arch):
         layer, leaf = name.rsplit(".", 1)
@@ -102,7 +120,9 @@ def test_keras_applications(depth):
             kind = "conv" if "conv" in parts[2] or parts[2:] == ["downsample", "0"] else "bn"
             number = 0 if parts[2] == "downsample" else parts[2][-1]
             other = f"conv{int(parts[0][5:]) + 1}_block{int(parts[1]) + 1}_{number}_{kind}"
-        value = next(np.asarray(getattr(theirs.get_layer(other), a)) for a in pairs[leaf] if hasattr(theirs.get_layer(other), a))
+        value = next(
+            np.asarray(getattr(theirs.get_layer(other), a)) for a in pairs[leaf] if hasattr(theirs.get_layer(other), a)
+        )
         weights[name] = np.ascontiguousarray(np.moveaxis(value, (-1, -2), (0, 1))) if value.ndim > 1 else value
     x = rng.standard_normal((2, 64, 47, 3)).astype(np.float32)
     expected = np.asarray(theirs(x, training=False))
@@ -115,15 +135,21 @@ def test_keras_applications(depth):
     assert relative(expected, logits) <= 1e-5
 
 
-@pytest.mark.parametrize(("name", "file"), [("cifar_resnet20", "resnet20-12fca82f.th"), ("cifar_resnet56", "resnet56-4bfd9763.th")])
+@pytest.mark.parametrize(
+    ("name", "file"), [("cifar_resnet20", "resnet20-12fca82f.th"), ("cifar_resnet56", "resnet56-4bfd9763.th")]
+)
 def test_akamasters_checkpoints_on_real_images(shared, name, file):
     """Trained by others, with option A padded on both sides: their code's float64 logits, in both frameworks."""
     state = torch.load(shared / file, map_location="cpu", weights_only=True)["state_dict"]
-    weights = {
-        k.removeprefix("module.").replace("linear.", "fc."): v.numpy() for k, v in state.items() if not k.endswith("num_batches_tracked")
-    }  # fmt: skip
-    data, expected = np.load(shared / "cifar10_test1000.npz"), np.load(shared / f"{name[6:]}_expected.npz")["logits_float64"]
-    x = ((data["x"] / np.float32(255) - data["mean"]) / data["std"]).astype(np.float64)  # N H W C; float32 until here, as theirs
+    names = {k: k.removeprefix("module.").replace("linear.", "fc.") for k in state if "num_batches" not in k}
+    weights = {ours: state[theirs].numpy() for theirs, ours in names.items()}
+    data, expected = (
+        np.load(shared / "cifar10_test1000.npz"),
+        np.load(shared / f"{name[6:]}_expected.npz")["logits_float64"],
+    )
+    x = ((data["x"] / np.float32(255) - data["mean"]) / data["std"]).astype(
+        np.float64
+    )  # N H W C; float32 until here, as theirs
     ours, twin = torch_impl.create_model(name, dtype="float64").eval(), keras_impl.create_model(name, dtype="float64")
     torch_impl.import_weights(ours, weights)
     keras_impl.import_weights(twin, weights)
@@ -137,8 +163,8 @@ def test_akamasters_checkpoints_on_real_images(shared, name, file):
 
 
 class Book(nn.Module):
-    """Dive into Deep Learning's ResNet-18 (section 8.6), from its description: biases everywhere, and in the first block of each
-    stage but the first a 1x1 convolution on the shortcut, with a stride of 2 and without a norm."""
+    """Dive into Deep Learning's ResNet-18 (section 8.6), from its description: biases everywhere, and in the first
+    block of each stage but the first a 1x1 convolution on the shortcut, with a stride of 2 and without a norm."""
 
     def __init__(self, w: dict[str, np.ndarray]):
         super().__init__()
@@ -149,7 +175,9 @@ class Book(nn.Module):
 
     def norm(self, x, name):
         w = self.w
-        return F.batch_norm(x, w[f"{name}.running_mean"], w[f"{name}.running_var"], w[f"{name}.weight"], w[f"{name}.bias"])
+        return F.batch_norm(
+            x, w[f"{name}.running_mean"], w[f"{name}.running_var"], w[f"{name}.weight"], w[f"{name}.bias"]
+        )
 
     def forward(self, x):
         x = F.max_pool2d(F.relu(self.norm(self.conv(x, "conv1", 2, 3), "bn1")), 3, 2, 1)
@@ -188,14 +216,29 @@ def test_training_mode_is_torchvisions(referees):
 
 def test_a_named_variant_without_a_referee_says_why():
     """Which nets are held against no implementation of others, only against counts or their description."""
-    held = {*TORCHVISION, *TIMM, "cifar_resnet20", "cifar_resnet56", "resnet18_d2l", *(f"resnet{n}_keras" for n in (50, 101, 152))}
+    held = {
+        *TORCHVISION,
+        *TIMM,
+        "cifar_resnet20",
+        "cifar_resnet56",
+        "resnet18_d2l",
+        *(f"resnet{n}_keras" for n in (50, 101, 152)),
+    }
     alone = {
         "v1: keras.applications holds it, with biases": {"resnet50_v1", "resnet101_v1", "resnet152_v1"},
         "a deeper row of a net that is held": {"resnetv2_200"} | {f"cifar_resnet{n}" for n in (32, 44, 110, 1202)},
-        "held without its shortcuts or with others": {"plain18", "plain34", "resnet18_a", "resnet34_a", "resnet18_c", "resnet34_c"}
+        "held without its shortcuts or with others": {
+            "plain18",
+            "plain34",
+            "resnet18_a",
+            "resnet34_a",
+            "resnet18_c",
+            "resnet34_c",
+        }
         | {f"cifar_plain{n}" for n in (20, 32, 44, 56)},
         "a 3x3 stem on a net that is held": {"cifar_resnet18", "cifar_resnet34", "cifar_resnet50"},
-        "counts of the papers": {n for n in VARIANTS if n.startswith(("cifar_wrn", "cifar_resnext", "cifar_preresnet"))} | {"cifar_resnet110_sd"},
+        "counts of the papers": {n for n in VARIANTS if n.startswith(("cifar_wrn", "cifar_resnext", "cifar_preresnet"))}
+        | {"cifar_resnet110_sd"},
         "one axis instead of two": {"resnet18_1d", "resnet34_1d", "resnet50_1d", "msresnet_1d"},
     }
     assert held.isdisjoint(set().union(*alone.values()))
@@ -203,7 +246,8 @@ def test_a_named_variant_without_a_referee_says_why():
 
 
 def test_one_axis_is_two_axes_of_height_one():
-    """The 1-D nets against the 2-D ones, which are held: a signal is an image one pixel high, a kernel k its middle row."""
+    """The 1-D nets against the 2-D ones, which are held: a signal is an image one pixel high, a kernel k its middle
+    row."""
     arch = get("resnet50_1d")
     flat = get(arch, dims=2)
     weights = randomised(arch)
@@ -215,7 +259,10 @@ def test_one_axis_is_two_axes_of_height_one():
             full[:, :, shape[2] // 2, :] = w
             w = full
         wide[name] = w
-    ours, theirs = torch_impl.create_model(arch, dtype="float64").eval(), torch_impl.create_model(flat, dtype="float64").eval()
+    ours, theirs = (
+        torch_impl.create_model(arch, dtype="float64").eval(),
+        torch_impl.create_model(flat, dtype="float64").eval(),
+    )
     torch_impl.import_weights(ours, weights)
     torch_impl.import_weights(theirs, wide)
     x = torch.randn(2, 1, 203, dtype=torch.float64)

@@ -48,7 +48,11 @@ def test_the_comparison_can_fail(old, new):
 
 
 def public(source: str) -> list[str]:
-    return [n.name for n in ast.parse(source).body if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith("_")]
+    return [
+        n.name
+        for n in ast.parse(source).body
+        if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith("_")
+    ]
 
 
 # what one framework needs and the other has no counterpart of, each for a reason that its docstring gives
@@ -65,8 +69,11 @@ def test_the_other_files_have_the_same_names_in_the_same_order(file):
 
 
 def test_no_arithmetic_in_the_implementations():
-    """Channels, strides and paddings are worked out in common/plan.py: blocks and network multiply nothing and add only paths."""
+    """Channels, strides and paddings are worked out in common/plan.py: blocks and network multiply nothing and add
+    only paths."""
     for file in ("blocks.py", "resnet.py"):
         operators = [n.op for n in ast.walk(ast.parse(text("torch", file))) if isinstance(n, ast.BinOp)]
         allowed = (ast.Mult, ast.BitOr)  # x * gate, and types such as A | None
-        assert all(isinstance(op, allowed) for op in operators) and sum(isinstance(op, ast.Mult) for op in operators) <= 1, file
+        assert (
+            all(isinstance(op, allowed) for op in operators) and sum(isinstance(op, ast.Mult) for op in operators) <= 1
+        ), file

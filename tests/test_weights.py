@@ -39,7 +39,9 @@ def test_a_file_alone_says_what_it_is(tmp_path, weights, dtype):
 
 def test_the_same_weights_are_the_same_file(tmp_path, weights):
     for name in "ab":
-        store.save(tmp_path / name, ARCH, dict(reversed(weights.items())) if name == "b" else weights, {"x": "1", "y": "2"})
+        store.save(
+            tmp_path / name, ARCH, dict(reversed(weights.items())) if name == "b" else weights, {"x": "1", "y": "2"}
+        )
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -90,7 +92,13 @@ def test_every_difference_is_listed_at_once(weights):
         store.check(ARCH, weights)
     text = str(error.value)
     assert "1 missing, 1 unexpected, 1 misshapen, 1 not a float array" in text
-    for line in ("- fc.bias (10,)", "+ fc.scale (10,)", "- conv1.weight (16, 3, 3, 3)", "+ conv1.weight (16, 3, 9, 1)", "+ bn1.bias int64"):
+    for line in (
+        "- fc.bias (10,)",
+        "+ fc.scale (10,)",
+        "- conv1.weight (16, 3, 3, 3)",
+        "+ conv1.weight (16, 3, 9, 1)",
+        "+ bn1.bias int64",
+    ):
         assert line in text
 
 

@@ -1,4 +1,5 @@
-"""Checkpoints in PyTorch's own format, .pt: the state_dict, with the row among its metadata. The twin of keras_impl/files.py."""
+"""Checkpoints in PyTorch's own format, .pt: the state_dict, with the row among its metadata. The twin of
+keras_impl/files.py."""
 
 from pathlib import Path
 
@@ -42,7 +43,11 @@ def read(path: Path, arch: Arch | None = None) -> tuple[Arch, dict[str, np.ndarr
     arch = arch or (Arch.from_json(said["arch"]) if said else None)
     if arch is None:
         raise RosettaError(f"{path} doesn't say which net it is; name it with --arch")
-    weights = {n: t.float() if t.dtype == torch.bfloat16 else t for n, t in state.items() if not n.endswith("num_batches_tracked")}
+    weights = {
+        n: t.float() if t.dtype == torch.bfloat16 else t
+        for n, t in state.items()
+        if not n.endswith("num_batches_tracked")
+    }
     arrays = {name: tensor.numpy() for name, tensor in weights.items()}
     model = create_model(arch, dtype=str(np.result_type(*arrays.values())) if arrays else "float32")
     import_weights(model, arrays)  # checks names, shapes and dtypes

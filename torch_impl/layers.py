@@ -42,7 +42,11 @@ def construct(cls, plan: Plan, dtype: str, seed: int | None = None) -> Model:
     with torch.device("meta"):
         model = cls(plan)
     device = torch.get_default_device()
-    state = {name: torch.zeros(t.shape, dtype=t.dtype, device=device) for name, t in model.state_dict().items() if name not in weights}
+    state = {
+        name: torch.zeros(t.shape, dtype=t.dtype, device=device)
+        for name, t in model.state_dict().items()
+        if name not in weights
+    }
     state |= {name: torch.from_numpy(w.result()).to(device, kind, copy=True) for name, w in weights.items()}
     model.load_state_dict(state, assign=True)
     return model
@@ -61,7 +65,8 @@ def nothing(x) -> None:
 
 
 def add(y, shortcut):
-    """The sum, in `y`'s memory. No backward pass needs the value that is lost: y comes from a norm, a convolution or a product."""
+    """The sum, in `y`'s memory. No backward pass needs the value that is lost: y comes from a norm, a convolution or
+    a product."""
     return y if shortcut is None else y.add_(shortcut)
 
 
@@ -95,7 +100,8 @@ def conv(c: Conv) -> nn.Module:
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """PyTorch's, for any rank: the batch is normalised by its biased variance, the running variance is the unbiased one."""
+    """PyTorch's, for any rank: the batch is normalised by its biased variance, the running variance is the unbiased
+    one."""
 
     def _check_input_dim(self, x):
         if x.ndim < 3:

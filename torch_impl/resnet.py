@@ -4,11 +4,25 @@ from common.arch import Arch, get
 from common.plan import Plan, StemPlan, Trunk, make_plan
 
 from .blocks import BLOCKS
-from .layers import Model, concat, construct, conv, identity, linear, max_pool, norm, relu, relu_layer, sequential, spatial_mean
+from .layers import (
+    Model,
+    concat,
+    construct,
+    conv,
+    identity,
+    linear,
+    max_pool,
+    norm,
+    relu,
+    relu_layer,
+    sequential,
+    spatial_mean,
+)
 
 
 class ResNet(Model):
-    """Any row of common/arch.py. Takes images or signals, channels where the framework has them; gives logits, no softmax."""
+    """Any row of common/arch.py. Takes images or signals, channels where the framework has them; gives logits, no
+    softmax."""
 
     def __init__(self, plan: Plan):
         super().__init__(plan)

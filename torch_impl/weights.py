@@ -15,7 +15,8 @@ def named_tensors(model) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def export_weights(model) -> dict[str, np.ndarray]:
-    """{canonical name: array} in PyTorch's layout: copies, in the model's dtype (bfloat16, which numpy lacks, as float32)."""
+    """{canonical name: array} in PyTorch's layout: copies, in the model's dtype (bfloat16, which numpy lacks, as
+    float32)."""
     weights = {}
     for name, tensor in named_tensors(model):
         if tensor.dtype == torch.bfloat16:

@@ -1,4 +1,5 @@
-"""timm's names. Its ResNets (plain, D, SE, ResNeXt, wide) have the canonical ones; its pre-activation `resnetv2` has not."""
+"""timm's names. Its ResNets (plain, D, SE, ResNeXt, wide) have the canonical ones; its pre-activation `resnetv2` has
+not."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +11,10 @@ from common.arch import Arch
 RULES = (  # (pattern, canonical), the first that matches
     (r"stem\.conv\.(.+)", r"conv1.\1"),
     (r"stages\.(\d+)\.blocks\.(\d+)\.norm(\d)\.(.+)", lambda m: f"layer{int(m[1]) + 1}.{m[2]}.bn{m[3]}.{m[4]}"),
-    (r"stages\.(\d+)\.blocks\.(\d+)\.downsample\.conv\.(.+)", lambda m: f"layer{int(m[1]) + 1}.{m[2]}.downsample.0.{m[3]}"),
+    (
+        r"stages\.(\d+)\.blocks\.(\d+)\.downsample\.conv\.(.+)",
+        lambda m: f"layer{int(m[1]) + 1}.{m[2]}.downsample.0.{m[3]}",
+    ),
     (r"stages\.(\d+)\.blocks\.(\d+)\.(.+)", lambda m: f"layer{int(m[1]) + 1}.{m[2]}.{m[3]}"),
     (r"head\.fc\.(.+)", r"fc.\1"),
 )
@@ -26,7 +30,8 @@ def canonical(name: str) -> str:
 
 
 def to_canonical(arch: Arch, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """timm's arrays under their canonical names. Its resnetv2 classifies by a 1x1 convolution, whose kernel loses two axes of 1."""
+    """timm's arrays under their canonical names. Its resnetv2 classifies by a 1x1 convolution, whose kernel loses
+    two axes of 1."""
     weights = {canonical(name): w for name, w in state.items() if not name.endswith("num_batches_tracked")}
     if arch.preact and "fc.weight" in weights and weights["fc.weight"].shape[2:] == (1, 1):
         weights["fc.weight"] = weights["fc.weight"][:, :, 0, 0]
