@@ -5,7 +5,7 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help install demo test test-slow check format benchmark clean
+.PHONY: help install demo test test-slow check format benchmark parity clean
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
@@ -44,7 +44,10 @@ format: .venv/installed-test ## Put the sources in ruff's format
 	@$(BIN)/ruff format .
 
 benchmark: .venv/installed-test ## Throughput against torchvision, timm and keras.applications, in one run
-	@$(BIN)/python benchmarks/forward.py
+	@$(BIN)/python benchmarks/forward.py --json benchmarks/results/forward-cpu.json
+
+parity: .venv/installed-test ## rosetta compare for every variant; writes the README's table
+	@$(BIN)/python benchmarks/parity.py
 
 clean: ## Remove .venv and caches
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
