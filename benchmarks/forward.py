@@ -1,9 +1,9 @@
-"""Throughput of both implementations against torchvision's, timm's and keras.applications' ResNet, in one run, as ratios.
+"""Throughput of both implementations against torchvision's, timm's and keras.applications' ResNet, in one run.
 
     python benchmarks/forward.py [--rounds 15] [--json benchmarks/results/forward-cpu.json]
 
-Ours and the peers take turns, so that a change of the machine's speed meets all alike; the ratio is taken round by round
-and its median quoted. Two runs of the same code stand beside, as what is noise.
+Ours and the peers take turns, so that a change of the machine's speed meets all alike; the ratio is taken round by
+round and its median quoted. Two runs of the same code stand beside, as what is noise.
 """
 
 import gc

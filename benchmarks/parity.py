@@ -1,4 +1,4 @@
-"""`rosetta compare` for every variant on the two photographs; writes the README's table and benchmarks/results/parity.json.
+"""`rosetta compare` for every variant on the two photographs, for the README's table.
 
     make parity
 

@@ -2,16 +2,20 @@
 
 import math
 import zlib
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 
 from common.arch import Arch
 from common.names import Shape, layer_parameters
 from common.plan import Layer, Norm, make_plan
+from common.weights import check
 
 Weights = dict[str, np.ndarray]
+Finish = Callable[[np.ndarray], np.ndarray]
+Source = Mapping[str, Callable[[], np.ndarray]]  # where a net under construction gets each tensor
 
 
 def _rng(seed: int, name: str) -> np.random.Generator:
@@ -19,9 +23,9 @@ def _rng(seed: int, name: str) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
-def draw_ahead(arch: Arch, seed: int, finish: Callable[[np.ndarray], np.ndarray] = lambda w: w) -> dict[str, Future]:
-    """`initial`, each tensor a future that other threads are at work on: numpy draws without holding Python's lock,
-    so that building a net and drawing its weights take the time of the longer. `finish` is applied there too."""
+def draw_ahead(arch: Arch, seed: int, finish: Finish = lambda w: w) -> Source:
+    """`initial`, each tensor being drawn by other threads when it is asked for: numpy draws without holding Python's
+    lock, so that building a net and drawing its weights take the time of the longer. `finish` is applied there too."""
 
     def draw(layer: Layer, leaf: str, shape: Shape) -> np.ndarray:
         if isinstance(layer, Norm):
@@ -34,13 +38,19 @@ def draw_ahead(arch: Arch, seed: int, finish: Callable[[np.ndarray], np.ndarray]
         return finish(weight)
 
     pool = ThreadPoolExecutor(2)
-    futures = {
-        f"{layer.name}.{leaf}": pool.submit(draw, layer, leaf, shape)
+    source = {
+        f"{layer.name}.{leaf}": pool.submit(draw, layer, leaf, shape).result
         for layer in make_plan(arch).layers()
         for leaf, shape in layer_parameters(layer).items()
     }
     pool.shutdown(wait=False)
-    return futures
+    return source
+
+
+def given(arch: Arch, weights: Mapping[str, np.ndarray], finish: Finish = lambda w: w) -> Source:
+    """`weights` as a source. Raises RosettaError unless they have just the row's names and shapes, all floats."""
+    check(arch, weights)
+    return {name: partial(finish, w) for name, w in weights.items()}
 
 
 def initial(arch: Arch, seed: int) -> Weights:
@@ -49,7 +59,7 @@ def initial(arch: Arch, seed: int) -> Weights:
     He et al. 2015, arXiv 1502.01852, equation 14; fan-out = output channels * kernel size, groups not
     divided out, as torch.nn.init.kaiming_normal_(mode="fan_out") counts it.
     """
-    return {name: future.result() for name, future in draw_ahead(arch, seed).items()}
+    return {name: draw() for name, draw in draw_ahead(arch, seed).items()}
 
 
 def randomised(arch: Arch, seed: int = 0) -> Weights:

@@ -166,8 +166,7 @@ def compare(
     exact: dict[str, np.ndarray] = {}
     for dtype in sorted({"float64", *dtypes}, reverse=True):  # float64 first: the others' noise floor
         step(f"building in PyTorch, {dtype}")
-        model = torch_impl.create_model(arch, dtype=dtype)
-        torch_impl.import_weights(model, weights)
+        model = torch_impl.create_model(arch, dtype=dtype, weights=weights)
         carried = torch_impl.export_weights(model)
         result.parameters["torch"] = sum(p.numel() for p in model.parameters())
         result.statistics["torch"] = sum(b.numel() for b in model.buffers() if b.is_floating_point())
@@ -179,8 +178,7 @@ def compare(
             continue
 
         step(f"building in Keras, {dtype}")
-        twin = keras_impl.create_model(arch, dtype=dtype)
-        keras_impl.import_weights(twin, carried)
+        twin = keras_impl.create_model(arch, dtype=dtype, weights=carried)
         back = keras_impl.export_weights(twin)
         result.round_trip &= list(back) == list(carried) and all(np.array_equal(back[n], carried[n]) for n in back)
         result.parameters["keras"] = sum(math.prod(v.shape) for v in twin.trainable_variables)

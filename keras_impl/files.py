@@ -9,7 +9,7 @@ import numpy as np
 from common.arch import Arch
 from common.errors import RosettaError
 from keras_impl.resnet import ResNet, create_model
-from keras_impl.weights import export_weights, import_weights
+from keras_impl.weights import export_weights
 
 SUFFIXES = (".weights.h5", ".keras")
 KEY = "resnet_rosetta"  # an attribute of the HDF5 file's root, which Keras ignores
@@ -17,8 +17,7 @@ KEY = "resnet_rosetta"  # an attribute of the HDF5 file's root, which Keras igno
 
 def write(path: Path, arch: Arch, weights: dict[str, np.ndarray], dtype: str) -> None:
     """A file that `keras.saving.load_model` (.keras) or a model's `load_weights` (.weights.h5) takes."""
-    model = create_model(arch, dtype=dtype)
-    import_weights(model, weights)
+    model = create_model(arch, dtype=dtype, weights=weights)
     if path.name.endswith(".keras"):
         model.save(path)
         return

@@ -7,7 +7,6 @@ without a `build` of its own is traced at every level, which makes a ResNet-152 
 
 import math
 import random
-from concurrent.futures import Future
 from contextvars import ContextVar
 
 import keras
@@ -17,7 +16,7 @@ from keras import ops
 from common import noise
 from common.arch import Arch
 from common.errors import RosettaError
-from common.init import draw_ahead
+from common.init import Source, draw_ahead, given
 from common.plan import MOMENTUM, Conv, Linear, Norm, Plan, Shortcut, make_plan
 
 
@@ -82,8 +81,8 @@ class Model(keras.Model):
         return (input_shape[0], fc.out_features if fc else self.plan.features)
 
 
-def construct(cls, plan: Plan, dtype: str, seed: int | None = None) -> Model:
-    """The net in `dtype` with fresh weights (common/init.py); the seed is Keras' own where none is given."""
+def construct(cls, plan: Plan, dtype: str, seed: int | None = None, weights=None) -> Model:
+    """The net in `dtype` with `weights`, or fresh ones; the seed is Keras' own where none is given."""
     before = keras.config.dtype_policy()
     try:
         policy = keras.dtype_policies.get(dtype) if isinstance(dtype, str) else None
@@ -93,14 +92,17 @@ def construct(cls, plan: Plan, dtype: str, seed: int | None = None) -> Model:
         raise RosettaError(
             f"dtype {dtype!r} can't be: expected float32, float64, bfloat16 or float16, or a Keras policy of them"
         )
-    seed = random.getrandbits(62) if seed is None else seed  # keras.utils.set_random_seed governs this generator
-    token = _drawn.set(draw_ahead(plan.arch, seed, to_keras))
+    if weights is not None:
+        source = given(plan.arch, weights, to_keras)
+    else:  # keras.utils.set_random_seed governs this generator
+        source = draw_ahead(plan.arch, random.getrandbits(62) if seed is None else seed, to_keras)
+    token = _source.set(source)
     try:
         keras.config.set_dtype_policy(policy)
         model = cls(plan)
     finally:
         keras.config.set_dtype_policy(before)
-        _drawn.reset(token)
+        _source.reset(token)
     kind = keras.backend.standardize_dtype(model.trainable_variables[0].value.dtype)
     if kind != policy.variable_dtype:  # JAX cuts float64 down to float32 without a word
         raise RosettaError(
@@ -136,13 +138,13 @@ def to_torch(weight: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(weight, (-1, -2), (0, 1))) if weight.ndim > 1 else weight
 
 
-_drawn: ContextVar[dict[str, Future]] = ContextVar("drawn")  # the weights of the net under construction
+_source: ContextVar[Source] = ContextVar("source")  # of the net under construction
 
 
-def drawn(name: str):
-    """An initialiser: the tensor of that name in common/init.py. Keras' own would be glorot_uniform, its HeNormal
+def from_source(name: str):
+    """An initialiser: the tensor of that canonical name. Keras' own would be glorot_uniform for kernels, its HeNormal
     truncated and fan-in."""
-    return lambda shape, dtype: ops.convert_to_tensor(_drawn.get()[name].result(), dtype)
+    return lambda shape, dtype: ops.convert_to_tensor(_source.get()[name](), dtype)
 
 
 def identity(x):
@@ -205,7 +207,8 @@ class _Conv:
         explicit = c.stride > 1 and c.padding > 0
         super().__init__(
             c.out_channels, c.kernel, c.stride, "valid" if explicit else "same", data_format="channels_last",
-            groups=c.groups, use_bias=c.bias, kernel_initializer=drawn(f"{c.name}.weight"), name=keras_name(c.name),
+            groups=c.groups, use_bias=c.bias, kernel_initializer=from_source(f"{c.name}.weight"),
+            bias_initializer=from_source(f"{c.name}.bias"), name=keras_name(c.name),
         )  # fmt: skip
         self.before = ((0, 0), *((c.padding, c.padding),) * c.dims, (0, 0)) if explicit else None
         self.build((None, *(None,) * c.dims, c.in_channels))
@@ -266,7 +269,12 @@ class BatchNorm(keras.layers.BatchNormalization):
     Momentum 0.1 for the new value is Keras' 0.9 for the old; epsilon is 1e-5 and not Keras' 1e-3."""
 
     def __init__(self, n: Norm):
-        super().__init__(axis=-1, momentum=1 - MOMENTUM, epsilon=n.eps, name=keras_name(n.name))
+        super().__init__(
+            axis=-1, momentum=1 - MOMENTUM, epsilon=n.eps, name=keras_name(n.name),
+            gamma_initializer=from_source(f"{n.name}.weight"), beta_initializer=from_source(f"{n.name}.bias"),
+            moving_mean_initializer=from_source(f"{n.name}.running_mean"),
+            moving_variance_initializer=from_source(f"{n.name}.running_var"),
+        )  # fmt: skip
         self.build((None, n.channels))
         self.input_spec = keras.layers.InputSpec(min_ndim=3, axes={-1: n.channels})  # any rank
 
@@ -302,7 +310,12 @@ class Dense(keras.layers.Dense):
     (Keras 3.15)."""
 
     def __init__(self, c: Linear):
-        super().__init__(c.out_features, kernel_initializer=drawn(f"{c.name}.weight"), name=keras_name(c.name))
+        super().__init__(
+            c.out_features,
+            kernel_initializer=from_source(f"{c.name}.weight"),
+            bias_initializer=from_source(f"{c.name}.bias"),
+            name=keras_name(c.name),
+        )
         self.build((None, c.in_features))
 
     def call(self, x, training=None):

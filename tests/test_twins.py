@@ -57,7 +57,18 @@ def public(source: str) -> list[str]:
 
 # what one framework needs and the other has no counterpart of, each for a reason that its docstring gives
 ONE_SIDED = {
-    "layers.py": {"Sequential", "keras_name", "to_keras", "to_torch", "drawn", "Conv1D", "Conv2D", "Dense", "MaxPool"},
+    "layers.py": {
+        "Sequential",
+        "keras_name",
+        "to_keras",
+        "to_torch",
+        "to_tensor",
+        "from_source",
+        "Conv1D",
+        "Conv2D",
+        "Dense",
+        "MaxPool",
+    },
     "weights.py": {"named_layers", "named_tensors", "named_variables"},
 }
 

@@ -8,8 +8,9 @@ import torch
 
 from common.arch import Arch
 from common.errors import RosettaError
+from common.names import parameters
+from common.weights import check
 from torch_impl.resnet import create_model
-from torch_impl.weights import export_weights, import_weights
 
 SUFFIXES = (".pt",)
 KEY = "resnet_rosetta"  # beside the versions that PyTorch keeps in a state_dict's _metadata
@@ -17,8 +18,7 @@ KEY = "resnet_rosetta"  # beside the versions that PyTorch keeps in a state_dict
 
 def write(path: Path, arch: Arch, weights: dict[str, np.ndarray], dtype: str) -> None:
     """A state_dict that `load_state_dict` takes, here and, for its models, in torchvision."""
-    model = create_model(arch, dtype=dtype)
-    import_weights(model, weights)
+    model = create_model(arch, dtype=dtype, weights=weights)
     state = model.state_dict()
     state._metadata[KEY] = {"arch": arch.to_json()}
     try:
@@ -49,6 +49,5 @@ def read(path: Path, arch: Arch | None = None) -> tuple[Arch, dict[str, np.ndarr
         if not n.endswith("num_batches_tracked")
     }
     arrays = {name: tensor.numpy() for name, tensor in weights.items()}
-    model = create_model(arch, dtype=str(np.result_type(*arrays.values())) if arrays else "float32")
-    import_weights(model, arrays)  # checks names, shapes and dtypes
-    return arch, export_weights(model)
+    check(arch, arrays)
+    return arch, {name: arrays[name] for name in parameters(arch)}

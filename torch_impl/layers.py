@@ -3,13 +3,14 @@
 The twin of keras_impl/layers.py: the same names in the same order. Axes are N C *S (images: N C H W).
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from common import noise
 from common.errors import RosettaError
-from common.init import draw_ahead
+from common.init import draw_ahead, given
 from common.plan import MOMENTUM, Conv, Linear, Norm, Plan, Shortcut
 
 
@@ -31,25 +32,29 @@ class Model(nn.Module):
         return self.logits(x)
 
 
-def construct(cls, plan: Plan, dtype: str, seed: int | None = None) -> Model:
-    """The net in `dtype` with fresh weights (common/init.py); the seed is PyTorch's own where none is given."""
+def construct(cls, plan: Plan, dtype: str, seed: int | None = None, weights=None) -> Model:
+    """The net in `dtype` with `weights`, or fresh ones; the seed is PyTorch's own where none is given."""
     kind = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
         raise RosettaError(f"dtype {dtype!r} can't be: expected float32, float64, bfloat16 or float16")
-    seed = int(torch.randint(2**62, (), device="cpu")) if seed is None else seed
-    weights = draw_ahead(plan.arch, seed)
+    if weights is not None:
+        source = given(plan.arch, weights)
+    else:
+        source = draw_ahead(plan.arch, int(torch.randint(2**62, (), device="cpu")) if seed is None else seed)
     # on "meta" first: PyTorch's own initialisation, kaiming_uniform(a=sqrt(5)), would take its time and be overwritten
     with torch.device("meta"):
         model = cls(plan)
     device = torch.get_default_device()
-    state = {
-        name: torch.zeros(t.shape, dtype=t.dtype, device=device)
-        for name, t in model.state_dict().items()
-        if name not in weights
-    }
-    state |= {name: torch.from_numpy(w.result()).to(device, kind, copy=True) for name, w in weights.items()}
+    counters = [n for n in model.state_dict() if n not in source]  # of batches, which nothing reads
+    state = {n: torch.zeros((), dtype=torch.long, device=device) for n in counters}
+    state |= {name: to_tensor(value()).to(device, kind, copy=True) for name, value in source.items()}
     model.load_state_dict(state, assign=True)
     return model
+
+
+def to_tensor(weight: np.ndarray) -> torch.Tensor:
+    """The array's own memory where PyTorch can use it; a copy of one that is read-only or has gaps."""
+    return torch.from_numpy(np.require(weight, requirements=["C", "W"]))
 
 
 def sequential(*layers, name: str = "") -> nn.Sequential:

@@ -77,12 +77,14 @@ def stem_convs(stem: StemPlan):
     return sequential(*layers, conv(last))
 
 
-def create_model(name_or_arch: str | Arch, *, dtype: str = "float32", seed: int | None = None, **overrides) -> ResNet:
-    """A net with fresh weights: `create_model("resnet50", num_classes=10, seed=0)`.
+def create_model(
+    name_or_arch: str | Arch, *, dtype: str = "float32", seed: int | None = None, weights=None, **overrides
+) -> ResNet:
+    """A net with fresh weights, or with `weights`: `create_model("resnet50", num_classes=10, seed=0)`.
 
     `name_or_arch` is a variant of common/arch.py or a row of one's own; `overrides` replace fields of it.
     He initialisation (common/init.py): the same seed gives both frameworks the same net, to the bit; without one, the
-    framework's own generator gives the seed. Raises RosettaError for an unknown name, field or dtype, and for a row
-    that can't exist.
+    framework's own generator gives the seed. `weights` are {canonical name: array}, as `export_weights` gives them.
+    Raises RosettaError for an unknown name, field or dtype, a row that can't exist, or weights that don't fit.
     """
-    return construct(ResNet, make_plan(get(name_or_arch, **overrides)), dtype, seed)
+    return construct(ResNet, make_plan(get(name_or_arch, **overrides)), dtype, seed, weights)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from common.weights import check
+from torch_impl.layers import to_tensor
 
 
 def named_tensors(model) -> Iterator[tuple[str, torch.Tensor]]:
@@ -33,4 +34,4 @@ def import_weights(model, weights: Mapping[str, np.ndarray]) -> None:
     check(model.plan.arch, weights)
     with torch.no_grad():
         for name, tensor in named_tensors(model):
-            tensor.copy_(torch.from_numpy(np.require(weights[name], requirements=["C", "W"])))
+            tensor.copy_(to_tensor(weights[name]))
