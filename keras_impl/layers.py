@@ -138,13 +138,24 @@ def to_torch(weight: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(weight, (-1, -2), (0, 1))) if weight.ndim > 1 else weight
 
 
-_source: ContextVar[Source] = ContextVar("source")  # of the net under construction
+_source: ContextVar[Source | None] = ContextVar("source", default=None)  # of the net under construction
 
 
-def from_source(name: str):
-    """An initialiser: the tensor of that canonical name. Keras' own would be glorot_uniform for kernels, its HeNormal
-    truncated and fan-in."""
-    return lambda shape, dtype: ops.convert_to_tensor(_source.get()[name](), dtype)
+def from_source(name: str, alone="zeros"):
+    """An initialiser: the tensor of that name in the net under construction; `alone` in a layer outside one."""
+
+    def initialise(shape, dtype):
+        source = _source.get()
+        if source is None:
+            return keras.initializers.get(alone)(shape, dtype)
+        return ops.convert_to_tensor(source[name](), dtype)
+
+    return initialise
+
+
+def he() -> keras.initializers.Initializer:
+    """What common/init.py draws. Keras' default is glorot_uniform, its HeNormal is truncated and fan-in."""
+    return keras.initializers.VarianceScaling(2, "fan_out", "untruncated_normal")
 
 
 def identity(x):
@@ -207,7 +218,7 @@ class _Conv:
         explicit = c.stride > 1 and c.padding > 0
         super().__init__(
             c.out_channels, c.kernel, c.stride, "valid" if explicit else "same", data_format="channels_last",
-            groups=c.groups, use_bias=c.bias, kernel_initializer=from_source(f"{c.name}.weight"),
+            groups=c.groups, use_bias=c.bias, kernel_initializer=from_source(f"{c.name}.weight", he()),
             bias_initializer=from_source(f"{c.name}.bias"), name=keras_name(c.name),
         )  # fmt: skip
         self.before = ((0, 0), *((c.padding, c.padding),) * c.dims, (0, 0)) if explicit else None
@@ -271,9 +282,9 @@ class BatchNorm(keras.layers.BatchNormalization):
     def __init__(self, n: Norm):
         super().__init__(
             axis=-1, momentum=1 - MOMENTUM, epsilon=n.eps, name=keras_name(n.name),
-            gamma_initializer=from_source(f"{n.name}.weight"), beta_initializer=from_source(f"{n.name}.bias"),
+            gamma_initializer=from_source(f"{n.name}.weight", "ones"), beta_initializer=from_source(f"{n.name}.bias"),
             moving_mean_initializer=from_source(f"{n.name}.running_mean"),
-            moving_variance_initializer=from_source(f"{n.name}.running_var"),
+            moving_variance_initializer=from_source(f"{n.name}.running_var", "ones"),
         )  # fmt: skip
         self.build((None, n.channels))
         self.input_spec = keras.layers.InputSpec(min_ndim=3, axes={-1: n.channels})  # any rank
@@ -312,7 +323,7 @@ class Dense(keras.layers.Dense):
     def __init__(self, c: Linear):
         super().__init__(
             c.out_features,
-            kernel_initializer=from_source(f"{c.name}.weight"),
+            kernel_initializer=from_source(f"{c.name}.weight", he()),
             bias_initializer=from_source(f"{c.name}.bias"),
             name=keras_name(c.name),
         )

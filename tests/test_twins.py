@@ -64,6 +64,7 @@ ONE_SIDED = {
         "to_torch",
         "to_tensor",
         "from_source",
+        "he",
         "Conv1D",
         "Conv2D",
         "Dense",
