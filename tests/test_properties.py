@@ -1,0 +1,123 @@
+"""Rows that nobody thought of: every field of `Arch` drawn at random, both ranks, any size."""
+
+import numpy as np
+import torch
+from conftest import relative
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import keras_impl
+import torch_impl
+from common import noise
+from common.arch import Arch, Stem
+from common.errors import RosettaError
+from common.init import randomised
+from common.names import STATISTICS, count, multiply_adds, parameters, sections
+from common.plan import make_plan
+
+
+@st.composite
+def rows(draw) -> Arch:
+    """Rows that can exist: what the refusals of common/arch.py leave."""
+    block = draw(st.sampled_from(["basic", "bottleneck"]))
+    stages = draw(st.integers(1, 3))
+    channels = st.tuples(st.integers(1, 12), st.sampled_from([1, 3, 5]), st.sampled_from([1, 2]))
+    stem = Stem(tuple(draw(st.lists(channels, min_size=1, max_size=3))), draw(st.booleans()))
+    shortcut = draw(st.sampled_from(["pad", "project", "project_all", "pool", "none"]))
+    widths = draw(st.lists(st.integers(1, 4).map(lambda n: 4 * n), min_size=stages, max_size=stages))
+    if shortcut == "pad":  # stages that never narrow
+        widths = [max(w, stem.convs[-1][0]) for w in sorted(widths)]
+        widths = [-(-w // 4) * 4 for w in widths]
+    preact = draw(st.booleans())
+    bottleneck = block == "bottleneck"
+    return Arch(
+        depths=tuple(draw(st.lists(st.integers(1, 2), min_size=stages, max_size=stages))),
+        widths=tuple(widths),
+        block=block,
+        preact=preact,
+        first_stride=draw(st.sampled_from([1, 2])),
+        stride_in=draw(st.sampled_from([1, 2])) if bottleneck else 2,
+        groups=draw(st.integers(1, 4)) if bottleneck else 1,
+        width_per_group=draw(st.sampled_from([16, 32, 64, 80])) if bottleneck else 64,
+        shortcut=shortcut,
+        shortcut_norm=preact or draw(st.booleans()),
+        stem=stem,
+        se_ratio=draw(st.sampled_from([0, 2, 16])),
+        drop_path=draw(st.sampled_from([0.0, 0.4])),
+        dropout=draw(st.sampled_from([0.0, 0.3])),
+        kernels=tuple(draw(st.lists(st.sampled_from([1, 3, 5, 7]), min_size=1, max_size=3, unique=True))),
+        dims=draw(st.sampled_from([1, 2])),
+        conv_bias=draw(st.booleans()),
+        norm_eps=draw(st.sampled_from([1e-5, 1e-3])),
+        in_channels=draw(st.integers(1, 4)),
+        num_classes=draw(st.integers(0, 5)),
+    )
+
+
+sizes = st.tuples(st.integers(1, 21), st.integers(1, 21))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(arch=rows(), size=sizes, seed=st.integers(0, 9))
+def test_any_row_is_the_same_net_in_both(arch, size, seed):
+    size = size[: arch.dims]
+    weights = randomised(arch, seed)
+    ours = torch_impl.create_model(arch, dtype="float64", weights=weights).eval()
+    twin = keras_impl.create_model(arch, dtype="float64", weights=weights)
+    spec = parameters(arch)
+    assert list(torch_impl.export_weights(ours)) == list(keras_impl.export_weights(twin)) == list(spec)
+    assert count(spec) == sum(p.numel() for p in ours.parameters())
+    assert count(spec) == sum(int(np.prod(v.shape)) for v in twin.trainable_variables)
+    x = np.random.default_rng(seed).standard_normal((3, arch.in_channels, *size))
+    with torch.no_grad():
+        y = ours(torch.from_numpy(x)).numpy()
+        shapes = [tuple(f.shape[1:]) for f in ours.features(torch.from_numpy(x)).values()]
+    assert shapes == [s.output for s in sections(arch, size)][:-1]
+    z = np.asarray(twin(np.moveaxis(x, 1, -1)))
+    assert np.abs(y - z).max() <= 1e-13 * max(np.abs(y).max(), 1e-3)
+
+    with torch.no_grad(), noise.shared(seed):
+        y = ours.train()(torch.from_numpy(x)).numpy()
+    with noise.shared(seed):
+        z = np.asarray(twin(np.moveaxis(x, 1, -1), training=True))
+    assert np.abs(y - z).max() <= 1e-9 * max(np.abs(y).max(), 1e-3)
+    after, after_twin = torch_impl.export_weights(ours), keras_impl.export_weights(twin)
+    # absolute: a channel of three values can have no spread at all
+    assert all(np.abs(after[n] - after_twin[n]).max() <= 1e-9 for n in after if n.endswith(STATISTICS))
+
+
+@settings(max_examples=300, deadline=None)
+@given(arch=rows())
+def test_any_row_survives_json_and_costs_something(arch):
+    assert Arch.from_json(arch.to_json()) == arch
+    assert multiply_adds(arch, 16) > 0 and make_plan(arch).total_stride >= 1
+    names = list(parameters(arch))
+    assert len(set(names)) == len(names)
+
+
+anything = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 70), st.floats(), st.text(max_size=4), st.lists(st.integers(-1, 9), max_size=4)
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(data=st.data())
+def test_anything_else_is_refused_in_one_line(data):
+    """Any value in any field: a row that works, or a RosettaError; never another exception."""
+    fields = {name: data.draw(anything) for name in data.draw(st.sets(st.sampled_from(list(Arch.__dataclass_fields__))))}
+    try:
+        arch = Arch(**{"depths": (1, 1, 1, 1), **fields})
+    except RosettaError as e:
+        assert "\n" not in str(e)
+    else:
+        assert parameters(arch)
+
+
+def test_the_equality_can_fail():
+    arch = Arch((1,), (8,), in_channels=1, num_classes=3)
+    weights = randomised(arch)
+    ours = torch_impl.create_model(arch, dtype="float64", weights=weights).eval()
+    twin = keras_impl.create_model(arch, dtype="float64", weights={**weights, "fc.bias": weights["fc.bias"] * 1.001})
+    x = np.ones((1, 1, 9, 9))
+    with torch.no_grad():
+        assert relative(ours(torch.from_numpy(x)).numpy(), np.asarray(twin(np.moveaxis(x, 1, -1)))) > 1e-6
