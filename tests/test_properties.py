@@ -96,7 +96,12 @@ def test_any_row_survives_json_and_costs_something(arch):
 
 
 anything = st.one_of(
-    st.none(), st.booleans(), st.integers(-3, 70), st.floats(), st.text(max_size=4), st.lists(st.integers(-1, 9), max_size=4)
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 70),
+    st.floats(),
+    st.text(max_size=4),
+    st.lists(st.integers(-1, 9), max_size=4),
 )
 
 
@@ -104,7 +109,9 @@ anything = st.one_of(
 @given(data=st.data())
 def test_anything_else_is_refused_in_one_line(data):
     """Any value in any field: a row that works, or a RosettaError; never another exception."""
-    fields = {name: data.draw(anything) for name in data.draw(st.sets(st.sampled_from(list(Arch.__dataclass_fields__))))}
+    fields = {
+        name: data.draw(anything) for name in data.draw(st.sets(st.sampled_from(list(Arch.__dataclass_fields__))))
+    }
     try:
         arch = Arch(**{"depths": (1, 1, 1, 1), **fields})
     except RosettaError as e:
