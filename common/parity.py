@@ -19,8 +19,7 @@ from common.init import randomised
 from common.names import count, parameters
 
 # Relative to a layer's largest element, as measured over all variants on photographs (docs/DESIGN.md): in float64 the
-# worst layer is 1.1e-14 and the worst logits 2.2e-15 apart, in float32 the worst layer 4.6e-6. The smallest mistake of those
-# in docs/DESIGN.md's list, an epsilon of 1.001e-5 for 1e-5, is 9e-7 in float64.
+# worst layer is 1.1e-14 and the worst logits 2.2e-15 apart, in float32 the worst layer 4.6e-6.
 TOLERANCE = {"float64": 1e-13, "float32": 1e-5}
 FLOORS = 3.0  # float32 logits: how many noise floors apart is still rounding
 
