@@ -307,10 +307,8 @@ def _report(r: Any, paths: list[str]) -> None:
         table.add_row(group, str(members), worst(group)(next(iter(r.layers))).name, *cells(worst(group)))
     table.add_row("[bold]logits[/]", "", "", *cells(lambda dtype: r.logits[dtype]))
     console.print(table)
-    console.print(
-        "largest difference over largest element; noise floor: PyTorch in that dtype against itself in float64\n",
-        style="dim",
-    )
+    console.print("Figures: largest difference over largest element.", style="dim")
+    console.print("Noise floor: PyTorch in that dtype against itself in float64.\n", style="dim")
 
     for dtype in r.layers:
         over = r.first_over(dtype)
