@@ -50,6 +50,7 @@ class Linear:
     name: str
     in_features: int
     out_features: int
+    by_conv: bool = False  # added up in the order of a 1x1 convolution, as timm's pre-activation nets are
 
 
 Layer = Conv | Norm | Linear
@@ -250,5 +251,5 @@ def make_plan(arch: Arch) -> Plan:
         trunks.append(Trunk(tuple(stages), norm(f"norm{suffix}", c) if a.preact else None))
 
     features = c * len(a.kernels)
-    fc = Linear("fc", features, a.num_classes) if a.num_classes else None
+    fc = Linear("fc", features, a.num_classes, by_conv=a.preact) if a.num_classes else None
     return Plan(a, stem, tuple(trunks), features, fc)

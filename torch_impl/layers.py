@@ -117,8 +117,15 @@ def norm(n: Norm) -> BatchNorm:
     return BatchNorm(n.channels, eps=n.eps, momentum=MOMENTUM)
 
 
+class ConvLinear(nn.Linear):
+    """A linear layer added up in a 1x1 convolution's order: timm's resnetv2 has one, and so to the bit its logits."""
+
+    def forward(self, x):
+        return F.conv2d(x[..., None, None], self.weight[..., None, None], self.bias).flatten(1)
+
+
 def linear(c: Linear) -> nn.Linear:
-    return nn.Linear(c.in_features, c.out_features)
+    return (ConvLinear if c.by_conv else nn.Linear)(c.in_features, c.out_features)
 
 
 def max_pool(dims: int) -> nn.Module:

@@ -2,11 +2,6 @@
 not."""
 
 import re
-from collections.abc import Mapping
-
-import numpy as np
-
-from common.arch import Arch
 
 RULES = (  # (pattern, canonical), the first that matches
     (r"stem\.conv\.(.+)", r"conv1.\1"),
@@ -27,12 +22,3 @@ def canonical(name: str) -> str:
         if match:
             return match.expand(to) if isinstance(to, str) else to(match)
     return name
-
-
-def to_canonical(arch: Arch, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """timm's arrays under their canonical names. Its resnetv2 classifies by a 1x1 convolution, whose kernel loses
-    two axes of 1."""
-    weights = {canonical(name): w for name, w in state.items() if not name.endswith("num_batches_tracked")}
-    if arch.preact and "fc.weight" in weights and weights["fc.weight"].shape[2:] == (1, 1):
-        weights["fc.weight"] = weights["fc.weight"][:, :, 0, 0]
-    return weights
