@@ -11,9 +11,8 @@ import numpy as np
 from common.arch import Arch
 from common.names import Shape, layer_parameters
 from common.plan import Layer, Norm, make_plan
-from common.weights import check
+from common.weights import Weights, check
 
-Weights = dict[str, np.ndarray]
 Finish = Callable[[np.ndarray], np.ndarray]
 Source = Mapping[str, Callable[[], np.ndarray]]  # where a net under construction gets each tensor
 

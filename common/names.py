@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from common.arch import Arch
 from common.errors import RosettaError
-from common.plan import Conv, Layer, Linear, Norm, make_plan
+from common.plan import POOL_KERNEL, POOL_PADDING, POOL_STRIDE, Conv, Layer, Linear, Norm, make_plan, out_size
 
 Shape = tuple[int, ...]
 STATISTICS = ("running_mean", "running_var")  # of a BatchNorm: state, but not trained
@@ -76,7 +76,7 @@ def sections(arch: Arch, size: int | Sequence[int] | None = None) -> list[Sectio
         axes, madds = through(conv, axes)
         cost["stem"] += madds
     if plan.stem.pool:
-        axes = tuple((n - 1) // 2 + 1 for n in axes)
+        axes = tuple(out_size(n, POOL_KERNEL, POOL_STRIDE, POOL_PADDING) for n in axes)
     output["stem"] = (plan.stem.convs[-1].out_channels, *axes)
     for trunk in plan.trunks:
         at = axes

@@ -11,7 +11,13 @@ from typing import Literal
 
 from common.arch import Arch
 
+POOL_KERNEL, POOL_STRIDE, POOL_PADDING = 3, 2, 1  # the stem's max pooling: [1] of arch.py, Table 1
 MOMENTUM = 0.1  # of the running statistics: new = 0.9 * old + 0.1 * batch, PyTorch's convention
+
+
+def out_size(n: int, kernel: int, stride: int, padding: int) -> int:
+    """Length of an axis of `n` after a window of `kernel` moved by `stride`, with `padding` on both sides."""
+    return (n + 2 * padding - kernel) // stride + 1
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class Conv:
 
     def out_size(self, n: int) -> int:
         """Length of an axis of `n` after this layer."""
-        return (n + 2 * self.padding - self.kernel) // self.stride + 1
+        return out_size(n, self.kernel, self.stride, self.padding)
 
 
 @dataclass(frozen=True)
@@ -158,7 +164,7 @@ class Plan:
     @property
     def total_stride(self) -> int:
         """Pixels of the input to one of the last stage, along an axis."""
-        strides = [c.stride for c in self.stem.convs] + [2 if self.stem.pool else 1]
+        strides = [c.stride for c in self.stem.convs] + [POOL_STRIDE if self.stem.pool else 1]
         strides += [c.stride for stage in self.trunks[0].stages for block in stage.blocks for c in block.convs]
         total = 1
         for s in strides:

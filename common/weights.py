@@ -19,7 +19,6 @@ from common.names import Shape, parameters
 
 Weights = dict[str, np.ndarray]
 FORMAT = "resnet-rosetta"  # the key of the metadata
-LISTED = 20  # differences shown of each kind
 
 
 def check(arch: Arch, weights: Mapping[str, np.ndarray]) -> None:
@@ -46,9 +45,7 @@ def check_shapes(expected: Mapping[str, Shape], found: Mapping[str, tuple[Shape,
     if any(kinds.values()):
         summary = ", ".join(f"{len(rows)} {kind}" for kind, rows in kinds.items() if rows)
         lines = [f"the weights don't fit the model: {summary} (- expected, + found); nothing was changed"]
-        for rows in kinds.values():
-            lines += rows[:LISTED] + ([f"  ... and {len(rows) - LISTED} more"] if len(rows) > LISTED else [])
-        raise RosettaError("\n".join(lines))
+        raise RosettaError("\n".join([*lines, *(row for rows in kinds.values() for row in rows)]))
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ from common.errors import RosettaError
 from keras_impl.resnet import ResNet, create_model
 from keras_impl.weights import export_weights
 
-SUFFIXES = (".weights.h5", ".keras")
 KEY = "resnet_rosetta"  # an attribute of the HDF5 file's root, which Keras ignores
 
 

@@ -17,7 +17,7 @@ from common import noise
 from common.arch import Arch
 from common.errors import RosettaError
 from common.init import Source, draw_ahead, given
-from common.plan import MOMENTUM, Conv, Linear, Norm, Plan, Shortcut, make_plan
+from common.plan import MOMENTUM, POOL_KERNEL, POOL_PADDING, POOL_STRIDE, Conv, Linear, Norm, Plan, Shortcut, make_plan
 
 
 class Module(keras.layers.Layer):
@@ -343,10 +343,11 @@ class MaxPool(Module):
 
     def __init__(self, dims: int):
         super().__init__()
-        self.before = ((0, 0), *((1, 1),) * dims, (0, 0))
+        self.before = ((0, 0), *((POOL_PADDING, POOL_PADDING),) * dims, (0, 0))
 
     def call(self, x):
-        return ops.max_pool(ops.pad(x, self.before, constant_values=-math.inf), 3, 2, "valid", "channels_last")
+        x = ops.pad(x, self.before, constant_values=-math.inf)
+        return ops.max_pool(x, POOL_KERNEL, POOL_STRIDE, "valid", "channels_last")
 
 
 def max_pool(dims: int) -> MaxPool:

@@ -18,6 +18,7 @@ import torch_impl
 from common.arch import get
 from common.errors import RosettaError
 from common.init import randomised
+from common.names import parameters
 
 ARCH = get("cifar_resnet20", depths=(1, 1, 1))
 
@@ -82,6 +83,13 @@ def test_weights_that_do_not_fit_are_listed_and_change_nothing(package, kind, we
     assert listed == ({"- "} if kind == "missing" else {"+ "} if kind == "unexpected" else {"- ", "+ "})
     after = package.export_weights(model)
     assert all(np.array_equal(after[n], w) for n, w in before.items())
+
+
+def test_a_net_of_another_depth_is_listed_whole():
+    with pytest.raises(RosettaError) as error:
+        store.check(get("cifar_resnet32"), randomised(ARCH))
+    missing = set(parameters(get("cifar_resnet32"))) - set(parameters(ARCH))
+    assert len(missing) > 50 and all(f"  - {name} (" in str(error.value) for name in missing)
 
 
 def test_every_difference_is_listed_at_once(weights):

@@ -12,7 +12,6 @@ from common.names import parameters
 from common.weights import check
 from torch_impl.resnet import create_model
 
-SUFFIXES = (".pt",)
 KEY = "resnet_rosetta"  # beside the versions that PyTorch keeps in a state_dict's _metadata
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from common import noise
 from common.errors import RosettaError
 from common.init import draw_ahead, given
-from common.plan import MOMENTUM, Conv, Linear, Norm, Plan, Shortcut
+from common.plan import MOMENTUM, POOL_KERNEL, POOL_PADDING, POOL_STRIDE, Conv, Linear, Norm, Plan, Shortcut
 
 
 class Module(nn.Module):
@@ -130,7 +130,7 @@ def linear(c: Linear) -> nn.Linear:
 
 def max_pool(dims: int) -> nn.Module:
     """3 wide, stride 2. The border counts as -inf: the stem of a pre-activation net can be negative."""
-    return (nn.MaxPool1d if dims == 1 else nn.MaxPool2d)(3, 2, 1)
+    return (nn.MaxPool1d if dims == 1 else nn.MaxPool2d)(POOL_KERNEL, POOL_STRIDE, POOL_PADDING)
 
 
 def avg_pool(stride: int, dims: int) -> nn.Module:
