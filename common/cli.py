@@ -159,36 +159,92 @@ def show(name: str, overrides: dict[str, Any], size: int | None, as_json: bool) 
     _columns([("canonical name", "shape"), *((n, " x ".join(map(str, s))) for n, s in shapes.items())], "ll")
 
 
-@cli.command()
+class SeveralBackends(click.Command):
+    """Takes `--backends torch keras:tensorflow`: an option of as many words as name a backend, or nearly."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        from common.arch import VARIANTS
+        from common.backends import BACKENDS
+
+        given: list[str] = []
+        taking = False
+        for arg in args:
+            near = ":" in arg or (arg not in VARIANTS and nearest(arg, BACKENDS))
+            if taking and not arg.startswith("-") and (arg in BACKENDS or near):
+                given[-1] += ("," if given[-1] else "") + arg
+                continue
+            if taking and not given[-1]:
+                raise RosettaError(f"--backends needs names: {', '.join(BACKENDS)}")
+            taking = arg == "--backends"
+            given += [arg, ""] if taking else [arg]
+        return super().parse_args(ctx, given)
+
+
+def _words(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word for word in value.split(",") if word))
+
+
+def _checks(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+    from common.checks import CHECKS
+
+    words = _words(ctx, param, value)
+    if words == ("all",):
+        return tuple(CHECKS)
+    for word in words:
+        if word not in CHECKS:
+            raise RosettaError(f"unknown check {word!r}{nearest(word, CHECKS) or '; there are ' + ', '.join(CHECKS)}")
+    if not words:
+        raise RosettaError(f"--checks needs names: {', '.join(CHECKS)}, or all")
+    return words
+
+
+@cli.command(cls=SeveralBackends)
 @click.argument("name")
 @set_option
-@click.option("--dtype", "dtypes", type=click.Choice(["float64", "float32"]), multiple=True, help="Default: both.")
 @click.option(
-    "--image",
-    "images",
-    multiple=True,
-    type=click.Path(),
-    metavar="FILE",
-    help="A photograph; may be repeated. Default: two that scikit-learn ships.",
-)
+    "--checks", default="forward,train,gradients", callback=_checks, metavar="A,B",
+    help="Of forward, train, gradients, steps, or all. Default: the first three.",
+)  # fmt: skip
+@click.option(
+    "--backends", default="torch,keras:tensorflow", callback=_words, metavar="A B ...",
+    help="Of torch, keras:tensorflow, keras:jax, keras:torch, onnx:torch, onnx:keras; all against the first.",
+)  # fmt: skip
+@click.option("--device", type=click.Choice(["cpu", "gpu"]), default="cpu", help="Default: cpu.")
+@click.option(
+    "--dtype", "dtypes", type=click.Choice(["float64", "float32", "bfloat16", "float16"]), multiple=True,
+    help="May be repeated. Default: float64 and float32.",
+)  # fmt: skip
+@click.option("--steps", type=click.IntRange(1, 100), default=3, help="Of each optimizer. Default: 3.")
+@click.option(
+    "--image", "images", multiple=True, type=click.Path(), metavar="FILE",
+    help="A photograph, may be repeated; or an .npy, N C H W. Default: two photographs that scikit-learn ships.",
+)  # fmt: skip
 @click.option(
     "--size", type=int, metavar="PIXELS", help="Resize the images to this. Default: what the net was designed for."
 )
 @click.option(
-    "--json", "json_file", type=click.Path(), metavar="FILE", help="Write everything that was measured, layer by layer."
+    "--json", "json_file", type=click.Path(), metavar="FILE", help="Write everything that was measured, array by array."
 )
+@click.option("--report", type=click.Path(), metavar="DIR", help="Write report.html and report.json into this folder.")
 def compare(
     name: str,
     overrides: dict[str, Any],
+    checks: tuple[str, ...],
+    backends: tuple[str, ...],
+    device: str,
     dtypes: tuple[str, ...],
+    steps: int,
     images: tuple[str, ...],
     size: int | None,
     json_file: str | None,
+    report: str | None,
 ) -> None:
-    """Build NAME in PyTorch and in Keras, carry the weights over, and compare layer by layer.
+    """Run NAME on several backends with the same weights and images, and compare everything, array by array.
 
-    NAME is a variant or one of our .safetensors files. Exit code 0: equal. 1: not. 2: the command was misused.
+    NAME is a variant or one of our .safetensors files. Exit code 0: every difference is rounding. 1: not. 2: the command
+    was misused.
     """
+    from common import backends as engines
     from common import images as pictures
     from common import parity, weights
     from common.arch import get
@@ -203,15 +259,26 @@ def compare(
         arch = get(name, **overrides)
     paths = [str(p) for p in images or pictures.photographs()]
     x = pictures.read(paths, make_plan(arch), size)
+    parity.refuse_not_finite(x, tensors, paths)
     if json_file:
         _writable(json_file)
+    if report:
+        from common import report as pages
 
-    with _Progress() as progress:
-        result = parity.compare(arch, x, tensors, dtypes=dtypes or ("float64", "float32"), name=name, progress=progress)
+        pages.prepare(report)
+
+    with _Progress() as progress, engines.started(backends, device) as running:
+        result = parity.compare(
+            arch, x, tensors, backends=running, dtypes=dtypes or ("float64", "float32"), checks=checks, steps=steps,
+            name=name, progress=progress,
+        )  # fmt: skip
+    result.inputs = paths
     if json_file:
         with weights.atomic(json_file) as temporary:
-            temporary.write_text(json.dumps({**result.to_json(), "images": paths}, indent=1))
-    _report(result, paths)
+            temporary.write_text(json.dumps(result.to_json(), indent=1))
+    _print(result)
+    if report:
+        click.echo(f"report: {pages.write(report, result)}")
     sys.exit(0 if result.equal else 1)
 
 
@@ -248,77 +315,77 @@ class _Progress:
         self.console.file.close()
 
 
-def _report(r: Any, paths: list[str]) -> None:
+_COLOURS = {"rounding": "default", "suspicious": "yellow", "different": "red"}
+
+
+def _print(r: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from common.parity import section_of
+    from common.parity import summary, worst_of
 
     console = Console(highlight=False)
-    v = r.versions
-    console.print(
-        f"\n[bold]{r.name}[/]  input {' x '.join(map(str, r.input_shape))}: {', '.join(map(os.path.basename, paths))}"
-    )
-    console.print(f"PyTorch {v['torch']} against Keras {v['keras']} on {v['backend']}, CPU\n", style="dim")
-
-    def mark(ok: bool) -> str:
-        return "[green]equal[/]" if ok else "[red]different[/]"
+    if not console.is_terminal:
+        console.width = 120
+    names = ", ".join(map(os.path.basename, r.inputs))
+    console.print(f"\n[bold]{r.name}[/]  input {' x '.join(map(str, r.input_shape))}: {names}")
+    for i, (backend, versions) in enumerate(r.versions.items()):
+        what = ", ".join(f"{package} {version}" for package, version in versions.items() if package != "device")
+        console.print(f"{'against' if i else '       '} {backend}: {what}, {versions['device']}", style="dim")
 
     counts = Table(box=None, pad_edge=False)
-    for head in ("", "spec", "PyTorch", "Keras", ""):
-        counts.add_column(head, justify="left" if head == "" else "right")
-    for label, found in (("trainable parameters", r.parameters), ("BatchNorm statistics", r.statistics)):
-        counts.add_row(
-            label, *(f"{found[k]:,}" for k in ("spec", "torch", "keras")), mark(len(set(found.values())) == 1)
-        )
+    for head in ("", *r.counts, ""):
+        counts.add_column(head, justify="right" if head else "left")
+    for text, key in (("trainable parameters", "parameters"), ("BatchNorm statistics", "statistics")):
+        found = [n[key] for n in r.counts.values()]
+        mark = "[green]equal[/]" if len(set(found)) == 1 else "[red]different[/]"
+        counts.add_row(text, *(f"{n:,}" for n in found), mark)
+    exact = ["[green]bit-exact[/]" if r.exact.get(b, True) else "[red]changed[/]" for b in r.counts if b != "spec"]
+    counts.add_row("weights, in and out again", "", *exact)
+    console.print()
     console.print(counts)
-    console.print(
-        f"weights PyTorch -> Keras -> PyTorch: {'[green]bit-exact[/]' if r.round_trip else '[red]changed[/]'}\n"
-    )
 
-    table = Table(box=None, pad_edge=False)
-    for head in ("stage", "layers", "worst layer"):
-        table.add_column(head, justify="right" if head == "layers" else "left")
-    for dtype in r.layers:
-        table.add_column(dtype, justify="right")
-        if dtype != "float64":
-            table.add_column("noise floor", justify="right")
-    first = next(iter(r.layers.values()))
-    groups = list(dict.fromkeys(section_of(d.name) for d in first))
-
-    def cells(found: Callable[[str], Any]) -> list[str]:
-        row = []
-        for dtype in r.layers:
-            d = found(dtype)
-            row.append(f"[{'red' if r.over(d, dtype) else 'default'}]{d.relative:.1e}[/]")
+    for backend in r.others:
+        table = Table(box=None, pad_edge=False, title=f"\n{backend} against {r.first}", title_justify="left")
+        for head in ("check", "of", "worst"):
+            table.add_column(head, no_wrap=True)
+        for dtype in r.dtypes:
+            table.add_column(dtype, justify="right")
             if dtype != "float64":
-                row.append(f"{d.floor:.1e}")
-        return row
-
-    def worst(group: str) -> Callable[[str], Any]:
-        def of(dtype: str) -> Any:  # a nan is the worst there is
-            members = (d for d in r.layers[dtype] if section_of(d.name) == group)
-            return max(members, key=lambda d: (d.relative != d.relative, d.relative))
-
-        return of
-
-    for group in groups:
-        members = sum(section_of(d.name) == group for d in first)
-        table.add_row(group, str(members), worst(group)(next(iter(r.layers))).name, *cells(worst(group)))
-    table.add_row("[bold]logits[/]", "", "", *cells(lambda dtype: r.logits[dtype]))
-    console.print(table)
+                table.add_column("floor", justify="right", style="dim")
+        groups = {dtype: summary(r.rows[backend, dtype]) for dtype in r.dtypes}
+        before = ""
+        for check, what in groups[r.dtypes[0]]:
+            cells = []
+            for dtype in r.dtypes:
+                members = groups[dtype].get((check, what), [])
+                worst = worst_of(members)
+                verdict = max((d.verdict for d in members), key=list(_COLOURS).index)
+                cells.append(f"[{_COLOURS[verdict]}]{worst.relative:.1e}[/]")
+                if dtype != "float64":
+                    cells.append(f"{worst.floor:.1e}")
+            name = worst_of(groups[r.dtypes[0]][check, what]).name
+            table.add_row(check if check != before else "", what, name if name != what else "", *cells)
+            before = check
+        console.print(table)
     console.print("Figures: largest difference over largest element.", style="dim")
-    console.print("Noise floor: PyTorch in that dtype against itself in float64.\n", style="dim")
+    if set(r.dtypes) != {"float64"}:
+        console.print("Floor: a framework in that dtype against itself in float64.", style="dim")
+    console.print()
 
-    for dtype in r.layers:
-        over = r.first_over(dtype)
-        if over:
-            where = f"at {list(over.index)} " if over.index else ""
+    for backend in r.others:
+        for dtype in r.dtypes:
+            verdict, over = r.verdict_of(backend, dtype), r.first_over(backend, dtype)
             console.print(
-                f"[red]first layer over tolerance in {dtype}: {over.name}[/] {where}"
-                f"PyTorch {over.values[0]!r}, Keras {over.values[1]!r}"
+                f"{backend}, {dtype}: [{_COLOURS[verdict]}]{verdict}[/]: {r.why(backend, dtype)}", soft_wrap=True
             )
-    working = sum(s for step, s in r.seconds.items() if not step.startswith("importing"))
+            if over and over.index:
+                console.print(
+                    f"  first over tolerance: [red]{over.name}[/] at {list(over.index)}: {r.first} {over.values[0]!r}, "
+                    f"{backend} {over.values[1]!r}",
+                    soft_wrap=True,
+                )
+    working = sum(s for step, s in r.seconds.items() if not step.startswith("starting"))
     verdict = "[bold green]equal[/]: the same function, to rounding" if r.equal else "[bold red]not equal[/]"
     console.print(f"{verdict}  ({working:.1f} s beyond importing the frameworks)")
 

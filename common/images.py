@@ -29,14 +29,31 @@ def read(paths: Sequence[str | Path], plan: Plan, size: int | None = None) -> np
     cropped in the centre, scaled by ImageNet's mean and deviation: torchvision's evaluation. One channel means grey;
     more than three repeat red, green and blue. A net of one axis gets lines of the grey image as its signals.
 
+    A single .npy (N C *S, as the net takes it) is used as it is.
+
     Raises RosettaError for a file that is missing, no image, or smaller than the net's stride.
     """
     channels, *axes = plan.default_input()
+    if len(paths) == 1 and str(paths[0]).endswith(".npy"):
+        return _array(Path(paths[0]), channels, len(axes))
     if size is not None:
         axes = [size] * len(axes)
     if min(axes) < 1:
         raise RosettaError(f"size {size} can't be: expected at least 1 pixel")
     return np.stack([_read(Path(path), channels, axes, plan.total_stride) for path in paths])
+
+
+def _array(path: Path, channels: int, dims: int) -> np.ndarray:
+    try:
+        x = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise RosettaError(f"no such file: {path}") from None
+    except (OSError, ValueError, EOFError) as e:
+        raise RosettaError(f"{path} is not a whole .npy of numbers: {e}") from None
+    expected = ("N", channels, *("HW" if dims == 2 else "L"))
+    if x.ndim != dims + 2 or x.shape[1] != channels or x.size == 0 or not np.issubdtype(x.dtype, np.number):
+        raise RosettaError(f"{path} is {x.dtype} {x.shape}: expected numbers, {' x '.join(map(str, expected))}")
+    return x.astype(np.float64)
 
 
 def _read(path: Path, channels: int, axes: list[int], stride: int) -> np.ndarray:

@@ -1,53 +1,97 @@
-"""Whether two nets are the same function: outputs compared layer by layer, the first that differs named.
+"""Whether nets are the same function: what each backend computes, compared array by array, the first that differs named.
 
-The yardstick is the framework itself. float64 is exact to rounding, so there equality is asked for. In float32 two
-correct nets are as far apart as each is from itself in float64, so that distance, the noise floor, stands beside.
+The yardstick is the framework itself. In float64 two correct nets agree to rounding, so there equality is asked for. In
+fewer bits they are as far apart as each is from itself in float64, so that distance, the noise floor, stands beside.
 """
 
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from common.arch import Arch, name_of
-from common.frameworks import load
+from common.checks import CHECKS, Item, Job
+from common.errors import RosettaError
 from common.init import randomised
 from common.names import count, parameters
+from common.plan import make_plan
+from common.weights import Weights, check
 
-# Relative to a layer's largest element, as measured over all variants on photographs (docs/DESIGN.md): in float64 the
-# worst layer is 1.1e-14 and the worst logits 2.2e-15 apart, in float32 the worst layer 4.6e-6.
-TOLERANCE = {"float64": 1e-13, "float32": 1e-5}
-FLOORS = 3.0  # float32 logits: how many noise floors apart is still rounding
+ROUNDING, SUSPICIOUS, DIFFERENT = VERDICTS = ("rounding", "suspicious", "different")
+
+# float64, relative to the largest element of an array: (check, part) or check. Measured over all variants, worst
+# figures in docs/atlas.md; each is 10 to 1000 times what was measured.
+TOLERANCE = {
+    "forward": 1e-13, "train": 1e-10, ("train", "statistics"): 1e-11, "gradients": 1e-10, "steps": 1e-8
+}  # fmt: skip
+DEEP, DEEPER = 1000, 10.0  # how many layers are so many that gradients are allowed ten times as much
+FAINT = 1e-5  # float64: up to here a difference has the size of float32's rounding, or of a constant's last digits
+
+# fewer bits: how many noise floors are rounding; how many are the same function in fewer bits still
+FLOORS = {"logits": 3.0, "": 10.0}
+MANY_FLOORS = 100.0
+LOGITS = {"float32": 1e-5}  # the forward pass' logits, whatever the floor
+NOTHING = 1e-12  # a gradient so many times smaller than the largest is rounding, of zero
+EPSILON = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+DTYPES = tuple(EPSILON)
 
 
 @dataclass(frozen=True)
 class Difference:
     """Two arrays against each other, element by element."""
 
+    check: str
+    part: str
     name: str
     relative: float  # largest difference over largest element of the first; nan where either is not finite
     absolute: float
-    index: tuple[int, ...]  # of the worst element, N C *S
-    values: tuple[float, float]
-    floor: float | None = None  # not in float64: how far the first is from itself in float64, the worst layer so far
+    largest: float  # element of the first
+    index: tuple[int, ...] = ()  # of the worst element, in PyTorch's layout
+    values: tuple[float, float] = (math.nan, math.nan)  # there: the first backend's and the other's
+    floor: float | None = None  # not in float64: the noise floor
+    tolerance: float = 0.0  # what is rounding
+    verdict: str = DIFFERENT
+
+    @property
+    def over(self) -> bool:
+        return self.verdict != ROUNDING
 
 
-def difference(name: str, a: np.ndarray, b: np.ndarray) -> Difference:
-    """Compares two arrays; a different shape is a difference of infinity."""
-    if a.shape != b.shape:
-        return _absent(name)
+def difference(check: str, part: str, name: str, a: np.ndarray, b: np.ndarray | None) -> Difference:
+    """Compares two arrays; one that is absent or has another shape is infinitely far."""
+    if b is None or a.shape != b.shape:
+        return Difference(check, part, name, math.inf, math.inf, math.nan)
     if a.size == 0:
-        return Difference(name, 0.0, 0.0, (), (math.nan, math.nan))
-    gap = np.abs(np.subtract(a, b, dtype=np.float64))
+        return Difference(check, part, name, 0.0, 0.0, 0.0)
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        gap = np.asarray(np.subtract(a, b, dtype=np.float64))
+    np.abs(gap, out=gap)
     worst = int(np.argmax(gap))  # a NaN, if there is one
     index = tuple(int(i) for i in np.unravel_index(worst, a.shape))
-    absolute, largest = float(gap.flat[worst]), float(np.abs(a).max())
-    relative = absolute / largest if largest and math.isfinite(largest) else (0.0 if absolute == 0 else math.nan)
-    return Difference(name, relative, absolute, index, (float(a[index]), float(b[index])))
+    absolute, largest = float(gap.flat[worst]), max(float(a.max()), -float(a.min()))
+    return Difference(
+        check, part, name, _ratio(absolute, largest), absolute, largest, index, (float(a[index]), float(b[index]))
+    )
+
+
+def _ratio(absolute: float, largest: float) -> float:
+    if not math.isfinite(largest):
+        return math.nan
+    return absolute / largest if largest else (0.0 if absolute == 0 else math.inf)
+
+
+class Runner(Protocol):
+    """A backend: common/backends.py."""
+
+    spec: str
+    device: str
+
+    def versions(self) -> dict[str, str]: ...
+    def run(self, job: Job) -> Iterator[Item]: ...
 
 
 @dataclass
@@ -57,185 +101,394 @@ class Comparison:
     name: str
     arch: Arch
     input_shape: tuple[int, ...]
-    versions: dict[str, str]
-    parameters: dict[str, int] = field(default_factory=dict)  # spec, torch, keras
-    statistics: dict[str, int] = field(default_factory=dict)
-    round_trip: bool = True  # PyTorch to Keras to PyTorch is bit-exact
-    layers: dict[str, list[Difference]] = field(default_factory=dict)  # by dtype, in the order of the pass
-    logits: dict[str, Difference] = field(default_factory=dict)  # by dtype
+    checks: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    device: str = "cpu"
+    versions: dict[str, dict[str, str]] = field(default_factory=dict)  # by backend, the first first
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)  # by backend and "spec": parameters, statistics
+    exact: dict[str, bool] = field(default_factory=dict)  # by backend: the weights read back as given, to the bit
+    rows: dict[tuple[str, str], list[Difference]] = field(default_factory=dict)  # by backend and dtype, in order
     seconds: dict[str, float] = field(default_factory=dict)
+    inputs: list[str] = field(default_factory=list)  # files
 
-    def first_over(self, dtype: str) -> Difference | None:
-        """The first layer, in the order of the pass, whose outputs differ by more than rounding."""
-        return next((d for d in [*self.layers[dtype], self.logits[dtype]] if self.over(d, dtype)), None)
+    @property
+    def first(self) -> str:
+        return next(iter(self.versions))
 
-    def over(self, d: Difference, dtype: str) -> bool:
-        """Whether the outputs differ by more than rounding. True for anything that is not finite."""
-        allowed = TOLERANCE[dtype]
-        if d.floor is not None and d.name == "logits":
-            allowed = min(allowed, FLOORS * d.floor)
-        return not d.relative <= allowed
+    @property
+    def others(self) -> list[str]:
+        return list(self.versions)[1:]
+
+    def first_over(self, backend: str, dtype: str) -> Difference | None:
+        """The first array, in the order of the checks and of the pass, that differs by more than rounding."""
+        return next((d for d in self.rows[backend, dtype] if d.over), None)
 
     @property
     def same_counts(self) -> bool:
-        return len(set(self.parameters.values())) == len(set(self.statistics.values())) == 1
+        return all(found == self.counts["spec"] for found in self.counts.values())
+
+    def verdict_of(self, backend: str, dtype: str) -> str:
+        """The worst verdict of all arrays."""
+        return max((d.verdict for d in self.rows[backend, dtype]), key=VERDICTS.index, default=ROUNDING)
+
+    @property
+    def verdict(self) -> str:
+        if not self.same_counts or not all(self.exact.values()):
+            return DIFFERENT
+        return max((self.verdict_of(*key) for key in self.rows), key=VERDICTS.index, default=ROUNDING)
 
     @property
     def equal(self) -> bool:
-        return self.same_counts and self.round_trip and all(self.first_over(dtype) is None for dtype in self.layers)
+        return self.verdict == ROUNDING
+
+    def why(self, backend: str, dtype: str) -> str:
+        """The verdict in words: what differs first, and what that means."""
+        rows, over = self.rows[backend, dtype], self.first_over(backend, dtype)
+        if over is None:
+            worst = worst_of(rows)
+            if worst is None:
+                return "nothing was compared"
+            if worst.floor is None:
+                return f"every difference is rounding; the largest is {worst.relative:.1e}, of {label(worst)}"
+            most = max(rows, key=lambda d: d.relative / d.floor if d.floor else 0.0)
+            return f"every difference is rounding, at most {most.relative / (most.floor or 1):.1f} noise floors"
+        agrees = (backend, "float64") in self.rows and self.first_over(backend, "float64") is None
+        if not math.isfinite(over.relative):
+            missing = over.relative == math.inf
+            return f"{label(over)}: " + (
+                "one of the two doesn't have it, or in another shape" if missing else "not a finite number"
+            )
+        size = f"{label(over)} is {over.relative:.1e} apart, where {over.tolerance:.1e} is rounding"
+        if over.floor is not None and agrees:
+            return f"{size}: in float64 they agree, so it is one function, computed in fewer bits by one of them"
+        if dtype == "float64" and over.verdict == SUSPICIOUS:
+            size += ", the size of float32's rounding or of a constant's last digits"
+        return f"{size}: {_meaning(over)}"
 
     def to_json(self) -> dict[str, Any]:
-        def row(d: Difference | None) -> Any:
-            return d and {
-                k: v if not isinstance(v, float) or math.isfinite(v) else str(v)
-                for k, v in dataclasses.asdict(d).items()
-            }
-
         return {
-            "name": self.name, "equal": self.equal, "arch": dataclasses.asdict(self.arch), "input": self.input_shape,
-            "versions": self.versions, "parameters": self.parameters, "statistics": self.statistics,
-            "weights_round_trip_bit_exact": self.round_trip, "seconds": self.seconds,
-            "dtypes": {
-                dtype: {
-                    "tolerance": TOLERANCE[dtype], "noise_floors_allowed": None if dtype == "float64" else FLOORS,
-                    "logits": row(self.logits[dtype]), "first_over": row(self.first_over(dtype)),
-                    "layers": [row(d) for d in layers],
+            "name": self.name, "verdict": self.verdict, "equal": self.equal, "arch": dataclasses.asdict(self.arch),
+            "input": self.input_shape, "inputs": self.inputs, "checks": self.checks, "dtypes": self.dtypes, "device": self.device,
+            "versions": self.versions, "counts": self.counts, "weights_bit_exact": self.exact, "seconds": self.seconds,
+            "compared": [
+                {
+                    "backend": backend, "against": self.first, "dtype": dtype, "verdict": self.verdict_of(backend, dtype),
+                    "why": self.why(backend, dtype), "first_over": _plain(self.first_over(backend, dtype)),
+                    "rows": [_plain(d) for d in rows],
                 }
-                for dtype, layers in self.layers.items()
-            },
+                for (backend, dtype), rows in self.rows.items()
+            ],
         }  # fmt: skip
 
 
+def _plain(d: Difference | None) -> dict[str, Any] | None:
+    """As JSON has it: without NaN and infinity, which it lacks."""
+    if d is None:
+        return None
+    return {
+        key: str(v) if isinstance(v, float) and not math.isfinite(v)
+        else [x if math.isfinite(x) else str(x) for x in v] if key == "values" else v
+        for key, v in dataclasses.asdict(d).items()
+    }  # fmt: skip
+
+
+def label(d: Difference) -> str:
+    """An array in words: "layer1.0.bn1 (forward)"."""
+    what = {"layers": "", "logits": "", "loss": "", "input": " of the input", "gradients": "", "logits after": ""}
+    return f"{d.name}{what.get(d.part, '')} ({d.check})"
+
+
+def _meaning(d: Difference) -> str:
+    """What a difference can come from, by where it is the first one."""
+    kind, _, place = d.check.partition(" ")
+    if kind == "forward":
+        return "another function from there on; all before it agrees"
+    if kind == "train":
+        return {
+            "layers": "evaluation agrees, so what it does in training mode differs: batch statistics, or a mask",
+            "logits": "evaluation agrees, so what it does in training mode differs: batch statistics, or a mask",
+            "loss": "the logits agree, so the loss is another function",
+        }.get(
+            d.part, "the batch is normalised alike, so what is kept of it differs: momentum, or the variance's n/(n-1)"
+        )
+    if kind == "gradients":
+        return "the pass agrees, so something is differentiated otherwise"
+    return f"an update rule that is another one, or parts at that step: {place}"
+
+
+def worst_of(rows: Sequence[Difference]) -> Difference | None:
+    """The largest difference; one that isn't finite is the largest there is."""
+    return max(rows, key=lambda d: (d.relative != d.relative, d.relative), default=None)
+
+
 def section_of(name: str) -> str:
-    """The stem, stage or head that a layer belongs to, from its canonical name."""
+    """The stem, stage or head that a layer or parameter belongs to, from its canonical name."""
     top = name.split(".")[0]
     return top if top.startswith("layer") else "head" if top in ("fc", "logits") or top.startswith("norm") else "stem"
+
+
+def summary(rows: Sequence[Difference]) -> dict[tuple[str, str], list[Difference]]:
+    """The rows in groups that fit a page: layers and gradients by stage, steps by rule."""
+    groups: dict[tuple[str, str], list[Difference]] = {}
+    for d in rows:
+        kind, _, place = d.check.partition(" ")
+        if kind == "steps":
+            key = (f"steps {place.split()[0]}", {"statistics": "running statistics"}.get(d.part, d.part))
+        elif d.part in ("layers", "gradients"):
+            key = (kind, section_of(d.name))
+        else:
+            key = (kind, {"statistics": "running statistics"}.get(d.part, d.part))
+        groups.setdefault(key, []).append(d)
+    return groups
+
+
+def tolerance(check: str, part: str, layers: int) -> float:
+    """What is rounding in float64, for a net of so many layers."""
+    kind = check.split()[0]
+    allowed = TOLERANCE.get((kind, part), TOLERANCE[kind])
+    return allowed * (DEEPER if layers > DEEP and kind == "gradients" else 1)
+
+
+def refuse_not_finite(x: np.ndarray, weights: Weights | None, inputs: Sequence[str] = ()) -> None:
+    """Raises RosettaError, naming them, for inputs and weights with NaN or infinity: nothing equals those."""
+    for i, image in enumerate(x):
+        if not np.isfinite(image).all():
+            where = tuple(int(k) for k in np.argwhere(~np.isfinite(image))[0])
+            name = inputs[i] if len(inputs) == len(x) else f"image {i}"
+            raise RosettaError(f"{name} holds {image[where]} at {list(where)}: expected finite numbers")
+    broken = [name for name, w in (weights or {}).items() if not np.isfinite(w).all()]
+    if broken:
+        more = f" and {len(broken) - 1} more" if broken[1:] else ""
+        raise RosettaError(f"the weights hold NaN or infinity, in {broken[0]}{more}: expected finite numbers")
 
 
 def compare(
     arch: Arch,
     x: np.ndarray,
-    weights: dict[str, np.ndarray] | None = None,
+    weights: Weights | None = None,
     *,
+    backends: Sequence[Runner],
     dtypes: tuple[str, ...] = ("float64", "float32"),
+    checks: tuple[str, ...] | Mapping[str, tuple[str, ...]] = ("forward", "train", "gradients"),
+    steps: int = 3,
+    every: bool = True,
+    seed: int = 0,
     name: str | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Comparison:
-    """The same weights and input through both implementations, in each dtype, layer by layer.
+    """The same weights and input through every backend, each array of each check against the first backend's.
 
-    `x` is float64, N C *S; `weights` default to random ones under which every mistake shows. `progress` is told what
-    is being done. float32 is given its noise floor, for which PyTorch runs in float64 whatever `dtypes` says.
+    `x` is float64, N C *S; `weights` default to random ones under which every mistake shows. `checks` are for all
+    `dtypes`, or by dtype. `every`: parameters after each optimizer step, or after the last alone. `progress` is told what
+    is being done. Fewer bits than float64 are given their noise floor, for which the first backend runs in float64
+    whatever `dtypes` says. Raises RosettaError for weights that don't fit or aren't finite, and what a backend raises.
     """
-    took: dict[str, float] = {}
-    clock = time.perf_counter()
-
-    def step(what: str) -> None:
-        nonlocal clock
-        now = time.perf_counter()
-        if steps:
-            took[steps[-1]] = now - clock
-        clock = now
-        steps.append(what)
-        progress(what)
-
-    steps: list[str] = []
-    step("importing PyTorch")
-    torch_impl, torch_trace = load("torch"), load("torch", "trace").trace
-    step("importing Keras")
-    keras_impl, keras_trace = load("keras"), load("keras", "trace").trace
-    import keras
-    import torch
-
-    backend = keras.backend.backend()
-    versions = {
-        "torch": torch.__version__,
-        "keras": keras.__version__,
-        "backend": f"{backend} {_version(backend)}",
-        "numpy": np.__version__,
-    }
-    label = name or name_of(arch) or "custom"
-    result = Comparison(label, arch, x.shape, versions, seconds=took)
-
-    step("drawing weights")
+    refuse_not_finite(x, weights)
     weights = randomised(arch) if weights is None else weights
+    check(arch, weights)
+    clock = _Clock(progress)
+    first, *others = backends
+    wanted = dict(checks) if isinstance(checks, Mapping) else dict.fromkeys(dtypes, checks)
+    asked = tuple(c for c in CHECKS if any(c in of for of in wanted.values()))
+    result = Comparison(name or name_of(arch) or "custom", arch, x.shape, asked, tuple(wanted), first.device)
+    result.seconds = clock.took
+    clock(f"starting {', '.join(b.spec for b in backends)}")
+    result.versions = {b.spec: b.versions() for b in backends}
     spec = parameters(arch)
-    result.parameters["spec"] = count(spec)
-    result.statistics["spec"] = count(spec, statistics=True) - count(spec)
+    trainable = count(spec)
+    result.counts["spec"] = {
+        "parameters": trainable,
+        "statistics": count(spec, statistics=True) - trainable,
+    }
+    layers = sum(1 for _ in make_plan(arch).layers())
 
-    exact: dict[str, np.ndarray] = {}
-    for dtype in sorted({"float64", *dtypes}, reverse=True):  # float64 first: the others' noise floor
-        step(f"building in PyTorch, {dtype}")
-        model = torch_impl.create_model(arch, dtype=dtype, weights=weights)
-        carried = torch_impl.export_weights(model)
-        result.parameters["torch"] = sum(p.numel() for p in model.parameters())
-        result.statistics["torch"] = sum(b.numel() for b in model.buffers() if b.is_floating_point())
-        step(f"running PyTorch, {dtype}")
-        outputs = _outputs(torch_trace, model, x)
-        exact = exact or outputs
-        del model
-        if dtype not in dtypes:
+    def needed(backend: Runner, dtype: str) -> tuple[str, ...]:
+        """The checks of a backend in a dtype: float64's also where fewer bits need them as their yardstick."""
+        kept = set(wanted.get(dtype, ()))
+        for narrow in set(wanted) - {"float64"} if dtype == "float64" else ():
+            kept |= {c for c in wanted[narrow] if backend is first or c in _BY_LUCK}
+        return tuple(c for c in CHECKS if c in kept and (c == "forward" or not backend.spec.startswith("onnx")))
+
+    clock("building")
+    streams = {
+        (b.spec, d): _Stream(b.run(Job(arch, x, d, needed(b, d), weights, steps, seed, every)), needed(b, d))
+        for d in dict.fromkeys(("float64", *wanted))
+        for b in backends
+        if needed(b, d)
+    }
+    exact = streams[first.spec, "float64"]
+    result.rows = {(b.spec, d): [] for b in others for d in wanted}
+    while (group := exact.next_check()) is not None:
+        if group == "net":
+            for key, s in streams.items():
+                _count(result, key[0], s.rest(group))
             continue
-
-        step(f"building in Keras, {dtype}")
-        twin = keras_impl.create_model(arch, dtype=dtype, weights=carried)
-        back = keras_impl.export_weights(twin)
-        result.round_trip &= list(back) == list(carried) and all(np.array_equal(back[n], carried[n]) for n in back)
-        result.parameters["keras"] = sum(math.prod(v.shape) for v in twin.trainable_variables)
-        result.statistics["keras"] = sum(math.prod(v.shape) for v in twin.non_trainable_weights)
-        step(f"running Keras, {dtype}")
-        *result.layers[dtype], result.logits[dtype] = _differences(keras_trace, twin, x, outputs, exact)
-        del twin
-    step("done")
+        clock(" ".join(group.split()[:2]))
+        found: dict[tuple[str, str], list[_Sized]] = {key: [] for key in result.rows}
+        passing = {d: EPSILON[d] for d in wanted}  # rounding adds up through a pass: the worst floor so far
+        while (item := exact.next_of(group)) is not None:
+            values = {
+                key: item.value if s is exact else s.find(item)
+                for key, s in streams.items()
+                if group.split()[0] in s.checks and not _silent(key[0], item)
+            }
+            floors = {
+                (spec, d): _apart(item, values[spec, "float64"], value)
+                for (spec, d), value in values.items()
+                if d != "float64" and (spec, "float64") in values
+            }
+            for (spec, d), floor in floors.items():
+                if spec == first.spec and item.part in _PASS and floor > passing[d]:
+                    passing[d] = floor
+            size = max(float(item.value.max()), -float(item.value.min())) if item.value.size else 0.0
+            for backend, dtype in result.rows:
+                if (backend, dtype) in values and group.split()[0] in wanted[dtype]:
+                    row = _between(item, values[first.spec, dtype], values[backend, dtype])
+                    floor = floors.get((first.spec, dtype))
+                    if floor is not None and item.part in _PASS and math.isfinite(floor):
+                        floor = passing[dtype]
+                    if floor is not None and item.check.split()[0] in _BY_LUCK:
+                        floor = max(floor, floors[backend, dtype], key=lambda f: (f != f, f))
+                    found[backend, dtype].append((dataclasses.replace(row, floor=floor), size))
+        surplus = {key: s.rest(group) for key, s in streams.items() if s is not exact}
+        for key, rows in found.items():
+            rows += [(_between(i, None, i.value), 0.0) for i in surplus.get(key, ())]
+            result.rows[key] += _judged(rows, key[1], layers)
+    clock("done")
     return result
 
 
-Trace = Callable[[Any, np.ndarray, Callable[[str, np.ndarray], None]], np.ndarray]
+# A ReLU's mask that flips moves a gradient by a thousand times what rounding does, in one framework or in the other: there
+# the floor is the larger of both frameworks' own
+_BY_LUCK = ("gradients", "steps")
+_PASS = ("layers", "logits")
 
 
-def _outputs(trace: Trace, model: Any, x: np.ndarray) -> dict[str, np.ndarray]:
-    """{layer: output} in the order of the pass, the logits last."""
-    kept: dict[str, np.ndarray] = {}
-
-    def keep(layer: str, y: np.ndarray) -> None:
-        kept[layer] = y.copy()
-
-    kept["logits"] = trace(model, x, keep)
-    return kept
+def _silent(backend: str, item: Item) -> bool:
+    """Whether a backend has nothing to say of an item: a referee runs a graph, and gives its logits."""
+    return backend.startswith("onnx") and (item.check, item.part) != ("forward", "logits")
 
 
-def _differences(
-    trace: Trace, model: Any, x: np.ndarray, outputs: dict[str, np.ndarray], exact: dict[str, np.ndarray]
-) -> list[Difference]:
-    """Each layer of `model` against `outputs`, in the order of the pass, the logits last; a layer that only one has is
-    infinitely far. The noise floor, where `outputs` are not `exact` themselves, is the worst of the layers so far:
-    rounding adds up."""
-    found: list[Difference] = []
-    floor = None if outputs is exact else 0.0
-
-    def see(layer: str, y: np.ndarray) -> None:
-        nonlocal floor
-        if floor is not None and layer in exact:
-            floor = max(floor, difference(layer, exact[layer], outputs[layer]).relative)
-        row = difference(layer, outputs[layer], y) if layer in outputs else _absent(layer)
-        found.append(dataclasses.replace(row, floor=floor))
-
-    logits = trace(model, x, see)
-    seen = {d.name for d in found}
-    found += [_absent(layer) for layer in outputs if layer not in seen and layer != "logits"]
-    see("logits", logits)
-    return found
+def _between(item: Item, a: np.ndarray | None, b: np.ndarray | None) -> Difference:
+    if a is None or b is None:
+        return Difference(item.check, item.part, item.name, math.inf, math.inf, math.nan, floor=math.inf)
+    return difference(item.check, item.part, item.name, a, b)
 
 
-def _absent(layer: str) -> Difference:
-    return Difference(layer, math.inf, math.inf, (), (math.nan, math.nan))
+def _apart(item: Item, a: np.ndarray | None, b: np.ndarray | None) -> float:
+    return _between(item, a, b).relative
 
 
-def _version(module: str) -> str:
-    from importlib.metadata import PackageNotFoundError, version
+class _Clock:
+    """Tells `progress` what begins, and keeps how long each thing took."""
 
-    for name in (module, f"{module}-cpu"):
-        try:
-            return version(name)
-        except PackageNotFoundError:
+    def __init__(self, progress: Callable[[str], None]):
+        self.progress, self.took, self.since, self.what = progress, {}, time.perf_counter(), ""  # type: ignore[var-annotated]
+
+    def __call__(self, what: str) -> None:
+        now = time.perf_counter()
+        if self.what:
+            self.took[self.what] = self.took.get(self.what, 0.0) + now - self.since
+        if what != self.what:
+            self.progress(what)
+        self.since, self.what = now, what
+
+
+class _Stream:
+    """The items of one backend, found by name, where order may be another one. Holds what was passed over."""
+
+    def __init__(self, items: Iterator[Item], checks: tuple[str, ...]):
+        self.items, self.checks = iter(items), checks
+        self.ahead = next(self.items, None)
+        self.passed: dict[tuple[str, str], Item] = {}
+
+    def next_check(self) -> str | None:
+        return self.ahead.check if self.ahead else None
+
+    def next_of(self, check: str) -> Item | None:
+        """The next item of this check."""
+        item = self.ahead
+        if item is None or item.check != check:
+            return None
+        self.ahead = next(self.items, None)
+        return item
+
+    def find(self, wanted: Item) -> np.ndarray | None:
+        """The array of the same check, part and name, if there is one."""
+        if (key := (wanted.part, wanted.name)) in self.passed:
+            return self.passed.pop(key).value
+        while (item := self.next_of(wanted.check)) is not None:
+            if (item.part, item.name) == key:
+                return item.value
+            self.passed[item.part, item.name] = item
+        return None
+
+    def rest(self, check: str) -> list[Item]:
+        """What nobody asked for, to the end of the check."""
+        left = list(self.passed.values())
+        self.passed = {}
+        while (item := self.next_of(check)) is not None:
+            left.append(item)
+        return left
+
+
+def _count(result: Comparison, backend: str, items: list[Item]) -> None:
+    found = {item.name: int(item.value) for item in items}
+    if not found:  # a referee
+        return
+    exact = found.pop("exact", 1)
+    result.exact[backend] = result.exact.get(backend, True) and bool(exact)
+    if result.counts.setdefault(backend, found) != found:
+        raise RosettaError(f"{backend} built two nets of one row, with {result.counts[backend]} and {found}")
+
+
+_Sized = tuple[Difference, float]  # with the largest element of the exact array
+
+
+def _judged(sized: list[_Sized], dtype: str, layers: int) -> list[Difference]:
+    """The rows of one check with floor, tolerance and verdict.
+
+    A layer's floor is the worst of the pass so far; everything else has the worst of its kind, gradients that of all. An array that is nothing but rounding itself, such as the gradient of a bias that a norm takes
+    away, is measured by the largest of its kind.
+    """
+
+    def kind(d: Difference) -> tuple[str, str]:
+        return d.part, d.name.split()[-1] if d.part == "moments" else ""
+
+    least = EPSILON[dtype]
+    tops: dict[tuple[str, str], float] = {}
+    for d, size in sized:
+        tops[kind(d)] = max(tops.get(kind(d), 0.0), size)
+    rows, floors = [], dict[tuple[str, str], float]()
+    for d, size in sized:
+        if d.part in ("gradients", "moments") and size < NOTHING * tops[kind(d)] and math.isfinite(d.absolute):
+            floor = None if d.floor is None else least
+            d = dataclasses.replace(d, relative=d.absolute / tops[kind(d)], floor=floor)
+        rows.append(d)
+        if d.floor is not None and math.isfinite(d.floor):
+            floors[kind(d)] = max(floors.get(kind(d), least), d.floor)
+
+    done = []
+    for d in rows:
+        if dtype == "float64":
+            allowed = tolerance(d.check, d.part, layers)
+            verdict = ROUNDING if d.relative <= allowed else SUSPICIOUS if d.relative <= FAINT else DIFFERENT
+            done.append(dataclasses.replace(d, floor=None, tolerance=allowed, verdict=verdict))
             continue
-    return ""
+        known = d.floor is not None and math.isfinite(d.floor)
+        if d.part in _PASS and d.check in ("forward", "train"):
+            floor = max(least, d.floor or 0.0) if known else least
+        elif d.check == "gradients":
+            floor = max([least, *floors.values()])
+        elif d.part == "loss":  # a single number may be right by luck: what it was computed from, and what came of that
+            floor = max([least, *(floors.get((p, ""), 0.0) for p in ("loss", "logits", "statistics"))])
+        else:
+            floor = floors.get(kind(d), least)
+        logits = d.check == "forward" and d.part == "logits"
+        allowed = FLOORS["logits" if logits else ""] * floor
+        allowed = min(allowed, LOGITS.get(dtype, math.inf)) if logits else allowed
+        # where one side has nothing, or a pass overflows, nothing is allowed
+        far = not known or not d.relative <= MANY_FLOORS * floor
+        verdict = DIFFERENT if far else ROUNDING if d.relative <= allowed else SUSPICIOUS
+        done.append(dataclasses.replace(d, floor=floor, tolerance=allowed, verdict=verdict))
+    return done

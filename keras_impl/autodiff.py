@@ -9,30 +9,40 @@ from keras_impl.layers import to_torch
 from keras_impl.weights import named_variables
 
 
+def loss_of(logits, labels: np.ndarray | None):
+    """The mean cross-entropy against `labels` (N integers), or without them half the mean square of the
+    logits (N classes; a tensor or an array)."""
+    logits = ops.convert_to_tensor(logits)
+    if labels is None:
+        return ops.sum(ops.square(logits)) / (2 * np.prod(logits.shape).item())
+    one_hot = np.eye(logits.shape[1])[labels]
+    z = logits - ops.stop_gradient(ops.max(logits, 1, keepdims=True))
+    log_p = z - ops.log(ops.sum(ops.exp(z), 1, keepdims=True))
+    return -ops.sum(log_p * ops.convert_to_tensor(one_hot, logits.dtype)) / len(labels)
+
+
+def gradients_of(model, x: np.ndarray, labels: np.ndarray | None):
+    """(loss, logits, gradient by the input, [gradient by each parameter]): tensors, in the order of
+    `model.trainable_variables`."""
+    tensor = ops.convert_to_tensor(np.moveaxis(x, 1, -1), model.compute_dtype)
+    return _GRADIENTS[keras.backend.backend()](model, tensor, lambda logits: loss_of(logits, labels))
+
+
 def differentiate(model, x: np.ndarray, labels: np.ndarray | None) -> Differentiated:
     """Loss, logits and gradients of one training-mode pass of `x` (N C *S), which moves the running statistics.
 
-    The loss is the mean cross-entropy against `labels` (N integers), or without them half the mean square. Gradients
-    are by canonical name, in PyTorch's layout, that of the input N C *S.
+    The loss is `loss_of`. Gradients are by canonical name, in PyTorch's layout, that of the input N C *S; as arrays,
+    bfloat16, which numpy lacks, as float32.
     """
-    trainable = {id(v): name for name, v in named_variables(model)}
-    names = [trainable[id(v)] for v in model.trainable_variables]
-    tensor = ops.convert_to_tensor(np.moveaxis(x, 1, -1), model.compute_dtype)
+    loss, logits, by_input, by_variable = gradients_of(model, x, labels)
+    found = {id(v): g for v, g in zip(model.trainable_variables, by_variable, strict=True)}
+    gradients = {name: to_torch(_numpy(found[id(v)])) for name, v in named_variables(model) if id(v) in found}
+    return Differentiated(float(loss), _numpy(logits), gradients, np.moveaxis(_numpy(by_input), -1, 1))
 
-    def loss_of(logits):
-        if labels is None:
-            return ops.sum(ops.square(logits)) / (2 * np.prod(logits.shape).item())
-        one_hot = np.eye(logits.shape[1])[labels]
-        z = logits - ops.stop_gradient(ops.max(logits, 1, keepdims=True))
-        log_p = z - ops.log(ops.sum(ops.exp(z), 1, keepdims=True))
-        return -ops.sum(log_p * ops.convert_to_tensor(one_hot, logits.dtype)) / len(labels)
 
-    loss, logits, by_input, by_variable = _GRADIENTS[keras.backend.backend()](model, tensor, loss_of)
-    order = {name: i for i, (name, _) in enumerate(named_variables(model))}
-    found = {name: to_torch(ops.convert_to_numpy(g)) for name, g in zip(names, by_variable, strict=True)}
-    gradients = {name: found[name] for name in sorted(found, key=order.__getitem__)}
-    by_input = np.moveaxis(ops.convert_to_numpy(by_input), -1, 1)
-    return Differentiated(float(loss), ops.convert_to_numpy(logits), gradients, by_input)
+def _numpy(y) -> np.ndarray:
+    y = ops.convert_to_numpy(y)
+    return y.astype(np.float32) if y.dtype.name == "bfloat16" else y
 
 
 def _tensorflow(model, x, loss_of):

@@ -5,8 +5,16 @@ rate that was, so that the two differ from the first change of the rate; its wei
 0.9 ten times weaker than PyTorch's; and its Adam adds epsilon before the bias correction.
 """
 
+from collections.abc import Iterator
+
 import keras
+import numpy as np
 from keras import ops
+
+from common.rules import Rule
+from keras_impl.autodiff import _numpy
+from keras_impl.layers import to_torch
+from keras_impl.weights import named_variables
 
 
 class _Rule(keras.optimizers.Optimizer):
@@ -26,10 +34,11 @@ class _Rule(keras.optimizers.Optimizer):
     def get_config(self):
         return {**super().get_config(), "weight_decay": self.decay}
 
-    def _values(self, gradient, variable, learning_rate):
-        """All three as tensors of the variable's dtype: on two backends Keras' operators make float32 of float64."""
-        dtype = variable.dtype
-        return ops.cast(gradient, dtype), ops.convert_to_tensor(variable), ops.cast(learning_rate, dtype)
+    def _wide(self, value, variable):
+        """`value` as a tensor to compute in: the variable's dtype, and for half precision, which has no 0.999, float32.
+        On two backends Keras' operators would make float32 of float64."""
+        half = variable.dtype in ("float16", "bfloat16")
+        return ops.cast(ops.convert_to_tensor(value), "float32" if half else variable.dtype)
 
 
 @keras.saving.register_keras_serializable("resnet_rosetta")
@@ -46,11 +55,11 @@ class SGD(_Rule):
             self.momenta = self.add_optimizer_variables(variables, "momentum") if self.momentum else []
 
     def update_step(self, gradient, variable, learning_rate):
-        g, p, rate = self._values(gradient, variable, learning_rate)
+        g, p, rate = (self._wide(value, variable) for value in (gradient, variable, learning_rate))
         g = g + self.decay * p
         if self.momentum:
             buffer = self.momenta[self._get_variable_index(variable)]
-            v = self.momentum * ops.convert_to_tensor(buffer) + g
+            v = self.momentum * self._wide(buffer, variable) + g
             self.assign(buffer, v)
             g = g + self.momentum * v if self.nesterov else v
         self.assign(variable, p - rate * g)
@@ -75,20 +84,18 @@ class Adam(_Rule):
             self.means, self.squares = self.add_optimizer_variables(variables, ["mean", "square"])
 
     def update_step(self, gradient, variable, learning_rate):
-        g, p, rate = self._values(gradient, variable, learning_rate)
+        g, p, rate = (self._wide(value, variable) for value in (gradient, variable, learning_rate))
         if self.coupled:
             g = g + self.decay * p
         else:
             p = p * (1 - rate * self.decay)
         i = self._get_variable_index(variable)
-        m = self.beta_1 * ops.convert_to_tensor(self.means[i]) + (1 - self.beta_1) * g
-        v = self.beta_2 * ops.convert_to_tensor(self.squares[i]) + (1 - self.beta_2) * g * g
+        m = self.beta_1 * self._wide(self.means[i], variable) + (1 - self.beta_1) * g
+        v = self.beta_2 * self._wide(self.squares[i], variable) + (1 - self.beta_2) * g * g
         self.assign(self.means[i], m)
         self.assign(self.squares[i], v)
-        t = ops.cast(self.iterations + 1, variable.dtype)
-        b1, b2 = (
-            ops.cast(ops.convert_to_tensor(b, variable.dtype) ** t, variable.dtype) for b in (self.beta_1, self.beta_2)
-        )
+        t = self._wide(self.iterations + 1, variable)
+        b1, b2 = (ops.cast(ops.convert_to_tensor(b, t.dtype) ** t, t.dtype) for b in (self.beta_1, self.beta_2))
         self.assign(variable, p - rate / (1 - b1) * m / (v**0.5 / (1 - b2) ** 0.5 + self.epsilon))
 
     def get_config(self):
@@ -104,3 +111,34 @@ class AdamW(Adam):
 
     def __init__(self, learning_rate=1e-3, beta_1=0.9, beta_2=0.999, epsilon=1e-8, weight_decay=1e-2, **kwargs):
         super().__init__(learning_rate, beta_1, beta_2, epsilon, weight_decay, **kwargs)
+
+
+def optimizer(model, rule: Rule) -> keras.optimizers.Optimizer:
+    """The optimizer of `model`'s variables that follows `rule`."""
+    if rule.kind == "SGD":
+        made = SGD(rule.rate, rule.momentum, rule.nesterov, rule.weight_decay)
+    else:
+        kind = {"Adam": Adam, "AdamW": AdamW}[rule.kind]
+        made = kind(rule.rate, rule.beta_1, rule.beta_2, rule.epsilon, rule.weight_decay)
+    made.build(model.trainable_variables)
+    return made
+
+
+def step(model, optimizer: keras.optimizers.Optimizer, gradients, rate: float) -> None:
+    """One step at `rate`; `gradients` are tensors in the order of `model.trainable_variables`."""
+    optimizer.learning_rate = rate
+    optimizer.apply(gradients, model.trainable_variables)
+
+
+def moments(model, optimizer: keras.optimizers.Optimizer) -> Iterator[tuple[str, np.ndarray]]:
+    """("conv1.weight momentum", array) of everything that the optimizer keeps of each parameter; Adam's are its mean and
+    square. Arrays in PyTorch's layout."""
+    places = {id(v): i for i, v in enumerate(model.trainable_variables)}
+    for name, variable in named_variables(model):
+        if id(variable) in places:
+            for attribute, kind in _KEPT.items():
+                for kept in getattr(optimizer, attribute, [])[places[id(variable)] :][:1]:
+                    yield f"{name} {kind}", to_torch(_numpy(kept))
+
+
+_KEPT = {"momenta": "momentum", "means": "mean", "squares": "square"}

@@ -7,20 +7,37 @@ from torch.nn import functional as F
 from common.differentiated import Differentiated
 
 
+def loss_of(logits, labels: np.ndarray | None):
+    """The mean cross-entropy against `labels` (N integers), or without them half the mean square of the
+    logits (N classes; a tensor or an array)."""
+    logits = torch.as_tensor(logits)
+    if labels is None:
+        return logits.square().mean() / 2
+    return F.cross_entropy(logits, torch.from_numpy(np.asarray(labels, np.int64)).to(logits.device))
+
+
+def gradients_of(model, x: np.ndarray, labels: np.ndarray | None):
+    """(loss, logits, gradient by the input, [gradient by each parameter]): tensors, in the order of
+    `model.parameters()`."""
+    parameters = list(model.parameters())
+    tensor = torch.from_numpy(np.ascontiguousarray(x)).to(parameters[0]).requires_grad_()
+    logits = model.train()(tensor)
+    loss = loss_of(logits, labels)
+    by_input, *by_parameter = torch.autograd.grad(loss, [tensor, *parameters])
+    return loss.detach(), logits.detach(), by_input, by_parameter
+
+
 def differentiate(model, x: np.ndarray, labels: np.ndarray | None) -> Differentiated:
     """Loss, logits and gradients of one training-mode pass of `x` (N C *S), which moves the running statistics.
 
-    The loss is the mean cross-entropy against `labels` (N integers), or without them half the mean square. Gradients
-    are by canonical name, in PyTorch's layout, that of the input N C *S.
+    The loss is `loss_of`. Gradients are by canonical name, in PyTorch's layout, that of the input N C *S; as arrays,
+    bfloat16, which numpy lacks, as float32.
     """
-    parameters = dict(model.named_parameters())
-    tensor = torch.from_numpy(np.ascontiguousarray(x)).to(next(iter(parameters.values()))).requires_grad_()
-    logits = model.train()(tensor)
-    if labels is None:
-        loss = logits.square().mean() / 2
-    else:
-        loss = F.cross_entropy(logits, torch.from_numpy(np.asarray(labels, np.int64)).to(logits.device))
-    found = torch.autograd.grad(loss, [tensor, *parameters.values()])
-    by_input, *by_parameter = (g.cpu().numpy() for g in found)
-    gradients = dict(zip(parameters, by_parameter, strict=True))
-    return Differentiated(loss.item(), logits.detach().cpu().numpy(), gradients, by_input)
+    loss, logits, by_input, by_parameter = gradients_of(model, x, labels)
+    names = [name for name, _ in model.named_parameters()]
+    gradients = {name: _numpy(g) for name, g in zip(names, by_parameter, strict=True)}
+    return Differentiated(float(loss), _numpy(logits), gradients, _numpy(by_input))
+
+
+def _numpy(y) -> np.ndarray:
+    return (y.float() if y.dtype == torch.bfloat16 else y).cpu().numpy()

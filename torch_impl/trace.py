@@ -8,21 +8,23 @@ import torch
 See = Callable[[str, np.ndarray], None]
 
 
-def trace(model, x: np.ndarray, see: See) -> np.ndarray:
-    """One evaluation-mode pass of `x` (N C *S): `see(name, output)` for each layer in the order in which they end.
+def trace(model, x: np.ndarray, see: See | None = None, training: bool = False) -> np.ndarray:
+    """One pass of `x` (N C *S): `see(name, output)` for each layer in the order in which they end, if there is
+    a `see`.
 
-    Outputs are N C *S; they are views, good only until `see` returns. Gives the logits (N classes).
+    Outputs are N C *S; they are views, good only until `see` returns. Gives the logits (N classes). In training mode
+    the running statistics move.
     """
     tensor = next(model.parameters())
-    hooks, training = [], model.training
-    for name, module in model.named_modules():
+    hooks, before = [], model.training
+    for name, module in model.named_modules() if see else ():
         if name:
             hooks.append(module.register_forward_hook(lambda m, i, y, name=name: see(name, _numpy(y))))
     try:
         with torch.no_grad():
-            return _numpy(model.eval()(torch.from_numpy(x).to(tensor))).copy()
+            return _numpy(model.train(training)(torch.from_numpy(x).to(tensor))).copy()
     finally:
-        model.train(training)
+        model.train(before)
         for hook in hooks:
             hook.remove()
 

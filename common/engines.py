@@ -1,0 +1,72 @@
+"""A backend's framework, imported and set up: versions, device, full precision."""
+
+import warnings
+from typing import Any
+
+from common.errors import RosettaError
+from common.frameworks import load
+
+_MODULES = ("trace", "autodiff", "optim")
+
+
+def implementation(spec: str) -> Any:
+    """torch_impl or keras_impl, with the modules that a check uses."""
+    framework = "torch" if spec == "torch" else "keras"
+    package = load(framework)
+    for module in _MODULES:
+        load(framework, module)
+    return package
+
+
+def versions(spec: str, device: str) -> dict[str, str]:
+    """{package: version} of what runs a net, and "device". Raises RosettaError where the device isn't there.
+
+    Puts the net's tensors on the device, and switches off what would compute a float32 product in fewer bits: TF32 in
+    PyTorch, TensorFlow and JAX. XLA's fast math is off by default on both devices.
+    """
+    found: dict[str, str] = {}
+    engine = spec.split(":")[-1]
+    engine = "tensorflow" if spec == "onnx:keras" else engine
+    if spec.endswith(":torch") or spec == "torch":
+        import torch
+
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        name = "CPU"
+        if device == "gpu":
+            if not torch.cuda.is_available():
+                raise RosettaError(f"{spec} finds no GPU: PyTorch {torch.__version__} sees no CUDA device")
+            if spec == "torch":
+                torch.set_default_device("cuda")
+            name = torch.cuda.get_device_name()
+        found |= {"torch": torch.__version__, "device": name}
+    elif engine == "tensorflow":
+        load("keras")
+        import tensorflow as tf
+
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+        cards = tf.config.list_physical_devices("GPU")
+        if device == "gpu" and not cards:
+            raise RosettaError(f"{spec} finds no GPU: TensorFlow {tf.__version__} sees none")
+        name = tf.config.experimental.get_device_details(cards[0])["device_name"] if cards else "CPU"
+        found |= {"tensorflow": tf.__version__, "device": name}
+    else:
+        import jax
+
+        jax.config.update("jax_default_matmul_precision", "highest")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # jaxlib without CUDA, where there is a card
+            kind = jax.devices()[0]
+        if device == "gpu" and kind.platform == "cpu":
+            raise RosettaError(f"{spec} finds no GPU: JAX {jax.__version__} sees CPUs only")
+        found |= {"jax": jax.__version__, "device": "CPU" if kind.platform == "cpu" else kind.device_kind}
+    if "keras" in spec:
+        load("keras")
+        import keras
+
+        found = {"keras": keras.__version__, **found}
+    if spec.startswith("onnx"):
+        import onnx
+        import onnxruntime
+
+        found = {"onnxruntime": onnxruntime.__version__, "onnx": onnx.__version__, **found}
+    return found
