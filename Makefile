@@ -5,7 +5,7 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help install demo test test-slow check format benchmark parity clean
+.PHONY: help install demo test test-slow check format benchmark atlas traps clean
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
@@ -18,7 +18,7 @@ help: ## List the targets
 	@touch $@
 
 .venv/installed-test: .venv/installed
-	$(PIP) --editable '.[torch,keras,test,lint]'
+	$(PIP) --editable '.[test,lint]'
 	@# --no-deps: both would ask for a torch of their own
 	$(PIP) --no-deps torchvision timm
 	@touch $@
@@ -46,8 +46,11 @@ format: .venv/installed-test ## Put the sources in ruff's format
 benchmark: .venv/installed-test ## Throughput against torchvision, timm and keras.applications, in one run
 	@$(BIN)/python benchmarks/forward.py --json benchmarks/results/forward-cpu.json
 
-parity: .venv/installed-test ## rosetta compare for every variant; writes the README's table
-	@$(BIN)/python benchmarks/parity.py
+atlas: .venv/installed-test ## Every variant on every backend and check; writes docs/atlas.* and the README's table; goes on where it stopped
+	@PYTHONPATH=benchmarks $(BIN)/python benchmarks/atlas.py
+
+traps: .venv/installed-test ## What each fault does, for docs/traps.md
+	@PYTHONPATH=tests $(BIN)/python tests/faults.py docs/traps.md
 
 clean: ## Remove .venv and caches
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

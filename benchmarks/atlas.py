@@ -8,6 +8,7 @@ Goes on where it stopped: what the results have of the same versions is not run 
 import contextlib
 import json
 import tempfile
+import textwrap
 import time
 from collections.abc import Sequence
 from datetime import date
@@ -32,8 +33,8 @@ README = ROOT / "README.md"
 BEGIN, END = "<!-- atlas: make atlas -->", "<!-- end of atlas -->"
 FIRST = "torch"
 OTHERS = {"cpu": ("keras:tensorflow", "keras:jax", "keras:torch", "onnx:torch", "onnx:keras"), "gpu": ("keras:jax",)}
-LARGE, MEMORY = 50_000_000, 5 * 2**30  # parameters; bytes that a process may keep between variants
-N = 4
+LARGE, MEMORY = 40_000_000, 5 * 2**29  # parameters; bytes that a process may keep between variants
+N = 8
 SIZES = {"stride 32": (33, 26), "CIFAR": (13, 10)}  # odd and even; the last stage has a few positions left
 SMALLEST = {min(of, key=lambda n: count(parameters(of[n]))) for of in FAMILIES.values()}
 # the columns: check, part, heading
@@ -128,14 +129,18 @@ def page(report: dict, others: tuple[str, ...]) -> str:
     lines = [
         "# Atlas", "",
         f"Every named variant on every backend against {FIRST}, written by `make atlas`, {report['date']}, "
-        f"{report['machine']}. {len(done)} of {len(VARIANTS) * len(others)} runs, {len(bad)} with more than rounding.", "",
-        f"{N} images of noise, 33 x 26 pixels, for CIFAR's nets 13 x 10, for signals 33 samples; random BatchNorm "
-        "statistics. Each figure is the largest difference over the largest element of an array, and the worst array of its "
-        "kind, in float64. float32: that of the logits, and in brackets how many noise floors that is (PyTorch in float32 "
-        "against itself in float64). Steps are 3 each of SGD with momentum, with Nesterov, Adam and AdamW, all with weight "
-        'decay, the rate falling to a tenth before the third; "all" has moments and statistics too. onnx: the graph that '
-        "this framework exports, in ONNX Runtime in float32, and for the smallest net of a family in ONNX's own evaluator in "
-        "float64.",
+        f"{report['machine']}. {len(done)} of {len(VARIANTS) * len(others)} runs, {len(bad)} with more than "
+        "rounding.", "",
+        *textwrap.wrap(
+            f"{N} images of noise, 33 x 26 pixels, for CIFAR's nets 13 x 10, for signals 33 samples; random BatchNorm "
+            "statistics. Each figure is the largest difference over the largest element of an array, and the worst "
+            "array of its kind, in float64. float32: that of the logits, and in brackets how many noise floors that is "
+            "(PyTorch in float32 against itself in float64). Steps are 3 each of SGD with momentum, with Nesterov, "
+            "Adam and AdamW, all with weight decay, the rate a tenth in the third; 'all' has moments and "
+            "statistics too. onnx: the graph that this framework exports, in ONNX Runtime in float32, and for the "
+            "smallest net of a family in ONNX's own evaluator in float64.",
+            140,
+        ),
         "",
         *(f"- {line}" for line in said), "",
         "| variant | backend | " + " | ".join(h for *_, h in COLUMNS) + " | float32 |",
@@ -189,13 +194,14 @@ def table(report: dict, others: tuple[str, ...]) -> str:
 
 def caption(report: dict) -> str:
     v = {k: w for b in report["versions"].values() for k, w in b.items()}
-    return (
+    text = (
         f"PyTorch {v.get('torch')} against Keras {v.get('keras')}, the worst of TensorFlow {v.get('tensorflow')}, JAX "
-        f"{v.get('jax')} and torch as its engine, {report['date']}, {report['machine']}. Largest difference over largest "
-        "element, in float64: logits; training-mode logits; the worst gradient; the worst parameter after 3 steps "
-        "each of four optimizers. Then the logits in float32, and those of ONNX Runtime on both exports. Every "
+        f"{v.get('jax')} and torch as its engine, {report['date']}, {report['machine']}. Largest difference over "
+        "largest element, in float64: logits; training-mode logits; the worst gradient; the worst parameter after 3 "
+        "steps each of four optimizers. Then the logits in float32, and those of ONNX Runtime on both exports. Every "
         "backend and check by itself: [docs/atlas.md](docs/atlas.md)."
     )
+    return textwrap.fill(text, 140)
 
 
 @click.command()

@@ -1,7 +1,7 @@
 """What can run a net: each framework, on each engine, in a process of its own.
 
-A process, because Keras chooses its engine once, because TensorFlow and PyTorch get in each other's threads, and because
-a comparison must not share what it compares.
+A process, because Keras chooses its engine once, because TensorFlow and PyTorch get in each other's threads, and
+because a comparison must not share what it compares.
 """
 
 import contextlib
@@ -90,7 +90,7 @@ class Elsewhere:
             import fcntl
 
             for pipe in (self._process.stdin, self._process.stdout):
-                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 2**20)
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 2**20)  # type: ignore[arg-type]
         self._ask(0, "versions", None)
 
     def versions(self) -> dict[str, str]:

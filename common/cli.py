@@ -241,8 +241,8 @@ def compare(
 ) -> None:
     """Run NAME on several backends with the same weights and images, and compare everything, array by array.
 
-    NAME is a variant or one of our .safetensors files. Exit code 0: every difference is rounding. 1: not. 2: the command
-    was misused.
+    NAME is a variant or one of our .safetensors files. Exit code 0: every difference is rounding. 1: not. 2: the
+    command was misused.
     """
     from common import backends as engines
     from common import images as pictures
@@ -328,7 +328,7 @@ def _print(r: Any) -> None:
     if not console.is_terminal:
         console.width = 120
     names = ", ".join(map(os.path.basename, r.inputs))
-    console.print(f"\n[bold]{r.name}[/]  input {' x '.join(map(str, r.input_shape))}: {names}")
+    console.print(f"\n[bold]{r.name}[/]  input {' x '.join(map(str, r.input_shape))}: {names}", soft_wrap=True)
     for i, (backend, versions) in enumerate(r.versions.items()):
         what = ", ".join(f"{package} {version}" for package, version in versions.items() if package != "device")
         console.print(f"{'against' if i else '       '} {backend}: {what}, {versions['device']}", style="dim")
@@ -360,11 +360,14 @@ def _print(r: Any) -> None:
             for dtype in r.dtypes:
                 members = groups[dtype].get((check, what), [])
                 worst = worst_of(members)
+                if worst is None:
+                    cells += [""] * (1 if dtype == "float64" else 2)
+                    continue
                 verdict = max((d.verdict for d in members), key=list(_COLOURS).index)
                 cells.append(f"[{_COLOURS[verdict]}]{worst.relative:.1e}[/]")
                 if dtype != "float64":
                     cells.append(f"{worst.floor:.1e}")
-            name = worst_of(groups[r.dtypes[0]][check, what]).name
+            name = getattr(worst_of(groups[r.dtypes[0]][check, what]), "name", "")
             table.add_row(check if check != before else "", what, name if name != what else "", *cells)
             before = check
         console.print(table)
@@ -414,6 +417,31 @@ def port(source: str, target: str, framework: str | None, name: str | None, over
     click.echo(
         f"{target}: {done.name}, {done.tensors} tensors, {done.parameters:,} parameters, {done.dtype}; read back "
         f"{'in ' + done.reader if done.reader else 'and compared'}, bit-equal to {source}"
+    )
+
+
+@cli.command()
+@click.argument("source")
+@click.argument("target", type=click.Path())
+@click.option(
+    "--from", "framework", type=click.Choice(["torch", "keras"]), required=True, help="Whose net, and whose exporter."
+)
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", help="Default: float32.")
+@set_option
+def export(source: str, target: str, framework: str, dtype: str, overrides: dict[str, Any]) -> None:
+    """Write SOURCE, a variant or one of our .safetensors files, as the ONNX graph TARGET.
+
+    One file, any batch and image size, N C H W in, logits out. It is run before it is kept, and has to give the
+    framework's logits. A variant has fresh weights.
+    """
+    from common import export as exporter
+
+    _writable(target)
+    with _Progress() as progress:
+        done = exporter.export(source, target, framework, overrides=overrides, dtype=dtype, progress=progress)
+    click.echo(
+        f"{target}: {done.name} from {framework}, {' x '.join(map(str, done.input))}, {done.dtype}, {done.size:,} "
+        f"bytes; run: logits within {done.relative:.1e} of {framework}'s, where {done.tolerance:.0e} is allowed"
     )
 
 

@@ -1,5 +1,6 @@
 """ONNX graphs: what both exporters call things, and how a graph is run by something that neither framework wrote."""
 
+import importlib.util
 import os
 import tempfile
 from collections.abc import Iterator
@@ -21,19 +22,27 @@ def axes(arch: Arch) -> tuple[str, ...]:
     return ("L",) if arch.dims == 1 else ("H", "W")
 
 
+def check_installed() -> None:
+    """Raises RosettaError unless what runs a graph is installed."""
+    missing = [p for p in ("onnx", "onnxruntime") if importlib.util.find_spec(p) is None]
+    if missing:
+        raise RosettaError(
+            f"this needs {' and '.join(missing)}, which is not installed: pip install 'resnet-rosetta[onnx]'"
+        )
+
+
 def run(path: str | os.PathLike, x: np.ndarray) -> np.ndarray:
     """The logits of the graph at `path` on `x` (N C *S), in the graph's dtype.
 
     float32 runs in ONNX Runtime. That has no convolution in float64: there it is ONNX's own reference evaluator, in
     numpy. Raises RosettaError where one of them isn't installed, or the graph has another dtype.
     """
-    try:
-        import onnx
-    except ModuleNotFoundError:
-        raise RosettaError("this needs onnx, which is not installed: pip install 'resnet-rosetta[onnx]'") from None
+    check_installed()
+    import onnx
+    import onnx.helper
 
-    kind = onnx.load(path, load_external_data=False).graph.input[0].type.tensor_type.elem_type
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind)
+    kind = onnx.load(path).graph.input[0].type.tensor_type.elem_type
+    dtype: Any = onnx.helper.tensor_dtype_to_np_dtype(kind)
     if dtype == np.float32:
         session = _session(path)
         return session.run([LOGITS], {INPUT: x.astype(np.float32)})[0]
@@ -45,12 +54,8 @@ def run(path: str | os.PathLike, x: np.ndarray) -> np.ndarray:
 
 
 def _session(path: str | os.PathLike) -> Any:
-    try:
-        import onnxruntime
-    except ModuleNotFoundError:
-        raise RosettaError(
-            "this needs onnxruntime, which is not installed: pip install 'resnet-rosetta[onnx]'"
-        ) from None
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])

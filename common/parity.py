@@ -1,4 +1,5 @@
-"""Whether nets are the same function: what each backend computes, compared array by array, the first that differs named.
+"""Whether nets are the same function: what each backend computes, compared array by array, the first that differs
+named.
 
 The yardstick is the framework itself. In float64 two correct nets agree to rounding, so there equality is asked for. In
 fewer bits they are as far apart as each is from itself in float64, so that distance, the noise floor, stands beside.
@@ -149,9 +150,9 @@ class Comparison:
             if worst is None:
                 return "nothing was compared"
             if worst.floor is None:
-                return f"every difference is rounding; the largest is {worst.relative:.1e}, of {label(worst)}"
+                return f"the largest difference is {worst.relative:.1e}, of {label(worst)}"
             most = max(rows, key=lambda d: d.relative / d.floor if d.floor else 0.0)
-            return f"every difference is rounding, at most {most.relative / (most.floor or 1):.1f} noise floors"
+            return f"at most {most.relative / (most.floor or 1):.1f} noise floors, of {label(most)}"
         agrees = (backend, "float64") in self.rows and self.first_over(backend, "float64") is None
         if not math.isfinite(over.relative):
             missing = over.relative == math.inf
@@ -168,11 +169,13 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         return {
             "name": self.name, "verdict": self.verdict, "equal": self.equal, "arch": dataclasses.asdict(self.arch),
-            "input": self.input_shape, "inputs": self.inputs, "checks": self.checks, "dtypes": self.dtypes, "device": self.device,
+            "input": self.input_shape, "inputs": self.inputs, "checks": self.checks,
+            "dtypes": self.dtypes, "device": self.device,
             "versions": self.versions, "counts": self.counts, "weights_bit_exact": self.exact, "seconds": self.seconds,
             "compared": [
                 {
-                    "backend": backend, "against": self.first, "dtype": dtype, "verdict": self.verdict_of(backend, dtype),
+                    "backend": backend, "against": self.first, "dtype": dtype,
+                    "verdict": self.verdict_of(backend, dtype),
                     "why": self.why(backend, dtype), "first_over": _plain(self.first_over(backend, dtype)),
                     "rows": [_plain(d) for d in rows],
                 }
@@ -251,11 +254,10 @@ def tolerance(check: str, part: str, layers: int) -> float:
 
 def refuse_not_finite(x: np.ndarray, weights: Weights | None, inputs: Sequence[str] = ()) -> None:
     """Raises RosettaError, naming them, for inputs and weights with NaN or infinity: nothing equals those."""
-    for i, image in enumerate(x):
-        if not np.isfinite(image).all():
-            where = tuple(int(k) for k in np.argwhere(~np.isfinite(image))[0])
-            name = inputs[i] if len(inputs) == len(x) else f"image {i}"
-            raise RosettaError(f"{name} holds {image[where]} at {list(where)}: expected finite numbers")
+    if not np.isfinite(x).all():
+        where = tuple(int(k) for k in np.argwhere(~np.isfinite(x))[0])
+        named = inputs[where[0]] if len(inputs) == len(x) else ", ".join(inputs) or "the input"
+        raise RosettaError(f"{named} holds {x[where]} at {list(where)}: expected finite numbers")
     broken = [name for name, w in (weights or {}).items() if not np.isfinite(w).all()]
     if broken:
         more = f" and {len(broken) - 1} more" if broken[1:] else ""
@@ -279,9 +281,9 @@ def compare(
     """The same weights and input through every backend, each array of each check against the first backend's.
 
     `x` is float64, N C *S; `weights` default to random ones under which every mistake shows. `checks` are for all
-    `dtypes`, or by dtype. `every`: parameters after each optimizer step, or after the last alone. `progress` is told what
-    is being done. Fewer bits than float64 are given their noise floor, for which the first backend runs in float64
-    whatever `dtypes` says. Raises RosettaError for weights that don't fit or aren't finite, and what a backend raises.
+    `dtypes`, or by dtype. `every`: parameters after each optimizer step, or after the last alone. `progress` is told
+    what is being done. Fewer bits than float64 are given their noise floor, for which backends run in float64 whatever
+    `dtypes` says. Raises RosettaError for weights that don't fit or aren't finite, and what a backend raises.
     """
     refuse_not_finite(x, weights)
     weights = randomised(arch) if weights is None else weights
@@ -333,13 +335,13 @@ def compare(
                 if group.split()[0] in s.checks and not _silent(key[0], item)
             }
             floors = {
-                (spec, d): _apart(item, values[spec, "float64"], value)
-                for (spec, d), value in values.items()
-                if d != "float64" and (spec, "float64") in values
+                (who, d): _apart(item, values[who, "float64"], value)
+                for (who, d), value in values.items()
+                if d != "float64" and (who, "float64") in values
             }
-            for (spec, d), floor in floors.items():
-                if spec == first.spec and item.part in _PASS and floor > passing[d]:
-                    passing[d] = floor
+            for (who, d), apart in floors.items():
+                if who == first.spec and item.part in _PASS and apart > passing[d]:
+                    passing[d] = apart
             size = max(float(item.value.max()), -float(item.value.min())) if item.value.size else 0.0
             for backend, dtype in result.rows:
                 if (backend, dtype) in values and group.split()[0] in wanted[dtype]:
@@ -348,7 +350,8 @@ def compare(
                     if floor is not None and item.part in _PASS and math.isfinite(floor):
                         floor = passing[dtype]
                     if floor is not None and item.check.split()[0] in _BY_LUCK:
-                        floor = max(floor, floors[backend, dtype], key=lambda f: (f != f, f))
+                        own = floors[backend, dtype]
+                        floor = own if own != own else max(floor, own)
                     found[backend, dtype].append((dataclasses.replace(row, floor=floor), size))
         surplus = {key: s.rest(group) for key, s in streams.items() if s is not exact}
         for key, rows in found.items():
@@ -358,8 +361,8 @@ def compare(
     return result
 
 
-# A ReLU's mask that flips moves a gradient by a thousand times what rounding does, in one framework or in the other: there
-# the floor is the larger of both frameworks' own
+# A ReLU's mask that flips moves a gradient by a thousand times what rounding does, in one framework or in the other:
+# there the floor is the larger of both frameworks' own
 _BY_LUCK = ("gradients", "steps")
 _PASS = ("layers", "logits")
 
@@ -448,8 +451,9 @@ _Sized = tuple[Difference, float]  # with the largest element of the exact array
 def _judged(sized: list[_Sized], dtype: str, layers: int) -> list[Difference]:
     """The rows of one check with floor, tolerance and verdict.
 
-    A layer's floor is the worst of the pass so far; everything else has the worst of its kind, gradients that of all. An array that is nothing but rounding itself, such as the gradient of a bias that a norm takes
-    away, is measured by the largest of its kind.
+    A layer's floor is the worst of the pass so far; everything else has the worst of its kind, gradients that of all.
+    An array that is nothing but rounding itself, such as the gradient of a bias that a norm takes away, is measured by
+    the largest of its kind.
     """
 
     def kind(d: Difference) -> tuple[str, str]:

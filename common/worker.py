@@ -24,6 +24,7 @@ def main(spec: str, device: str) -> None:
             key, what, argument = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
+        reply: tuple[str, object]
         try:
             if what == "versions":
                 reply = ("value", backend.versions())

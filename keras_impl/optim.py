@@ -131,8 +131,8 @@ def step(model, optimizer: keras.optimizers.Optimizer, gradients, rate: float) -
 
 
 def moments(model, optimizer: keras.optimizers.Optimizer) -> Iterator[tuple[str, np.ndarray]]:
-    """("conv1.weight momentum", array) of everything that the optimizer keeps of each parameter; Adam's are its mean and
-    square. Arrays in PyTorch's layout."""
+    """("conv1.weight momentum", array) of everything that the optimizer keeps of each parameter; Adam's are its mean
+    and square. Arrays in PyTorch's layout."""
     places = {id(v): i for i, v in enumerate(model.trainable_variables)}
     for name, variable in named_variables(model):
         if id(variable) in places:

@@ -19,16 +19,17 @@ Inject = Callable[[pytest.MonkeyPatch], None]
 FAULTS: dict[str, "Fault"] = {}
 
 SMALL = dict(widths=(16, 20, 24), depths=(1, 1, 1), num_classes=7)
+TINY = dict(widths=(8, 16), depths=(1, 1), num_classes=7)
 NETS: dict[str, tuple[Arch, tuple[int, ...]]] = {  # name: (row, size of the images)
     "basic": (get("cifar_resnet20", **SMALL), (16, 12)),
     "option A": (get("cifar_resnet20", **SMALL, shortcut="pad"), (16, 12)),
     "projection": (get("cifar_resnet20", **SMALL, shortcut="project"), (16, 12)),
-    "bottleneck": (get("resnet50", widths=(8, 16), depths=(1, 1), num_classes=7, stem={"convs": [[8, 7, 2]]}), (36, 28)),
-    "D": (get("resnet18d", widths=(8, 16), depths=(1, 1), num_classes=7), (33, 26)),
+    "bottleneck": (get("resnet50", **TINY, stem={"convs": [[8, 7, 2]]}), (36, 28)),
+    "D": (get("resnet18d", **TINY), (33, 26)),
     "pre-activation": (get("resnetv2_18", widths=(8, 8, 16), depths=(1, 2, 1), num_classes=7), (36, 28)),
-    "groups": (get("resnext50_32x4d", groups=4, width_per_group=16, widths=(16, 32), depths=(1, 1), num_classes=7), (36, 28)),
-    "SE": (get("seresnet18", widths=(8, 16), depths=(1, 1), num_classes=7), (36, 28)),
-    "dropped": (get("cifar_wrn16_8", widths=(8, 16, 24), depths=(1, 1, 1), num_classes=7, dropout=0.4, drop_path=0.5), (16, 12)),
+    "groups": (get("resnext50_32x4d", **{**TINY, "widths": (16, 32)}, groups=4, width_per_group=16), (36, 28)),
+    "SE": (get("seresnet18", **TINY), (36, 28)),
+    "dropped": (get("cifar_wrn16_8", **SMALL, dropout=0.4, drop_path=0.5), (16, 12)),
     "three kernels": (get("msresnet_1d", num_classes=5), (64,)),
 }  # fmt: skip
 
@@ -549,7 +550,7 @@ def _(mp):
 @fault("stochastic depth by element", "a mask for each element, and not for each example", "dropped",
        ("train", "layer1.0.drop_path"), None, **TRAIN)  # fmt: skip
 def _(mp):
-    from keras_impl.layers import DropPath, Dropout
+    from keras_impl.layers import Dropout, DropPath
 
     mp.setattr(DropPath, "call", Dropout.call)
 
@@ -585,7 +586,11 @@ def _(mp):
     from keras_impl import layers
 
     mean = layers._mean
-    mp.setattr(layers, "_mean", lambda x, axes, keepdims=False: ops.stop_gradient(mean(x, axes)) if 0 in axes else mean(x, axes, keepdims))
+    mp.setattr(
+        layers,
+        "_mean",
+        lambda x, axes, keepdims=False: ops.stop_gradient(mean(x, axes)) if 0 in axes else mean(x, axes, keepdims),
+    )
 
 
 @fault(

@@ -84,30 +84,44 @@ def photo(path: Path, size: tuple[int, int] = (40, 50), mode: str = "RGB") -> Pa
 
 
 def test_compare_says_equal(tmp_path):
-    done = process("compare", "cifar_resnet20", "--json", tmp_path / "r.json")
+    done = process("compare", "cifar_resnet20", "--json", tmp_path / "r.json", "--report", tmp_path / "report")
     assert done.returncode == 0, done.stderr
     for words in (
-        "269,722  269,722  269,722  equal",
+        "269,722",
         "bit-exact",
         "china.jpg, flower.jpg",
         "layer3",
-        "noise floor",
+        "floor",
+        "keras:tensorflow, float64: rounding: the largest difference is",
+        "keras:tensorflow, float32: rounding: at most",
         "equal: the same function",
     ):
-        assert words in done.stdout
-    for step in ("importing PyTorch", "running Keras, float32"):
+        assert words in done.stdout, (words, done.stdout)
+    assert done.stdout.count("269,722") == 3 and "different" not in done.stdout
+    for step in ("starting torch, keras:tensorflow", "forward", "train", "gradients"):
         assert step in done.stderr
     assert "oneDNN" not in done.stderr  # TensorFlow's chatter
     report = json.loads((tmp_path / "r.json").read_text())
-    assert report["equal"] is True and set(report["dtypes"]) == {"float64", "float32"}
-    assert report["dtypes"]["float64"]["logits"]["relative"] < 1e-13
-    names = [d["name"] for d in report["dtypes"]["float64"]["layers"]]
-    assert names[:2] == ["conv1", "bn1"] and names[-1] == "fc" and len(names) == len(set(names)) > 40
+    assert report["equal"] is True and report["verdict"] == "rounding"
+    assert [(c["backend"], c["dtype"]) for c in report["compared"]] == [
+        ("keras:tensorflow", "float64"), ("keras:tensorflow", "float32")
+    ]  # fmt: skip
+    rows = report["compared"][0]["rows"]
+    assert {d["check"] for d in rows} == {"forward", "train", "gradients"}
+    names = [d["name"] for d in rows if d["check"] == "forward"]
+    assert names[:2] == ["conv1", "bn1"] and names[-2:] == ["fc", "logits"] and len(names) == len(set(names)) > 40
+    logits = next(d for d in rows if d["name"] == "logits")
+    assert logits["relative"] < 1e-13
+    gradients = [d["name"] for d in rows if d["check"] == "gradients"]
+    assert gradients[0] == "conv1.weight" and gradients[-2:] == ["fc.bias", "input"]
+    assert sorted(p.name for p in (tmp_path / "report").iterdir()) == ["report.html", "report.json"]
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert page.count("<svg") == 4 and "layer3.0.conv1" in page and "http" not in page.replace("http://www.w3.org", "")
 
 
 @pytest.mark.parametrize("name", ["resnet18_1d", "resnet18_d2l"])
 def test_compare_takes_signals_grey_images_and_one_dtype(name):
-    out = rosetta("compare", name, "--dtype", "float64", "--size", 64)
+    out = rosetta("compare", name, "--dtype", "float64", "--size", 64, "--checks", "forward")
     assert out.exit_code == 0, out.output
     assert "float32" not in out.output
 
@@ -123,9 +137,24 @@ def test_compare_takes_files_and_photographs(tmp_path, weights_file):
     assert out.exit_code == 0 and "a.png, b.png, c.gif, d.png" in out.output
 
 
-def test_compare_names_the_first_layer_that_differs(monkeypatch):
-    """One twin broken, in the third block: exit code 1, the layer, its two values, and the stages after it in red."""
-    from keras_impl import layers, resnet
+@pytest.fixture
+def here(monkeypatch):
+    """Backends in this process, where one can be broken."""
+    import contextlib
+
+    from common import backends
+
+    @contextlib.contextmanager
+    def started(specs, device):
+        yield [backends.Here(spec, device) for spec in specs]
+
+    monkeypatch.setattr(backends, "started", started)
+
+
+def test_compare_names_the_first_layer_that_differs(monkeypatch, tmp_path, here):
+    """One twin broken, in the third block: exit code 1, the layer, its two values, what it means, in words and on the
+    page."""
+    from keras_impl import layers
 
     block = layers.BatchNorm.call
 
@@ -134,10 +163,101 @@ def test_compare_names_the_first_layer_that_differs(monkeypatch):
         return y * 1.0001 if self.name == "layer2_0_bn2" else y
 
     monkeypatch.setattr(layers.BatchNorm, "call", broken)
-    out = rosetta("compare", "cifar_resnet20")
-    assert out.exit_code == 1 and resnet
-    assert "first layer over tolerance in float64: layer2.0.bn2 at [" in out.output
-    assert "not equal" in out.output and "PyTorch" in out.output.split("first layer")[1]
+    out = rosetta("compare", "cifar_resnet20", "--report", tmp_path)
+    assert out.exit_code == 1
+    assert "first over tolerance: layer2.0.bn2 at [" in out.output
+    assert "different: layer2.0.bn2 (forward) is 1.0e-04 apart" in out.output
+    assert "another function from there on" in out.output and "not equal" in out.output
+    page = (tmp_path / "report.html").read_text()
+    assert "over first" in page and page.split("over first")[1].startswith('"><td>layer2.0.bn2')
+    assert json.loads((tmp_path / "report.json").read_text())["compared"][0]["first_over"]["name"] == "layer2.0.bn2"
+
+
+def test_compare_takes_arrays_checks_steps_and_any_order_of_backends(tmp_path, here, weights_file):
+    x = np.random.default_rng(0).standard_normal((3, 3, 12, 15))
+    np.save(tmp_path / "x.npy", x)
+    out = rosetta(
+        "compare", weights_file, "--backends", "keras:tensorflow", "torch", "--checks", "train,steps", "--steps", 2,
+        "--image", tmp_path / "x.npy", "--dtype", "float64", "--json", tmp_path / "r.json",
+    )  # fmt: skip
+    assert out.exit_code == 0, out.output
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["compared"][0]["against"] == "keras:tensorflow" and report["input"] == [3, 3, 12, 15]
+    checks = list(dict.fromkeys(d["check"] for d in report["compared"][0]["rows"]))
+    rules = ("sgd", "nesterov", "adam", "adamw")
+    assert checks == ["train", *(f"steps {rule} {k}" for rule in rules for k in (1, 2))]
+    parts = {d["part"] for d in report["compared"][0]["rows"] if d["check"] == "steps adam 2"}
+    assert parts == {"loss", "parameters", "statistics", "moments", "logits after"}
+
+
+def test_compare_in_half_precision_stands_beside_its_floor(here, tmp_path):
+    out = rosetta(
+        "compare", "cifar_resnet20", "--dtype", "bfloat16", "--dtype", "float16", "--json", tmp_path / "r.json"
+    )
+    assert out.exit_code == 0, out.output
+    for compared in json.loads((tmp_path / "r.json").read_text())["compared"]:
+        logits = next(d for d in compared["rows"] if d["name"] == "logits")
+        assert 1e-4 < logits["floor"] < 0.2 and logits["relative"] < 3 * logits["floor"]
+
+
+def test_every_backend_in_a_process_of_its_own(tmp_path):
+    """torch, Keras on its three engines, and both exports in ONNX Runtime: the whole command."""
+    for package in ("jax", "onnx", "onnxruntime", "onnxscript", "tf2onnx"):
+        pytest.importorskip(package)
+    arch = get("resnext50_32x4d", depths=(1, 1), widths=(16, 32), groups=4, width_per_group=16, num_classes=5)
+    store.save(tmp_path / "w.safetensors", arch, randomised(arch))
+    done = process(
+        "compare", tmp_path / "w.safetensors", "--size", 40, "--checks", "all", "--json", tmp_path / "r.json",
+        "--backends", "torch", "keras:tensorflow", "keras:jax", "keras:torch", "onnx:torch", "onnx:keras",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert list(report["versions"]) == [
+        "torch", "keras:tensorflow", "keras:jax", "keras:torch", "onnx:torch", "onnx:keras"
+    ]  # fmt: skip
+    limits = {"forward": 1e-13, "train": 1e-10, "gradients": 1e-10, "steps": 1e-8}
+    for compared in report["compared"]:
+        rows = compared["rows"]
+        if compared["dtype"] == "float64":
+            assert all(d["relative"] <= limits[d["check"].split()[0]] for d in rows)
+        if compared["backend"].startswith("onnx"):
+            assert [d["name"] for d in rows] == ["logits"] and rows[0]["relative"] <= 1e-5
+        else:
+            assert {d["check"].split()[0] for d in rows} == set(limits)
+
+
+@pytest.mark.parametrize("framework", ["torch", "keras"])
+def test_export_gives_a_graph_that_gives_the_logits(tmp_path, weights_file, framework):
+    onnxruntime, onnx = pytest.importorskip("onnxruntime"), pytest.importorskip("onnx")
+    import torch
+
+    import torch_impl
+
+    out = rosetta("export", weights_file, tmp_path / "x.onnx", "--from", framework)
+    assert out.exit_code == 0 and "N x 3 x H x W" in out.output, out.output
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["w.safetensors", "x.onnx"]  # one file
+    onnx.checker.check_model(tmp_path / "x.onnx", full_check=True)
+    session = onnxruntime.InferenceSession(tmp_path / "x.onnx", providers=["CPUExecutionProvider"])
+    assert [i.shape for i in session.get_inputs()] == [["N", 3, "H", "W"]]
+    arch, weights, _ = store.load(weights_file)
+    net = torch_impl.create_model(arch, weights=weights).eval()
+    for shape in ((1, 3, 32, 32), (5, 3, 17, 40)):
+        x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+        with torch.no_grad():
+            expected = net(torch.from_numpy(x)).numpy()
+        (found,) = session.run(["logits"], {"input": x})
+        assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_export_keeps_nothing_that_differs(tmp_path, weights_file, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    from common import graphs
+
+    run = graphs.run
+    monkeypatch.setattr(graphs, "run", lambda path, x: run(path, x) * 1.001)
+    out = rosetta("export", weights_file, tmp_path / "x.onnx", "--from", "torch")
+    assert out.exit_code == 2 and "other logits than torch" in out.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
 
 
 @pytest.mark.parametrize("suffix", ["pt", "weights.h5", "keras", "safetensors"])
@@ -203,6 +323,10 @@ def bad(tmp_path: Path, weights_file: Path) -> dict[str, tuple[list[object], str
     arch, weights, _ = store.load(weights_file)
     weights["fc.bias"][3] = np.nan
     store.save(nan, arch, weights)
+    x = np.zeros((2, 3, 8, 8))
+    x[1, 2, 3, 4] = np.nan
+    np.save(tmp_path / "nan.npy", x)
+    (tmp_path / "text.npy").write_text("no array")
     evil.write_bytes(b"cos\nsystem\n(S'touch " + str(tmp_path / "ran").encode() + b"'\ntR.")
     for name in ("x.keras", "x.weights.h5", "x.pt"):
         (tmp_path / name).write_text("nothing of the kind")
@@ -246,6 +370,27 @@ def bad(tmp_path: Path, weights_file: Path) -> dict[str, tuple[list[object], str
         "port to no format": (["port", weights_file, tmp_path / "o.onnx"], "no suffix that is known"),
         "port to the wrong framework": (["port", weights_file, tmp_path / "o.pt", "--to", "keras"], "--to keras"),
         "port of another net": (["port", weights_file, tmp_path / "o.pt", "--arch", "resnet50"], "another net"),
+        "unknown check": (["compare", "resnet18", "--checks", "foward"], "did you mean forward"),
+        "no check": (["compare", "resnet18", "--checks", ","], "--checks needs names"),
+        "unknown backend": (["compare", "resnet18", "--backends", "torch", "keras:jaxx"], "did you mean keras:jax"),
+        "one backend": (["compare", "resnet18", "--backends", "torch"], "two different ones"),
+        "a backend twice": (["compare", "resnet18", "--backends", "keras", "keras:tensorflow"], "two different ones"),
+        "no backend": (["compare", "resnet18", "--backends", "--size", 32], "--backends needs names"),
+        "no such device": (["compare", "cifar_resnet20", "--device", "gpu"], "finds no GPU"),
+        "a referee on the device": (
+            ["compare", "resnet18", "--device", "gpu", "--backends", "torch", "onnx:torch"],
+            "run on the CPU",
+        ),
+        "report into a file": (["compare", "resnet18", "--report", weights_file], "can't write the report"),
+        "report into nowhere": (["compare", "resnet18", "--report", tmp_path / "no" / "r"], "can't write the report"),
+        "nan in weights": (["compare", nan], "NaN or infinity, in fc.bias"),
+        "nan in an image": (["compare", "cifar_resnet20", "--image", tmp_path / "nan.npy"], "nan.npy holds nan at"),
+        "array of another shape": (["compare", "resnet18_1d", "--image", tmp_path / "nan.npy"], "expected numbers"),
+        "no array": (["compare", "resnet18", "--image", tmp_path / "text.npy"], "not a whole .npy"),
+        "export to another format": (["export", "resnet18", tmp_path / "o.pt", "--from", "torch"], "NAME.onnx"),
+        "export to nowhere": (["export", "resnet18", tmp_path / "no" / "o.onnx", "--from", "keras"], "can't write"),
+        "export of nothing": (["export", "resnet19", tmp_path / "o.onnx", "--from", "keras"], "did you mean resnet18"),
+        "export from nowhere": (["export", "resnet18", tmp_path / "o.onnx", "--from", "jax"], "jax"),
         "bad option": (["compare", "resnet18", "--dtype", "float65"], "float65"),
         "no argument": (["port", weights_file], "TARGET"),
     }
@@ -298,3 +443,32 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path):
             (disk / name).unlink()
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+def test_a_backend_that_is_not_installed_says_what_to_install(monkeypatch, tmp_path):
+    from common import backends, export, report
+
+    find = backends.importlib.util.find_spec
+    gone = {"jax", "onnxruntime", "matplotlib"}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *a: None if name in gone else find(name, *a))
+    assert export and report
+    for args, words in (
+        (["compare", "resnet18", "--backends", "torch", "keras:jax"], "needs jax, which is not installed: pip install"),
+        (["compare", "resnet18", "--backends", "torch", "onnx:torch"], "resnet-rosetta[torch,onnx]"),
+        (["compare", "resnet18", "--report", tmp_path / "r"], "resnet-rosetta[report]"),
+        (["export", "resnet18", tmp_path / "o.onnx", "--from", "torch"], "resnet-rosetta[onnx]"),
+    ):
+        out = rosetta(*args)
+        assert out.exit_code == 2 and words in out.stderr and not out.stdout, out.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_process_that_dies_is_one_line(monkeypatch):
+    import signal
+
+    from common import backends
+
+    with pytest.raises(backends.BackendDied, match="torch was killed by signal 9"):
+        with backends.started(["torch", "keras:tensorflow"]) as running:
+            os.kill(running[0]._process.pid, signal.SIGKILL)
+            running[0].versions()

@@ -1,13 +1,19 @@
-"""Rows that nobody thought of: every field of `Arch` drawn at random, both ranks, any size."""
+"""Rows that nobody thought of: every field of `Arch` drawn at random, both ranks, any size.
+
+hypothesis reduces a failure and prints it as `arch=Arch(...)`, which can be pasted as it is.
+"""
 
 import numpy as np
+import pytest
 import torch
 from conftest import relative
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import keras_impl
+import keras_impl.autodiff
 import torch_impl
+import torch_impl.autodiff
 from common import noise
 from common.arch import Arch, Stem
 from common.errors import RosettaError
@@ -57,9 +63,8 @@ def rows(draw) -> Arch:
 sizes = st.tuples(st.integers(1, 21), st.integers(1, 21))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(arch=rows(), size=sizes, seed=st.integers(0, 9))
-def test_any_row_is_the_same_net_in_both(arch, size, seed):
+def check_row(arch: Arch, size: tuple[int, int], seed: int) -> None:
+    """Names, counts, forward passes, statistics and gradients of one row: the same net in both frameworks."""
     size = size[: arch.dims]
     weights = randomised(arch, seed)
     ours = torch_impl.create_model(arch, dtype="float64", weights=weights).eval()
@@ -76,14 +81,36 @@ def test_any_row_is_the_same_net_in_both(arch, size, seed):
     z = np.asarray(twin(np.moveaxis(x, 1, -1)))
     assert np.abs(y - z).max() <= 1e-13 * max(np.abs(y).max(), 1e-3)
 
-    with torch.no_grad(), noise.shared(seed):
-        y = ours.train()(torch.from_numpy(x)).numpy()
+    labels = np.arange(3) % arch.num_classes if arch.num_classes else None
     with noise.shared(seed):
-        z = np.asarray(twin(np.moveaxis(x, 1, -1), training=True))
-    assert np.abs(y - z).max() <= 1e-9 * max(np.abs(y).max(), 1e-3)
+        a = torch_impl.autodiff.differentiate(ours, x, labels)
+    with noise.shared(seed):
+        b = keras_impl.autodiff.differentiate(twin, x, labels)
+    assert np.abs(a.logits - b.logits).max() <= 1e-9 * max(np.abs(a.logits).max(), 1e-3)
     after, after_twin = torch_impl.export_weights(ours), keras_impl.export_weights(twin)
     # absolute: a channel of three values can have no spread at all
     assert all(np.abs(after[n] - after_twin[n]).max() <= 1e-9 for n in after if n.endswith(STATISTICS))
+    assert list(a.gradients) == list(b.gradients)
+    found, other = {**a.gradients, "input": a.by_input}, {**b.gradients, "input": b.by_input}
+    # by the largest of all: a gradient can be zero, and so nothing but rounding; and no more exact than the spread of
+    # the few values of a channel, of which a gradient has the root as divisor
+    largest = max(max(np.abs(g).max() for g in found.values()), 1e-3)
+    steepest = max(1.0, largest)
+    for name, g in found.items():
+        assert np.abs(g - other[name]).max() <= 1e-9 * largest * steepest, name
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(arch=rows(), size=sizes, seed=st.integers(0, 9))
+def test_any_row_is_the_same_net_in_both(arch, size, seed):
+    check_row(arch, size, seed)
+
+
+@pytest.mark.slow
+@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(arch=rows(), size=sizes, seed=st.integers(0, 9))
+def test_any_of_a_thousand_rows_is_the_same_net_in_both(arch, size, seed):
+    check_row(arch, size, seed)
 
 
 @settings(max_examples=300, deadline=None)

@@ -31,8 +31,8 @@ def step(model, optimizer: torch.optim.Optimizer, gradients, rate: float) -> Non
 
 
 def moments(model, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, np.ndarray]]:
-    """("conv1.weight momentum", array) of everything that the optimizer keeps of each parameter; Adam's are its mean and
-    square. Arrays in PyTorch's layout."""
+    """("conv1.weight momentum", array) of everything that the optimizer keeps of each parameter; Adam's are its mean
+    and square. Arrays in PyTorch's layout."""
     for name, parameter in model.named_parameters():
         state = optimizer.state[parameter]
         for key, kind in _KEPT.items():
