@@ -741,6 +741,10 @@ def first(result):
     return None
 
 
+def figure(relative: float) -> str:
+    return f"{relative:.1e}" if relative < float("inf") else "no such array, or another shape"
+
+
 def main(path: Path) -> None:
     """Writes the table of docs/traps.md, between its marks."""
     begin, end = "<!-- faults: make traps -->", "<!-- end of faults -->"
@@ -755,7 +759,7 @@ def main(path: Path) -> None:
         logits = next(d for d in rows if (d.check, d.part) == ("forward", "logits")).relative
         after = [d.relative for d in rows if d.part == "logits after"]
         said = f"{logits:.1e}" if logits > 1e-12 or not after else f"{logits:.0e}; {max(after):.1e} after 3 steps"
-        what = (f"`{over.name}` ({over.check})", f"{over.relative:.1e}") if over else ("the count", "")
+        what = (f"`{over.name}` ({over.check})", figure(over.relative)) if over else ("the count", "")
         lines.append(f"| {f.trap or ''} | {f.name} | {f.says} | {what[0]} | {what[1]} | {said} | {result.verdict} |")
     before, rest = path.read_text().split(begin)
     path.write_text(f"{before}{begin}\n" + "\n".join(lines) + f"\n{end}{rest.split(end)[1]}")

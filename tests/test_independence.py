@@ -25,7 +25,8 @@ def loaded(code: str, backend: str = "tensorflow") -> set[str]:
     [
         (
             "import common.arch, common.plan, common.names, common.weights, common.init, common.noise, common.images, "
-            "common.parity, common.port, common.cli, common.frameworks, common.foreign.timm",
+            "common.parity, common.port, common.checks, common.rules, common.backends, common.engines, common.worker, "
+            "common.graphs, common.export, common.report, common.cli, common.frameworks, common.foreign.timm",
             set(),
         ),
         ("import torch_impl, torch_impl.trace, torch_impl.files; torch_impl.create_model('cifar_resnet20')", {"torch"}),
