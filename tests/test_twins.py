@@ -76,7 +76,7 @@ ONE_SIDED = {
 }
 
 
-@pytest.mark.parametrize("file", ["layers.py", "weights.py", "trace.py", "files.py", "autodiff.py", "optim.py", "onnx.py"])
+@pytest.mark.parametrize("file", [f"{m}.py" for m in "layers weights trace files autodiff optim onnx".split()])
 def test_the_other_files_have_the_same_names_in_the_same_order(file):
     ours, twin = ([n for n in public(text(p, file)) if n not in ONE_SIDED.get(file, ())] for p in ("torch", "keras"))
     assert ours == twin and ours
