@@ -173,7 +173,7 @@ def _stages(names: Sequence[str]) -> dict[int, str]:
 
 def _inline(svg: str, prefix: str) -> str:
     """An SVG file's text as an element of a page: no header, ids of its own, the page's colours, as wide as it may."""
-    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
     svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{prefix}-", svg)
     for colour, variable in _VARIABLES.items():

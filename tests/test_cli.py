@@ -25,7 +25,7 @@ def rosetta(*args: object):
 def process(*args: object, cwd: Path = ROOT) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "common.cli", *map(str, args)]
     return subprocess.run(
-        command, cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120
+        command, cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=400
     )
 
 
