@@ -27,6 +27,7 @@ from common.checks import CHECKS
 from common.errors import RosettaError
 from common.names import count, multiply_adds, parameters
 from common.plan import make_plan
+from common.weights import atomic
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -115,8 +116,8 @@ class Processes:
             self.running.popitem()[1].close()
 
 
-def cell(row: dict | None, heading: str) -> str:
-    figure = (row or {}).get("float64", {}).get(heading)
+def cell(row: dict, heading: str) -> str:
+    figure = row["float64"].get(heading)
     return f"{figure['relative']:.1e}" if figure else ""
 
 
@@ -246,9 +247,8 @@ def main(device: str, only: tuple[str, ...], backends: tuple[str, ...], again: b
                 Console(stderr=True).print(f"{name} on {', '.join(group)}: {e}")
                 running.close()
             report |= {"machine": processor(), "date": date.today().isoformat()}
-            temporary = results.with_suffix(".tmp")
-            temporary.write_text(json.dumps(report, indent=1) + "\n")
-            temporary.replace(results)
+            with atomic(results) as temporary:
+                temporary.write_text(json.dumps(report, indent=1) + "\n")
             progress.advance(task)
     stem.with_suffix(".md").write_text(page(report, OTHERS[device]))
     if device == "cpu":

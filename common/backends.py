@@ -6,7 +6,6 @@ because a comparison must not share what it compares.
 
 import contextlib
 import ctypes
-import importlib.util
 import os
 import pickle
 import subprocess
@@ -19,6 +18,8 @@ from typing import Any
 
 from common.checks import Item, Job, run
 from common.errors import RosettaError, nearest
+from common.frameworks import require
+from common.graphs import NEEDS
 
 # spec: the packages that it needs, and the extra of ours that brings them
 BACKENDS = {
@@ -26,10 +27,9 @@ BACKENDS = {
     "keras:tensorflow": (("keras", "tensorflow"), "keras"),
     "keras:jax": (("keras", "jax"), "jax"),
     "keras:torch": (("keras", "torch"), "keras,torch"),
-    "onnx:torch": (("torch", "onnx", "onnxruntime", "onnxscript"), "torch,onnx"),
-    "onnx:keras": (("keras", "tensorflow", "onnx", "onnxruntime", "tf2onnx"), "keras,onnx"),
+    "onnx:torch": (("torch", *NEEDS["torch"]), "torch,onnx"),
+    "onnx:keras": (("keras", "tensorflow", *NEEDS["keras"]), "keras,onnx"),
 }
-DEVICES = ("cpu", "gpu")
 
 
 def check_spec(spec: str, device: str = "cpu") -> str:
@@ -39,12 +39,7 @@ def check_spec(spec: str, device: str = "cpu") -> str:
     if spec not in BACKENDS:
         raise RosettaError(f"unknown backend {spec!r}{nearest(spec, BACKENDS) or '; there are ' + ', '.join(BACKENDS)}")
     packages, extra = BACKENDS[spec]
-    missing = [p for p in packages if importlib.util.find_spec(p) is None]
-    if missing:
-        raise RosettaError(
-            f"the backend {spec} needs {' and '.join(missing)}, which is not installed: "
-            f"pip install 'resnet-rosetta[{extra}]'"
-        )
+    require(f"the backend {spec}", packages, extra)
     if device == "gpu" and spec.startswith("onnx"):
         raise RosettaError(f"the backend {spec} has no --device gpu: the referees run on the CPU")
     return spec
@@ -78,6 +73,7 @@ class Elsewhere:
 
     def __init__(self, spec: str, device: str = "cpu", environment: Mapping[str, str] | None = None):
         self.spec, self.device = check_spec(spec, device), device
+        _keep_memory()
         self._errors = tempfile.TemporaryFile()
         self._replies: dict[int, deque] = {}
         environment = {**os.environ, **_environment(self.spec, device), **(environment or {})}
@@ -127,8 +123,7 @@ class Elsewhere:
                 self._died()
             if kind == "error":
                 raise RosettaError(value)
-            if for_whom in self._replies:
-                self._replies[for_whom].append(value)
+            self._replies[for_whom].append(value)
         return self._replies[key].popleft()
 
     def _died(self) -> None:
@@ -136,9 +131,7 @@ class Elsewhere:
         self._errors.seek(0)
         said = self._errors.read().decode(errors="replace").strip().splitlines()
         how = f"was killed by signal {-code} (9 means out of memory)" if code < 0 else f"ended with code {code}"
-        raise BackendDied(
-            f"the process of {self.spec} {how}: {said[-1] if said else 'it said nothing'}", "\n".join(said)
-        )
+        raise BackendDied(f"the process of {self.spec} {how}: {said[-1] if said else 'it said nothing'}")
 
     def memory(self) -> int:
         """How many bytes the process holds; 0 where the system doesn't say."""
@@ -157,11 +150,7 @@ class Elsewhere:
 
 
 class BackendDied(RosettaError):
-    """A process ended in the middle. `log` is what it wrote."""
-
-    def __init__(self, message: str, log: str):
-        super().__init__(message)
-        self.log = log
+    """A process ended in the middle."""
 
 
 _ROOT = str(Path(__file__).parent.parent)
@@ -206,7 +195,6 @@ def started(specs: Sequence[str], device: str = "cpu") -> Iterator[list[Elsewher
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice or len(names) < 2:
         raise RosettaError(f"--backends needs at least two different ones; got {', '.join(names) or 'none'}")
-    _keep_memory()
     running: list[Elsewhere] = []
     try:
         for name in names:

@@ -39,6 +39,10 @@ class Job:
     seed: int = 0  # of labels and masks
     every: bool = True  # the state after every step, or after the last alone
 
+    def given(self) -> Weights:
+        """The weights to run with."""
+        return randomised(self.arch) if self.weights is None else self.weights
+
     def labels(self) -> np.ndarray | None:
         """A class for each image; None for a net without a classifier."""
         if not self.arch.num_classes:
@@ -67,7 +71,7 @@ def run(impl: Any, job: Job) -> Iterator[Item]:
     were given, to the bit.
     """
     dtype = {"bfloat16": "float32"}.get(job.dtype, job.dtype)  # what numpy has
-    weights = randomised(job.arch) if job.weights is None else job.weights
+    weights = job.given()
     net = impl.create_model(job.arch, dtype=job.dtype, weights=weights)
     back = impl.export_weights(net)
     sizes = {kind: 0 for kind in ("parameters", "statistics")}
@@ -92,11 +96,11 @@ def run(impl: Any, job: Job) -> Iterator[Item]:
         yield from kept
         yield Item(check, "logits", "logits", logits)
 
-    def state(check: str, part: str) -> Iterator[Item]:
+    def state(check: str, *parts: str) -> Iterator[Item]:
         for name, w in impl.export_weights(net).items():
-            kind = "statistics" if name.endswith(STATISTICS) else "parameters"
-            if part in (kind, "all"):
-                yield Item(check, kind, name, w)
+            part = "statistics" if name.endswith(STATISTICS) else "parameters"
+            if part in parts:
+                yield Item(check, part, name, w)
 
     if "forward" in job.checks:
         yield from see("forward", False)
@@ -133,7 +137,7 @@ def run(impl: Any, job: Job) -> Iterator[Item]:
                 impl.optim.step(net, optimizer, gradients, rate(rule, step, job.steps))
                 yield Item(check, "loss", "loss", np.array(loss))
                 if job.every or step == job.steps - 1:
-                    yield from state(check, "all")
+                    yield from state(check, "parameters", "statistics")
                     for moment, value in impl.optim.moments(net, optimizer):
                         yield Item(check, "moments", moment, value)
             yield Item(check, "logits after", "logits", impl.trace.trace(net, job.x))

@@ -247,16 +247,9 @@ def compare(
     from common import backends as engines
     from common import images as pictures
     from common import parity, weights
-    from common.arch import get
     from common.plan import make_plan
 
-    tensors = None
-    if name.endswith(".safetensors"):
-        if overrides:
-            raise RosettaError("--set can't be with a file: its metadata says what it is")
-        arch, tensors, _ = weights.load(name)
-    else:
-        arch = get(name, **overrides)
+    arch, tensors = weights.named(name, overrides)
     paths = [str(p) for p in images or pictures.photographs()]
     x = pictures.read(paths, make_plan(arch), size)
     parity.refuse_not_finite(x, tensors, paths)

@@ -8,9 +8,10 @@ import numpy as np
 
 from common import graphs
 from common import weights as canonical
-from common.arch import Arch, get, name_of
+from common.arch import Arch, name_of
 from common.errors import RosettaError
-from common.frameworks import load
+from common.frameworks import load, require
+from common.names import count, parameters
 from common.parity import LOGITS, TOLERANCE, difference, refuse_not_finite
 from common.plan import make_plan
 
@@ -49,25 +50,20 @@ def export(
         raise RosettaError(f"{target} isn't named like an ONNX graph: expected NAME.onnx")
     if dtype not in ("float32", "float64"):
         raise RosettaError(f"dtype {dtype!r} can't be: a graph is float32 or float64")
-    weights = None
-    if str(source).endswith(".safetensors"):
-        if overrides:
-            raise RosettaError("--set can't be with a file: its metadata says what it is")
-        arch, weights, _ = canonical.load(source)
-    else:
-        arch = get(str(source), **(overrides or {}))
-    graphs.check_installed()
+    arch, weights = canonical.named(source, overrides)
+    probes = _probes(arch)
+    refuse_not_finite(probes[0], weights)
+    require("this", graphs.NEEDS[framework], "onnx")
     progress(f"building in {framework}")
     impl, exporter, tracer = load(framework), load(framework, "onnx"), load(framework, "trace")
     net = impl.create_model(arch, dtype=dtype, weights=weights, **({} if weights else {"seed": seed}))
-    size = sum(w.nbytes for w in impl.export_weights(net).values())
+    size = count(parameters(arch), statistics=True) * np.dtype(dtype).itemsize
     with canonical.atomic(target, size) as temporary:
         progress("exporting")
         exporter.export(net, temporary)
         progress("running the graph")
         worst, allowed = 0.0, 0.0
-        for x in _probes(arch):
-            refuse_not_finite(x, weights)
+        for x in probes:
             row = difference("forward", "logits", "logits", tracer.trace(net, x), graphs.run(temporary, x))
             worst, allowed = max(worst, row.relative), LOGITS["float32"] if dtype == "float32" else TOLERANCE["forward"]
             if not row.relative <= allowed:

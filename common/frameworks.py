@@ -1,10 +1,11 @@
 """Importing the implementations: late, quietly, and with words for what is missing."""
 
 import importlib
+import importlib.util
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,6 +29,15 @@ def load(framework: str, module: str = "") -> Any:
         raise RosettaError(
             f"this needs {e.name}, which is not installed: pip install 'resnet-rosetta[{framework}]'"
         ) from None
+
+
+def require(what: str, packages: Iterable[str], extra: str) -> None:
+    """Raises RosettaError, with what to install, where a package that `what` needs isn't installed."""
+    missing = [p for p in packages if importlib.util.find_spec(p) is None]
+    if missing:
+        raise RosettaError(
+            f"{what} needs {' and '.join(missing)}, which is not installed: pip install 'resnet-rosetta[{extra}]'"
+        )
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """ONNX graphs: what both exporters call things, and how a graph is run by something that neither framework wrote."""
 
-import importlib.util
 import os
 import tempfile
 from collections.abc import Iterator
@@ -11,24 +10,16 @@ import numpy as np
 from common.arch import Arch
 from common.checks import Item, Job
 from common.errors import RosettaError
-from common.frameworks import load
-from common.init import randomised
+from common.frameworks import load, require
 
 INPUT, LOGITS, OPSET = "input", "logits", 18
+RUNNERS = ("onnx", "onnxruntime")
+NEEDS = {"torch": (*RUNNERS, "onnxscript"), "keras": (*RUNNERS, "tf2onnx")}  # to export from a framework, and run
 
 
 def axes(arch: Arch) -> tuple[str, ...]:
     """The names of a graph's free axes after batch and channels."""
     return ("L",) if arch.dims == 1 else ("H", "W")
-
-
-def check_installed() -> None:
-    """Raises RosettaError unless what runs a graph is installed."""
-    missing = [p for p in ("onnx", "onnxruntime") if importlib.util.find_spec(p) is None]
-    if missing:
-        raise RosettaError(
-            f"this needs {' and '.join(missing)}, which is not installed: pip install 'resnet-rosetta[onnx]'"
-        )
 
 
 def run(path: str | os.PathLike, x: np.ndarray) -> np.ndarray:
@@ -37,7 +28,7 @@ def run(path: str | os.PathLike, x: np.ndarray) -> np.ndarray:
     float32 runs in ONNX Runtime. That has no convolution in float64: there it is ONNX's own reference evaluator, in
     numpy. Raises RosettaError where one of them isn't installed, or the graph has another dtype.
     """
-    check_installed()
+    require("this", RUNNERS, "onnx")
     import onnx
     import onnx.helper
 
@@ -62,14 +53,13 @@ def _session(path: str | os.PathLike) -> Any:
 
 
 def run_job(spec: str, job: Job) -> Iterator[Item]:
-    """What a referee can say of a job: the graph's parameters, and the logits of the forward check."""
+    """What a referee can say of a job: the logits of the forward check."""
     if job.dtype not in ("float32", "float64"):
         raise RosettaError(f"{spec} has no {job.dtype}: ONNX Runtime runs float32, ONNX's own evaluator float64")
     framework = spec.split(":")[1]
     impl, exporter = load(framework), load(framework, "onnx")
-    weights = randomised(job.arch) if job.weights is None else job.weights
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "net.onnx")
-        exporter.export(impl.create_model(job.arch, dtype=job.dtype, weights=weights), path)
+        exporter.export(impl.create_model(job.arch, dtype=job.dtype, weights=job.given()), path)
         if "forward" in job.checks:
             yield Item("forward", "logits", "logits", run(path, job.x))

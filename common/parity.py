@@ -18,14 +18,12 @@ from common.arch import Arch, name_of
 from common.checks import CHECKS, Item, Job
 from common.errors import RosettaError
 from common.init import randomised
-from common.names import count, parameters
-from common.plan import make_plan
-from common.weights import Weights, check
+from common.names import count, parameters, sections
+from common.weights import Weights, check, not_finite
 
 ROUNDING, SUSPICIOUS, DIFFERENT = VERDICTS = ("rounding", "suspicious", "different")
 
-# float64, relative to the largest element of an array: (check, part) or check. Measured over all variants, worst
-# figures in docs/atlas.md; each is 10 to 1000 times what was measured.
+# float64, relative to the largest element of an array: (check, part) or check. What was measured is in docs/DESIGN.md.
 TOLERANCE = {
     "forward": 1e-13, "train": 1e-10, ("train", "statistics"): 1e-11, "gradients": 1e-10, "steps": 1e-8
 }  # fmt: skip
@@ -197,8 +195,7 @@ def _plain(d: Difference | None) -> dict[str, Any] | None:
 
 def label(d: Difference) -> str:
     """An array in words: "layer1.0.bn1 (forward)"."""
-    what = {"layers": "", "logits": "", "loss": "", "input": " of the input", "gradients": "", "logits after": ""}
-    return f"{d.name}{what.get(d.part, '')} ({d.check})"
+    return f"{d.name}{' of the input' if d.part == 'input' else ''} ({d.check})"
 
 
 def _meaning(d: Difference) -> str:
@@ -230,18 +227,16 @@ def section_of(name: str) -> str:
     return top if top.startswith("layer") else "head" if top in ("fc", "logits") or top.startswith("norm") else "stem"
 
 
+PARTS = {"statistics": "running statistics"}  # as a page says them
+
+
 def summary(rows: Sequence[Difference]) -> dict[tuple[str, str], list[Difference]]:
     """The rows in groups that fit a page: layers and gradients by stage, steps by rule."""
     groups: dict[tuple[str, str], list[Difference]] = {}
     for d in rows:
-        kind, _, place = d.check.partition(" ")
-        if kind == "steps":
-            key = (f"steps {place.split()[0]}", {"statistics": "running statistics"}.get(d.part, d.part))
-        elif d.part in ("layers", "gradients"):
-            key = (kind, section_of(d.name))
-        else:
-            key = (kind, {"statistics": "running statistics"}.get(d.part, d.part))
-        groups.setdefault(key, []).append(d)
+        check = " ".join(d.check.split()[:2])
+        what = section_of(d.name) if d.part in ("layers", "gradients") else PARTS.get(d.part, d.part)
+        groups.setdefault((check, what), []).append(d)
     return groups
 
 
@@ -258,10 +253,8 @@ def refuse_not_finite(x: np.ndarray, weights: Weights | None, inputs: Sequence[s
         where = tuple(int(k) for k in np.argwhere(~np.isfinite(x))[0])
         named = inputs[where[0]] if len(inputs) == len(x) else ", ".join(inputs) or "the input"
         raise RosettaError(f"{named} holds {x[where]} at {list(where)}: expected finite numbers")
-    broken = [name for name, w in (weights or {}).items() if not np.isfinite(w).all()]
-    if broken:
-        more = f" and {len(broken) - 1} more" if broken[1:] else ""
-        raise RosettaError(f"the weights hold NaN or infinity, in {broken[0]}{more}: expected finite numbers")
+    if broken := not_finite(weights or {}):
+        raise RosettaError(f"the weights hold NaN or infinity, in {broken}: expected finite numbers")
 
 
 def compare(
@@ -302,7 +295,7 @@ def compare(
         "parameters": trainable,
         "statistics": count(spec, statistics=True) - trainable,
     }
-    layers = sum(1 for _ in make_plan(arch).layers())
+    layers = sum(s.layers for s in sections(arch))
 
     def needed(backend: Runner, dtype: str) -> tuple[str, ...]:
         """The checks of a backend in a dtype: float64's also where fewer bits need them as their yardstick."""
@@ -335,7 +328,7 @@ def compare(
                 if group.split()[0] in s.checks and not _silent(key[0], item)
             }
             floors = {
-                (who, d): _apart(item, values[who, "float64"], value)
+                (who, d): _between(item, values[who, "float64"], value).relative
                 for (who, d), value in values.items()
                 if d != "float64" and (who, "float64") in values
             }
@@ -376,10 +369,6 @@ def _between(item: Item, a: np.ndarray | None, b: np.ndarray | None) -> Differen
     if a is None or b is None:
         return Difference(item.check, item.part, item.name, math.inf, math.inf, math.nan, floor=math.inf)
     return difference(item.check, item.part, item.name, a, b)
-
-
-def _apart(item: Item, a: np.ndarray | None, b: np.ndarray | None) -> float:
-    return _between(item, a, b).relative
 
 
 class _Clock:

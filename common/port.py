@@ -66,12 +66,8 @@ def port(
         if arch not in (None, said):
             raise RosettaError(f"{source} is another net than --arch names: {name_of(said) or said}")
         arch = said
-    broken = [name for name, w in weights.items() if not np.isfinite(w).all()]
-    if broken:
-        raise RosettaError(
-            f"{source} holds values that are not finite, in {broken[0]}"
-            + (f" and {len(broken) - 1} more" if broken[1:] else "")
-        )
+    if broken := canonical.not_finite(weights):
+        raise RosettaError(f"{source} holds values that are not finite, in {broken}")
 
     dtype = str(np.result_type(*weights.values()))
     progress(f"writing {target.name}")

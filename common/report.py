@@ -1,6 +1,5 @@
 """A comparison as one HTML page that needs nothing else, and its JSON."""
 
-import importlib.util
 import io
 import json
 import math
@@ -13,7 +12,8 @@ from typing import Any
 
 from common import __version__, weights
 from common.errors import RosettaError
-from common.parity import Comparison, Difference, worst_of
+from common.frameworks import require
+from common.parity import PARTS, Comparison, Difference, worst_of
 
 TEMPLATE = Path(__file__).parent / "report.html"
 PAGE, DATA = "report.html", "report.json"
@@ -26,11 +26,7 @@ _VARIABLES = {_INK: "--ink", _GRID: "--grid", **{colour: f"--{dtype}" for dtype,
 def prepare(folder: str | os.PathLike) -> Path:
     """Makes `folder` where there is none. Raises RosettaError where it can't be made or written, or what draws the page
     isn't installed: better before a minute's work than after it."""
-    missing = [m for m in ("jinja2", "matplotlib") if importlib.util.find_spec(m) is None]
-    if missing:
-        raise RosettaError(
-            f"a report needs {' and '.join(missing)}, which is not installed: pip install 'resnet-rosetta[report]'"
-        )
+    require("a report", ("jinja2", "matplotlib"), "report")
     folder = Path(folder)
     try:
         folder.mkdir(exist_ok=True)
@@ -89,8 +85,7 @@ def _tables(c: Comparison, backend: str) -> dict[str, Any]:
         groups: dict[str, list[Difference]] = {}
         for d in c.rows[backend, dtype]:
             if d.check.startswith("steps"):
-                part = "running statistics" if d.part == "statistics" else d.part
-                groups.setdefault(f"{d.check.removeprefix('steps ')}: {part}", []).append(d)
+                groups.setdefault(f"{d.check.removeprefix('steps ')}: {PARTS.get(d.part, d.part)}", []).append(d)
         for name, members in groups.items():
             steps.setdefault(name, [None] * len(c.dtypes))[i] = worst_of(members)
     if steps:

@@ -10,10 +10,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from common.arch import Arch
+from common.arch import Arch, get
 from common.errors import RosettaError
 from common.names import Shape, parameters
 
@@ -153,6 +154,26 @@ def load(path: str | os.PathLike) -> tuple[Arch, Weights, dict[str, str]]:
         raise RosettaError(f"{path} is not a whole safetensors file: {e}") from None
     except OSError as e:
         raise RosettaError(f"can't read {path}: {e.strerror or e}") from None
+
+
+def named(source: str | os.PathLike, overrides: Mapping[str, Any] | None = None) -> tuple[Arch, Weights | None]:
+    """The row and the weights that `source` names: one of our .safetensors files, or a variant, which has none.
+
+    `overrides` replace fields of a variant's row. Raises RosettaError for an unknown name, a bad file, or overrides
+    of a file.
+    """
+    if not str(source).endswith(".safetensors"):
+        return get(str(source), **(overrides or {})), None
+    if overrides:
+        raise RosettaError("--set can't be with a file: its metadata says what it is")
+    arch, weights, _ = load(source)
+    return arch, weights
+
+
+def not_finite(weights: Mapping[str, np.ndarray]) -> str:
+    """Which tensors hold NaN or infinity, in words: "fc.bias and 3 more"; empty where none does."""
+    broken = [name for name, w in weights.items() if not np.isfinite(w).all()]
+    return "".join(broken[:1]) + (f" and {len(broken) - 1} more" if broken[1:] else "")
 
 
 def _metadata(path: str | os.PathLike, found: dict[str, str]) -> dict[str, str]:

@@ -1,13 +1,11 @@
 """One pass in training mode with its gradients. The twin of torch_impl/autodiff.py."""
 
-from weakref import WeakKeyDictionary
-
 import keras
 import numpy as np
 from keras import ops
 
 from common.differentiated import Differentiated
-from keras_impl.layers import to_torch
+from keras_impl.layers import to_numpy, to_torch
 from keras_impl.weights import named_variables
 
 
@@ -38,13 +36,8 @@ def differentiate(model, x: np.ndarray, labels: np.ndarray | None) -> Differenti
     """
     loss, logits, by_input, by_variable = gradients_of(model, x, labels)
     found = {id(v): g for v, g in zip(model.trainable_variables, by_variable, strict=True)}
-    gradients = {name: to_torch(_numpy(found[id(v)])) for name, v in named_variables(model) if id(v) in found}
-    return Differentiated(float(loss), _numpy(logits), gradients, np.moveaxis(_numpy(by_input), -1, 1))
-
-
-def _numpy(y) -> np.ndarray:
-    y = ops.convert_to_numpy(y)
-    return y.astype(np.float32) if y.dtype.name == "bfloat16" else y
+    gradients = {name: to_torch(to_numpy(found[id(v)])) for name, v in named_variables(model) if id(v) in found}
+    return Differentiated(float(loss), to_numpy(logits), gradients, np.moveaxis(to_numpy(by_input), -1, 1))
 
 
 def _tensorflow(model, x, labels):
@@ -59,10 +52,16 @@ def _tensorflow(model, x, labels):
     return loss, logits, by_input, by_variable
 
 
-_compiled: WeakKeyDictionary = WeakKeyDictionary()  # model: its differentiated pass, under JAX
-
-
 def _jax(model, x, labels):
+    run = vars(model).get("_differentiated") or _jax_pass(model)
+    trainable, other = ([v.value for v in vs] for vs in (model.trainable_variables, model.non_trainable_variables))
+    (loss, (logits, other)), (by_input, by_variable) = run(x, trainable, other, labels)
+    for variable, value in zip(model.non_trainable_variables, other, strict=True):
+        variable.assign(value)
+    return loss, logits, by_input, by_variable
+
+
+def _jax_pass(model):
     import jax
 
     def pure(x, trainable, other, labels):
@@ -72,13 +71,11 @@ def _jax(model, x, labels):
     run = jax.value_and_grad(pure, argnums=(0, 1), has_aux=True)
     if not any(b.dropout or b.drop_path for t in model.plan.trunks for s in t.stages for b in s.blocks):
         # compiling takes a third of the time in which JAX would compile each operator by itself; a mask, which is drawn
-        # when the pass is traced, would be the same in every later pass
-        run = _compiled.setdefault(model, jax.jit(run))
-    trainable, other = ([v.value for v in vs] for vs in (model.trainable_variables, model.non_trainable_variables))
-    (loss, (logits, other)), (by_input, by_variable) = run(x, trainable, other, labels)
-    for variable, value in zip(model.non_trainable_variables, other, strict=True):
-        variable.assign(value)
-    return loss, logits, by_input, by_variable
+        # when the pass is traced, would be the same in every later pass. The model keeps it: it holds the model, and
+        # both go together
+        run = jax.jit(run)
+        object.__setattr__(model, "_differentiated", run)
+    return run
 
 
 def _torch(model, x, labels):

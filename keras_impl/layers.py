@@ -138,6 +138,12 @@ def to_torch(weight: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(weight, (-1, -2), (0, 1))) if weight.ndim > 1 else weight
 
 
+def to_numpy(tensor) -> np.ndarray:
+    """The tensor or variable as an array; bfloat16, which numpy lacks, as float32."""
+    array = ops.convert_to_numpy(tensor)
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+
 _source: ContextVar[Source | None] = ContextVar("source", default=None)  # of the net under construction
 
 

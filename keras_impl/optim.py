@@ -12,8 +12,7 @@ import numpy as np
 from keras import ops
 
 from common.rules import Rule
-from keras_impl.autodiff import _numpy
-from keras_impl.layers import to_torch
+from keras_impl.layers import to_numpy, to_torch
 from keras_impl.weights import named_variables
 
 
@@ -137,8 +136,8 @@ def moments(model, optimizer: keras.optimizers.Optimizer) -> Iterator[tuple[str,
     for name, variable in named_variables(model):
         if id(variable) in places:
             for attribute, kind in _KEPT.items():
-                for kept in getattr(optimizer, attribute, [])[places[id(variable)] :][:1]:
-                    yield f"{name} {kind}", to_torch(_numpy(kept))
+                if kept := getattr(optimizer, attribute, None):
+                    yield f"{name} {kind}", to_torch(to_numpy(kept[places[id(variable)]]))
 
 
 _KEPT = {"momenta": "momentum", "means": "mean", "squares": "square"}

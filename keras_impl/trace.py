@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-import keras
 import numpy as np
 
+from keras_impl.layers import to_numpy
 from keras_impl.weights import named_layers
 
 See = Callable[[str, np.ndarray], None]
@@ -37,5 +37,4 @@ def trace(model, x: np.ndarray, see: See | None = None, training: bool = False) 
 
 
 def _numpy(y) -> np.ndarray:
-    y = keras.ops.convert_to_numpy(y)
-    return np.moveaxis(y.astype(np.float32) if y.dtype.name == "bfloat16" else y, -1, 1)
+    return np.moveaxis(to_numpy(y), -1, 1)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from common.weights import check
-from keras_impl.layers import Sequential, to_keras, to_torch
+from keras_impl.layers import Sequential, to_keras, to_numpy, to_torch
 
 LEAVES = {
     "kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias",
@@ -41,10 +41,7 @@ def export_weights(model) -> dict[str, np.ndarray]:
     float32)."""
     weights = {}
     for name, variable in named_variables(model):
-        value = keras.ops.convert_to_numpy(variable)
-        if variable.dtype == "bfloat16":
-            value = value.astype(np.float32)
-        value = to_torch(value)
+        value = to_torch(to_numpy(variable))
         weights[name] = value if value.flags.owndata else value.copy()
     return weights
 

@@ -215,8 +215,6 @@ def _(mp):
 @fault("fewer bits", "float32 products of operands with 10 bits, as TF32 has them", "basic", ("forward", "conv1"), 18,
        dtypes=("float64", "float32"))  # fmt: skip
 def _(mp):
-    from keras import ops
-
     from keras_impl.layers import _Conv
 
     call = _Conv.call
@@ -228,7 +226,6 @@ def _(mp):
         return call(self, x)
 
     mp.setattr(_Conv, "call", rounded)
-    assert ops
 
 
 @fault("groups interleaved", "group g takes channels g, g + groups, ... and not a run of them", "groups",
@@ -497,15 +494,15 @@ def _(mp):
     **TRAIN,
 )
 def _(mp):
-    from keras_impl.layers import BatchNorm
+    from keras_impl.layers import MOMENTUM, BatchNorm, _is_training
 
     call = BatchNorm.call
 
     def biased(self, x, training=None, mask=None):
-        n = np.prod(x.shape[:-1])
-        kept = np.asarray(self.moving_variance) * (1 - 0.1)
+        n, before = np.prod(x.shape[:-1]), np.asarray(self.moving_variance)
         y = call(self, x, training)
-        if training is not False and not np.array_equal(kept / 0.9, np.asarray(self.moving_variance)):
+        if _is_training(training):
+            kept = before * (1 - MOMENTUM)
             self.moving_variance.assign(kept + (np.asarray(self.moving_variance) - kept) * (n - 1) / n)
         return y
 
@@ -615,20 +612,29 @@ def _(mp):
 # ---- steps
 
 
+def stepping(mp, rule, attribute: str, value: Callable) -> None:
+    """The rule's step runs with `value(optimizer, variable, rate)` for one of its numbers."""
+    step = rule.update_step
+
+    def changed(self, gradient, variable, learning_rate):
+        before = getattr(self, attribute)
+        setattr(self, attribute, value(self, variable, learning_rate))
+        step(self, gradient, variable, learning_rate)
+        setattr(self, attribute, before)
+
+    mp.setattr(rule, "update_step", changed)
+
+
 @fault("decoupled weight decay", "Keras' rule in SGD: ten times weaker under momentum 0.9", "basic",
        ("steps sgd 1", "conv1.weight momentum"), 9, **STEPS)  # fmt: skip
 def _(mp):
     from keras_impl import optim
 
-    step = optim.SGD.update_step
+    def apart(self, variable, learning_rate):
+        self.assign(variable, self._wide(variable, variable) * (1 - self._wide(learning_rate, variable) * self.decay))
+        return 0.0
 
-    def decoupled(self, gradient, variable, learning_rate):
-        decay, self.decay = self.decay, 0.0
-        self.assign(variable, self._wide(variable, variable) * (1 - self._wide(learning_rate, variable) * decay))
-        step(self, gradient, variable, learning_rate)
-        self.decay = decay
-
-    mp.setattr(optim.SGD, "update_step", decoupled)
+    stepping(mp, optim.SGD, "decay", apart)
 
 
 @fault("momentum holds the rate", "Keras' SGD: equal until the learning rate changes", "basic",
@@ -674,15 +680,7 @@ def _(mp):
 def _(mp):
     from keras_impl import optim
 
-    step = optim.SGD.update_step
-
-    def sparing(self, gradient, variable, learning_rate):
-        decay = self.decay
-        self.decay = decay if len(variable.shape) > 1 else 0.0
-        step(self, gradient, variable, learning_rate)
-        self.decay = decay
-
-    mp.setattr(optim.SGD, "update_step", sparing)
+    stepping(mp, optim.SGD, "decay", lambda self, variable, rate: self.decay if len(variable.shape) > 1 else 0.0)
 
 
 @fault("Adam's epsilon inside", "Keras' Adam adds epsilon before the bias correction", "basic",
@@ -690,15 +688,10 @@ def _(mp):
 def _(mp):
     from keras_impl import optim
 
-    step = optim.Adam.update_step
+    def early(self, variable, learning_rate):
+        return self.epsilon / (1 - self.beta_2 ** (float(self.iterations) + 1)) ** 0.5
 
-    def early(self, gradient, variable, learning_rate):
-        epsilon = self.epsilon
-        self.epsilon = epsilon / (1 - self.beta_2 ** (float(self.iterations) + 1)) ** 0.5
-        step(self, gradient, variable, learning_rate)
-        self.epsilon = epsilon
-
-    mp.setattr(optim.Adam, "update_step", early)
+    stepping(mp, optim.Adam, "epsilon", early)
 
 
 @fault(

@@ -446,12 +446,11 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path):
 
 
 def test_a_backend_that_is_not_installed_says_what_to_install(monkeypatch, tmp_path):
-    from common import backends, export, report
+    import importlib.util
 
-    find = backends.importlib.util.find_spec
+    find = importlib.util.find_spec
     gone = {"jax", "onnxruntime", "matplotlib"}
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *a: None if name in gone else find(name, *a))
-    assert export and report
     for args, words in (
         (["compare", "resnet18", "--backends", "torch", "keras:jax"], "needs jax, which is not installed: pip install"),
         (["compare", "resnet18", "--backends", "torch", "onnx:torch"], "resnet-rosetta[torch,onnx]"),

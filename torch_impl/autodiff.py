@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from common.differentiated import Differentiated
+from torch_impl.layers import to_numpy
 
 
 def loss_of(logits, labels: np.ndarray | None):
@@ -35,9 +36,5 @@ def differentiate(model, x: np.ndarray, labels: np.ndarray | None) -> Differenti
     """
     loss, logits, by_input, by_parameter = gradients_of(model, x, labels)
     names = [name for name, _ in model.named_parameters()]
-    gradients = {name: _numpy(g) for name, g in zip(names, by_parameter, strict=True)}
-    return Differentiated(float(loss), _numpy(logits), gradients, _numpy(by_input))
-
-
-def _numpy(y) -> np.ndarray:
-    return (y.float() if y.dtype == torch.bfloat16 else y).cpu().numpy()
+    gradients = {name: to_numpy(g) for name, g in zip(names, by_parameter, strict=True)}
+    return Differentiated(float(loss), to_numpy(logits), gradients, to_numpy(by_input))

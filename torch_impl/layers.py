@@ -61,6 +61,11 @@ def sequential(*layers, name: str = "") -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """The tensor as an array; bfloat16, which numpy lacks, as float32."""
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy()
+
+
 def identity(x):
     return x
 

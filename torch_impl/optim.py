@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from common.rules import Rule
-from torch_impl.autodiff import _numpy
+from torch_impl.layers import to_numpy
 
 
 def optimizer(model, rule: Rule) -> torch.optim.Optimizer:
@@ -37,7 +37,7 @@ def moments(model, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, np.n
         state = optimizer.state[parameter]
         for key, kind in _KEPT.items():
             if state.get(key) is not None:
-                yield f"{name} {kind}", _numpy(state[key]).copy()  # which the next step changes in place
+                yield f"{name} {kind}", to_numpy(state[key]).copy()  # which the next step changes in place
 
 
 _KEPT = {"momentum_buffer": "momentum", "exp_avg": "mean", "exp_avg_sq": "square"}

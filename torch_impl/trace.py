@@ -5,6 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from torch_impl.layers import to_numpy
+
 See = Callable[[str, np.ndarray], None]
 
 
@@ -19,15 +21,11 @@ def trace(model, x: np.ndarray, see: See | None = None, training: bool = False) 
     hooks, before = [], model.training
     for name, module in model.named_modules() if see else ():
         if name:
-            hooks.append(module.register_forward_hook(lambda m, i, y, name=name: see(name, _numpy(y))))
+            hooks.append(module.register_forward_hook(lambda m, i, y, name=name: see(name, to_numpy(y))))
     try:
         with torch.no_grad():
-            return _numpy(model.train(training)(torch.from_numpy(x).to(tensor))).copy()
+            return to_numpy(model.train(training)(torch.from_numpy(x).to(tensor))).copy()
     finally:
         model.train(before)
         for hook in hooks:
             hook.remove()
-
-
-def _numpy(y) -> np.ndarray:
-    return (y.float() if y.dtype == torch.bfloat16 else y).cpu().numpy()

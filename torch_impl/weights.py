@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from common.weights import check
-from torch_impl.layers import to_tensor
+from torch_impl.layers import to_numpy, to_tensor
 
 
 def named_tensors(model) -> Iterator[tuple[str, torch.Tensor]]:
@@ -20,9 +20,7 @@ def export_weights(model) -> dict[str, np.ndarray]:
     float32)."""
     weights = {}
     for name, tensor in named_tensors(model):
-        if tensor.dtype == torch.bfloat16:
-            tensor = tensor.float()
-        weights[name] = np.array(tensor.cpu().numpy(), order="C")
+        weights[name] = np.array(to_numpy(tensor), order="C")
     return weights
 
 
