@@ -19,8 +19,8 @@ help: ## List the targets
 
 .venv/installed-test: .venv/installed
 	$(PIP) --editable '.[test,lint]'
-	@# --no-deps: both would ask for a torch of their own
-	$(PIP) --no-deps torchvision timm
+	@# --no-deps: they would ask for a torch of their own, and KerasHub for a second TensorFlow
+	$(PIP) --no-deps torchvision timm 'transformers; python_version >= "3.11"' 'keras-hub; python_version >= "3.11"'
 	@touch $@
 
 install: .venv/installed ## Make .venv with PyTorch, Keras on TensorFlow, and the rosetta command

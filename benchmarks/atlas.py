@@ -34,9 +34,9 @@ README = ROOT / "README.md"
 BEGIN, END = "<!-- atlas: make atlas -->", "<!-- end of atlas -->"
 FIRST = "torch"
 OTHERS = {"cpu": ("keras:tensorflow", "keras:jax", "keras:torch", "onnx:torch", "onnx:keras"), "gpu": ("keras:jax",)}
-LARGE, MEMORY = 40_000_000, 5 * 2**29  # parameters; bytes that a process may keep between variants
-N = 8
-SIZES = {"stride 32": (33, 26), "CIFAR": (13, 10)}  # odd and even; the last stage has a few positions left
+LARGE, MEMORY = 40_000_000, 2**32  # parameters; bytes that a process may keep between variants
+N = 4
+SIZES = {"stride 32": (65, 52), "CIFAR": (13, 10)}  # odd and even; the last stage has a few positions left
 SMALLEST = {min(of, key=lambda n: count(parameters(of[n]))) for of in FAMILIES.values()}
 # the columns: check, part, heading
 COLUMNS = (
@@ -133,7 +133,7 @@ def page(report: dict, others: tuple[str, ...]) -> str:
         f"{report['machine']}. {len(done)} of {len(VARIANTS) * len(others)} runs, {len(bad)} with more than "
         "rounding.", "",
         *textwrap.wrap(
-            f"{N} images of noise, 33 x 26 pixels, for CIFAR's nets 13 x 10, for signals 33 samples; random BatchNorm "
+            f"{N} images of noise, 65 x 52 pixels, for CIFAR's nets 13 x 10, for signals 65 samples; random BatchNorm "
             "statistics. Each figure is the largest difference over the largest element of an array, and the worst "
             "array of its kind, in float64. float32: that of the logits, and in brackets how many noise floors that is "
             "(PyTorch in float32 against itself in float64). Steps are 3 each of SGD with momentum, with Nesterov, "

@@ -37,10 +37,13 @@ def _is_int(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Stem:
-    """The layers before the first stage: convolutions as (channels, kernel, stride), then 3x3/2 max pooling."""
+    """The layers before the first stage: convolutions as (channels, kernel, stride), then 3x3/2 max pooling.
+
+    The pooling's border counts as nothing; with "zeros" as 0, which a stem without a norm can tell: keras' V2 nets.
+    """
 
     convs: tuple[tuple[int, int, int], ...] = ((64, 7, 2),)
-    pool: bool = True
+    pool: bool | Literal["zeros"] = True
 
     def __post_init__(self) -> None:
         if isinstance(self.convs, list | tuple):
@@ -53,8 +56,8 @@ class Stem:
                 _refuse("stem", conv, "each convolution as (channels, kernel, stride), all at least 1")
             if conv[1] % 2 == 0:
                 _refuse("stem", conv, "odd kernels: an even one can't be padded alike on both sides")
-        if not isinstance(self.pool, bool):
-            _refuse("stem", self.pool, "pool to be true or false")
+        if not isinstance(self.pool, bool) and self.pool != "zeros":
+            _refuse("stem", self.pool, "pool to be true, false or 'zeros'")
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class Arch:
     preact: bool = False  # BN-ReLU-conv [2] instead of conv-BN-ReLU [1]
     first_stride: int = 1  # of stage 1; each later stage halves
     stride_in: Literal[1, 2] = 2  # the bottleneck conv that strides: 1 is v1 [1], 2 is "v1.5"
+    stride_block: Literal["first", "last"] = "first"  # of a stage halves; the last, for the next stage: keras' V2 nets
     groups: int = 1  # of the bottleneck's 3x3: the cardinality of [3]
     width_per_group: int = 64  # inner width = widths * this / 64 * groups
     shortcut: Shortcut = "project"  # options A, B, C of [1] section 4.1; ResNet-D's [5]; a plain net's
@@ -77,7 +81,8 @@ class Arch:
     dropout: float = 0.0  # [4] section 2.4: before a block's last convolution
     kernels: tuple[int, ...] = (3,)  # of the blocks; several are parallel trunks [8]
     dims: Literal[1, 2] = 2  # spatial axes: signals or images
-    conv_bias: bool = False  # biases that BatchNorm makes useless; keras.applications and d2l have them
+    # biases that BatchNorm makes useless, as keras.applications and d2l have them; or "unnormed": where no norm follows
+    conv_bias: bool | Literal["unnormed"] = False
     norm_eps: float = 1e-5
     in_channels: int = 3
     num_classes: int = 1000  # 0: no classifier, the pooled features come out
@@ -142,15 +147,17 @@ def _check(a: Arch) -> None:
             _refuse(name, getattr(a, name), f"a whole number, at least {low}")
     for name, allowed in (
         ("block", tuple(EXPANSION)), ("shortcut", get_args(Shortcut)),
-        ("stride_in", (1, 2)), ("dims", (1, 2)), ("first_stride", (1, 2)),
+        ("stride_in", (1, 2)), ("dims", (1, 2)), ("first_stride", (1, 2)), ("stride_block", ("first", "last")),
     ):  # fmt: skip
         value = getattr(a, name)
         if isinstance(value, bool) or value not in allowed:
             hint = nearest(value, allowed) if isinstance(value, str) else ""
             _refuse(name, value, f"one of {', '.join(map(repr, allowed))}{hint}")
-    for name in ("preact", "shortcut_norm", "conv_bias"):
+    for name in ("preact", "shortcut_norm"):
         if not isinstance(getattr(a, name), bool):
             _refuse(name, getattr(a, name), "true or false")
+    if not isinstance(a.conv_bias, bool) and a.conv_bias != "unnormed":
+        _refuse("conv_bias", a.conv_bias, "true, false or 'unnormed'")
     for name in ("drop_path", "dropout", "norm_eps"):
         value = getattr(a, name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -252,6 +259,14 @@ FAMILIES: dict[str, dict[str, Arch]] = {
     "keras": {
         f"resnet{n}_keras": replace(a, stride_in=1, conv_bias=True, norm_eps=1.001e-5) for n, a in _bottle.items()
     },
+    # keras.applications' V2: pre-activation, the stride in a stage's last block, biases where no norm follows, and a
+    # pooling whose border is 0
+    "keras_v2": {
+        f"resnet{n}v2_keras": replace(
+            a, preact=True, stem=Stem(pool="zeros"), stride_block="last", conv_bias="unnormed", norm_eps=1.001e-5
+        )
+        for n, a in _bottle.items()
+    },
     # Dive into Deep Learning, section 8.6: biases everywhere, no norm on the projection
     "d2l": {"resnet18_d2l": replace(_basic[18], conv_bias=True, shortcut_norm=False, in_channels=1, num_classes=10)},
     # [1] section 4.2 and Table 6: option A; and the same nets without shortcuts
@@ -313,3 +328,9 @@ def get(name_or_arch: str | Arch, **overrides: Any) -> Arch:
 def name_of(arch: Arch) -> str | None:
     """The variant's name, or None where the row is nobody's but the user's."""
     return next((name for name, row in VARIANTS.items() if row == arch), None)
+
+
+def nearly(arch: Arch) -> str:
+    """The variant that a row is but for its classes and channels; "custom" where it is none."""
+    edges: dict[str, Any] = {"num_classes": arch.num_classes, "in_channels": arch.in_channels}
+    return name_of(arch) or next((n for n, row in VARIANTS.items() if replace(row, **edges) == arch), "custom")

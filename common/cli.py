@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -88,7 +88,7 @@ def list_(family: str | None, as_json: bool) -> None:
     _columns(lines, "llrrr")
 
 
-def _columns(lines: list[tuple[str, ...]], align: str) -> None:
+def _columns(lines: Sequence[tuple[str, ...]], align: str) -> None:
     """A table without borders: rich would take as long to import as the rest of the command takes to run."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for i, line in enumerate(lines):
@@ -241,15 +241,15 @@ def compare(
 ) -> None:
     """Run NAME on several backends with the same weights and images, and compare everything, array by array.
 
-    NAME is a variant or one of our .safetensors files. Exit code 0: every difference is rounding. 1: not. 2: the
+    NAME is a variant or a checkpoint of any library. Exit code 0: every difference is rounding. 1: not. 2: the
     command was misused.
     """
     from common import backends as engines
     from common import images as pictures
-    from common import parity, weights
+    from common import parity, port, weights
     from common.plan import make_plan
 
-    arch, tensors = weights.named(name, overrides)
+    arch, tensors = port.named(name, overrides)
     paths = [str(p) for p in images or pictures.photographs()]
     x = pictures.read(paths, make_plan(arch), size)
     parity.refuse_not_finite(x, tensors, paths)
@@ -386,31 +386,148 @@ def _print(r: Any) -> None:
     console.print(f"{verdict}  ({working:.1f} s beyond importing the frameworks)")
 
 
-@cli.command()
-@click.argument("source", type=click.Path())
-@click.argument("target", type=click.Path())
-@click.option(
-    "--to", "framework", type=click.Choice(["torch", "keras"]), help="Whose file TARGET is. Default: by its suffix."
-)
-@click.option("--arch", "name", metavar="NAME", help="The variant, where SOURCE doesn't say.")
-@set_option
-def port(source: str, target: str, framework: str | None, name: str | None, overrides: dict[str, Any]) -> None:
-    """Convert SOURCE to TARGET: .safetensors, .pt (PyTorch), .weights.h5 or .keras (Keras).
+def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What a checkpoint is, where it can't tell."""
+    for option in (
+        set_option,
+        click.option("--arch", "name", metavar="NAME", help="The variant that the file must be."),
+        click.option("--library", metavar="L", help="Whose names the file has; by default that is worked out."),
+    ):
+        command = option(command)
+    return command
 
-    TARGET is written whole or not at all, read back in its own framework, and compared bit by bit.
+
+@cli.command()
+@click.argument("file", type=click.Path())
+@_source_options
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+def inspect(file: str, overrides: dict[str, Any], name: str | None, library: str | None, as_json: bool) -> None:
+    """Say what a checkpoint is: whose, which net, what no shape tells, its preprocessing, and where each tensor goes.
+
+    FILE is .safetensors, .pt / .pth / .th, .h5, .weights.h5, .keras, or a folder of Hugging Face or KerasHub.
     """
     from common import port as porter
     from common.arch import get
 
-    arch = get(name, **overrides) if name else None
-    if overrides and not name:
-        raise RosettaError("--set needs --arch: the file itself says what it is")
+    found = porter.inspect(file, library=library, arch=get(name) if name else None, overrides=overrides)
+    click.echo(json.dumps(found.to_json(), indent=1) if as_json else "\n".join(_recognised(found)))
+    if as_json:
+        return
+    rows = [("in the file", "canonical name", "shape", "transform")]
+    rows += [(found.where(s), s.canonical, " x ".join(map(str, s.shape)), s.transform) for s in found.slots]
+    click.echo()
+    _columns(rows, "llll")
+    _unused(found)
+
+
+def _recognised(found: Any) -> list[str]:
+    """What a checkpoint was recognised as, in lines."""
+    import dataclasses
+
+    from common.arch import VARIANTS
+    from common.names import count, parameters
+
+    arch, shapes = found.arch, parameters(found.arch)
+    lines = [
+        click.style(f"{found.held.path}: {found.name}", bold=True),
+        f"  container      {found.held.kind}, {found.dtype}",
+        f"  names          {found.library.name}",
+        f"  row            {found.described}",
+        f"  parameters     {count(shapes):,} in {len(shapes)} tensors, {arch.num_classes or 'no'} classes",
+    ]
+    if not found.told:
+        lines.append("  taken on trust nothing: the file names its row")
+    for i, (field, why) in enumerate(found.told.items()):
+        lines.append(f"  {'taken on trust' if i == 0 else '':<14} {field} = {why}")
+    twins = [n for n, row in VARIANTS.items() if row != arch and found.told and parameters(
+        dataclasses.replace(row, num_classes=arch.num_classes, in_channels=arch.in_channels)) == shapes]  # fmt: skip
+    if twins:
+        lines.append(f"  same shapes    {', '.join(twins)}: --arch NAME or --set says that it is one of them")
+    lines.append(f"  preprocessing  {found.preprocessing or 'not known'}")
+    if found.labels:
+        lines.append(f"  labels         {', '.join(found.labels[:4])}{', ...' if len(found.labels) > 4 else ''}")
+    return lines + [f"  note           {note}" for note in found.notes]
+
+
+def _unused(found: Any) -> None:
+    """What a file has beside the net's tensors; many of one kind as one line."""
+    reasons: dict[str, list[str]] = {}
+    for name, why in found.unused.items():
+        reasons.setdefault(why, []).append(name)
+    for why, names in reasons.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        click.echo(f"not used: {names[0]}{more}: {why}")
+
+
+@cli.command()
+@click.argument("source", type=click.Path())
+@click.argument("target", type=click.Path())
+@click.option("--as", "to", metavar="LIBRARY", help="Whose names TARGET gets. Default: our own.")
+@_source_options
+@click.option("--dry-run", is_flag=True, help="Show every tensor on its way, and write nothing.")
+@click.option("--num-classes", type=click.IntRange(1), metavar="N", help="A fresh classifier of N classes.")
+@click.option("--no-head", is_flag=True, help="Leave the classifier out.")
+@click.option("--in-channels", type=click.IntRange(1), metavar="N", help="1: sum the stem's kernels, for grey images.")
+@click.option("--seed", type=int, default=0, help="Of the fresh classifier. Default: 0.")
+@click.option(
+    "--probe/--no-probe", default=None,
+    help="Run an image through both implementations. Default: where source and target are for different frameworks.",
+)  # fmt: skip
+@click.option("--verify-with-source", is_flag=True, help="Run it through the library that SOURCE is from, too.")
+@click.option("--keep", is_flag=True, help="Keep TARGET even if the outputs differ.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+def port(
+    source: str, target: str, to: str | None, name: str | None, library: str | None, overrides: dict[str, Any],
+    dry_run: bool, num_classes: int | None, no_head: bool, in_channels: int | None, seed: int, probe: bool | None,
+    verify_with_source: bool, keep: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Convert the checkpoint SOURCE to TARGET, whose suffix says its container, and prove that nothing was lost.
+
+    Any of torchvision, timm, Hugging Face Transformers, keras.applications, KerasHub, akamaster and kuangliu, and our
+    own; `rosetta inspect` says what a file is. TARGET is written whole or not at all: it is read back, every tensor is
+    compared, and outputs are where frameworks change. Exit code 1: they differ.
+    """
+    from common import port as porter
+    from common.arch import get
+
+    if no_head and num_classes:
+        raise RosettaError("--no-head and --num-classes can't both be")
     with _Progress() as progress:
-        done = porter.port(source, target, framework=framework, arch=arch, progress=progress)
+        try:
+            done = porter.port(
+                source, target, to=to, library=library, arch=get(name) if name else None, overrides=overrides,
+                num_classes=0 if no_head else num_classes, in_channels=in_channels, seed=seed, dry_run=dry_run,
+                probe=probe, verify_with_source=verify_with_source, keep=keep, progress=progress,
+            )  # fmt: skip
+        except porter.NotTheSame as e:
+            click.echo(f"rosetta: {e}", err=True)
+            sys.exit(1)
+    if as_json:
+        click.echo(json.dumps(done.to_json(), indent=1))
+        return
+    click.echo("\n".join(_recognised(done.source)))
+    if dry_run:
+        rows = [("in the source", "canonical name", f"in {os.path.basename(target)}", "shape", "transform")]
+        rows += [
+            (r.source or "(fresh)", r.canonical, r.target, " x ".join(map(str, r.shape)), r.transform)
+            for r in done.rows
+        ]
+        click.echo()
+        _columns(rows, "lllll")
+    _unused(done.source)
+    for note in done.notes:
+        click.echo(note)
+    whose = "" if done.target.own else f" with {done.target.library.name}'s names"
+    if dry_run:
+        click.echo(f"{target}: would be {done.name}{whose}, {done.tensors} tensors; nothing was written")
+        return
     click.echo(
-        f"{target}: {done.name}, {done.tensors} tensors, {done.parameters:,} parameters, {done.dtype}; read back "
-        f"{'in ' + done.reader if done.reader else 'and compared'}, bit-equal to {source}"
+        f"{target}: {done.name}{whose}, {done.tensors} tensors, {done.parameters:,} parameters, {done.dtype}; "
+        "read back, bit-equal"
     )
+    for what, apart, floor in done.probes:
+        beside = f" (noise floor {floor:.1e})" if floor else ""
+        click.echo(f"{what}: logits within {apart:.1e}{beside}")
 
 
 @cli.command()
@@ -422,7 +539,7 @@ def port(source: str, target: str, framework: str | None, name: str | None, over
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", help="Default: float32.")
 @set_option
 def export(source: str, target: str, framework: str, dtype: str, overrides: dict[str, Any]) -> None:
-    """Write SOURCE, a variant or one of our .safetensors files, as the ONNX graph TARGET.
+    """Write SOURCE, a variant or a checkpoint of any library, as the ONNX graph TARGET.
 
     One file, any batch and image size, N C H W in, logits out. It is run before it is kept, and has to give the
     framework's logits. A variant has fresh weights.

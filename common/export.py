@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import graphs
+from common import graphs, port
 from common import weights as canonical
 from common.arch import Arch, name_of
 from common.errors import RosettaError
@@ -50,7 +50,7 @@ def export(
         raise RosettaError(f"{target} isn't named like an ONNX graph: expected NAME.onnx")
     if dtype not in ("float32", "float64"):
         raise RosettaError(f"dtype {dtype!r} can't be: a graph is float32 or float64")
-    arch, weights = canonical.named(source, overrides)
+    arch, weights = port.named(source, overrides)
     probes = _probes(arch)
     refuse_not_finite(probes[0], weights)
     require("this", graphs.NEEDS[framework], "onnx")

@@ -123,7 +123,7 @@ class Stage:
 class StemPlan:
     convs: tuple[Conv, ...]
     norms: tuple[Norm, ...]  # as many as convs, or one fewer in a pre-activation net
-    pool: bool
+    pool: bool | Literal["zeros"]
 
     def layers(self) -> Iterator[Layer]:
         for i, conv in enumerate(self.convs):
@@ -188,9 +188,8 @@ def make_plan(arch: Arch) -> Plan:
     """The row worked out. Cached, since a row is a value."""
     a = arch
 
-    def conv(
-        name: str, cin: int, cout: int, k: int, stride: int = 1, groups: int = 1, bias: bool = a.conv_bias
-    ) -> Conv:
+    def conv(name: str, cin: int, cout: int, k: int, stride: int = 1, groups: int = 1, normed: bool = True) -> Conv:
+        bias = not normed if a.conv_bias == "unnormed" else bool(a.conv_bias)
         return Conv(name, cin, cout, k, stride, groups, bias, a.dims)
 
     def norm(name: str, channels: int) -> Norm:
@@ -201,8 +200,9 @@ def make_plan(arch: Arch) -> Plan:
     deep = len(a.stem.convs) > 1
     for i, (cout, k, stride) in enumerate(a.stem.convs):
         last = i == len(a.stem.convs) - 1
-        convs.append(conv(f"conv1.{3 * i}" if deep else "conv1", c, cout, k, stride))
-        if not (last and a.preact):  # the first block's norm follows there
+        normed = not (last and a.preact)  # the first block's norm follows there, behind the pooling
+        convs.append(conv(f"conv1.{3 * i}" if deep else "conv1", c, cout, k, stride, normed=normed))
+        if normed:
             norms.append(norm("bn1" if last else f"conv1.{3 * i + 1}", cout))
         c = cout
     stem = StemPlan(tuple(convs), tuple(norms), a.stem.pool)
@@ -215,16 +215,20 @@ def make_plan(arch: Arch) -> Plan:
             mid = a.inner_width(stage)
             s1, s3 = (stride, 1) if a.stride_in == 1 else (1, stride)
             sizes = [(cin, mid, 1, s1, 1), (mid, mid, kernel, s3, a.groups), (mid, cout, 1, 1, 1)]
-        convs = tuple(conv(f"{name}.conv{i}", *size) for i, size in enumerate(sizes, 1))
+        convs = tuple(
+            conv(f"{name}.conv{i}", *size, normed=not preact or i < len(sizes)) for i, size in enumerate(sizes, 1)
+        )
         norms = tuple(
             norm(f"{name}.bn{i}", c.in_channels if preact else c.out_channels) for i, c in enumerate(convs, 1)
         )
         se = None
         if a.se_ratio:
             mid = _reduced(cout, a.se_ratio)
-            se = SqueezeExcite(
-                conv(f"{name}.se.fc1", cout, mid, 1, bias=True), conv(f"{name}.se.fc2", mid, cout, 1, bias=True)
+            fc1, fc2 = (
+                Conv(f"{name}.se.fc{i}", *size, 1, bias=True, dims=a.dims)
+                for i, size in ((1, (cout, mid)), (2, (mid, cout)))
             )
+            se = SqueezeExcite(fc1, fc2)
         kind = ("PreAct" if preact else "") + ("BasicBlock" if a.block == "basic" else "Bottleneck")
         return Block(name, kind, convs, norms, se, shortcut(name, cin, cout, stride), a.dropout, drop_path)  # type: ignore[arg-type]
 
@@ -233,12 +237,15 @@ def make_plan(arch: Arch) -> Plan:
             return Shortcut("none")
         if stride == 1 and cin == cout and a.shortcut != "project_all":
             return Shortcut("identity")
-        if a.shortcut == "pad":
+        # keras.applications' V2 takes every other pixel where a block strides and nothing else changes
+        bare = a.stride_block == "last" and cin == cout and a.shortcut == "project"
+        if a.shortcut == "pad" or bare:
             extra = cout - cin
             return Shortcut("pad", stride, before=extra // 2, after=extra - extra // 2, dims=a.dims)
         pool, i = (stride, 1) if a.shortcut == "pool" else (None, 0)  # Sequential: [pool,] convolution[, norm]
-        project = conv(f"{name}.downsample.{i}", cin, cout, 1, stride // (pool or 1))
-        bn = norm(f"{name}.downsample.{i + 1}", cout) if a.shortcut_norm and not a.preact else None
+        normed = a.shortcut_norm and not a.preact
+        project = conv(f"{name}.downsample.{i}", cin, cout, 1, stride // (pool or 1), normed=normed)
+        bn = norm(f"{name}.downsample.{i + 1}", cout) if normed else None
         return Shortcut("project", stride, pool=pool, conv=project, norm=bn, of_preactivation=a.preact, dims=a.dims)
 
     trunks, channels = [], c
@@ -249,7 +256,11 @@ def make_plan(arch: Arch) -> Plan:
             blocks = []
             for b in range(depth):
                 done += 1
-                stride = 1 if b else (a.first_stride if s == 0 else 2)
+                if a.stride_block == "first":
+                    stride = 1 if b else (a.first_stride if s == 0 else 2)
+                else:  # one block that is first and last strides once
+                    halves = b == depth - 1 and s < len(a.depths) - 1
+                    stride = 2 if halves else a.first_stride if s == b == 0 else 1
                 rate = a.drop_path * done / sum(a.depths)  # [7] of arch.py, equation 4
                 blocks.append(block(f"layer{s + 1}{suffix}.{b}", c, s, stride, kernel, rate))
                 c = a.widths[s] * a.expansion

@@ -1,87 +1,290 @@
-"""Converting checkpoints: every format is a spoke of the canonical weights, nothing goes from one framework to the
-other."""
+"""Checkpoints in and out: every file is a spoke of the canonical weights, nothing goes from one library to another."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from common import containers, recognise, writers
 from common import weights as canonical
-from common.arch import Arch, name_of
+from common.arch import Arch, get, name_of
 from common.errors import RosettaError
-from common.frameworks import load
+from common.init import initial
 from common.names import count, parameters
+from common.recognise import Recognised
+from common.weights import Weights
 
-FORMATS = {".safetensors": None, ".pt": "torch", ".weights.h5": "keras", ".keras": "keras"}  # suffix: whose
+
+class NotTheSame(RosettaError):
+    """What was written doesn't compute what the source computes."""
 
 
 @dataclass(frozen=True)
+class Row:
+    """One tensor on its way: its names in the source, here and in the target."""
+
+    source: str
+    canonical: str
+    target: str
+    shape: tuple[int, ...]  # in the source
+    transform: str  # in words; empty where nothing moves
+
+
+@dataclass
 class Ported:
-    """What `port` wrote."""
+    """What `port` found and wrote."""
 
-    name: str
-    tensors: int
-    parameters: int
-    dtype: str
-    reader: str | None  # the framework that the result was read back in
+    source: Recognised
+    arch: Arch  # of what was written
+    target: writers.Target
+    rows: list[Row]
+    notes: list[str] = field(default_factory=list)
+    dtype: str = ""
+    probes: list[tuple[str, float, float | None]] = field(default_factory=list)  # of what, difference, noise floor
+
+    @property
+    def name(self) -> str:
+        return name_of(self.arch) or self.source.name
+
+    @property
+    def tensors(self) -> int:
+        return len(parameters(self.arch))
+
+    @property
+    def parameters(self) -> int:
+        return count(parameters(self.arch))
+
+    def to_json(self) -> dict[str, Any]:
+        """As `rosetta port --json` has it."""
+        return {
+            "source": self.source.to_json(), "name": self.name, "arch": dataclasses.asdict(self.arch),
+            "library": self.target.library.name, "dtype": self.dtype, "notes": self.notes,
+            "rows": [dataclasses.asdict(r) for r in self.rows],
+            "probes": [{"of": what, "relative": apart, "floor": floor} for what, apart, floor in self.probes],
+        }  # fmt: skip
 
 
-def _format(path: Path) -> str | None:
-    """Whose format `path` is, by its suffix; None is the canonical one."""
-    for suffix, framework in FORMATS.items():
-        if path.name.endswith(suffix) and path.name != suffix:
-            return framework
-    raise RosettaError(f"{path} has no suffix that is known: expected {', '.join(FORMATS)}")
+def inspect(
+    path: str | os.PathLike, *, library: str | None = None, arch: Arch | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Recognised:  # fmt: skip
+    """What a checkpoint is: whose names, which row, what couldn't be told from shapes, where each tensor is.
+
+    No weights are read, but those of HDF5. Raises RosettaError for a file that is damaged, unknown, or another net than
+    `arch` or `overrides` say.
+    """
+    return recognise.recognise(containers.read(path), library=library, arch=arch, overrides=overrides)
+
+
+def named(source: str | os.PathLike, overrides: Mapping[str, Any] | None = None) -> tuple[Arch, Weights | None]:
+    """The row and the weights that `source` names: any checkpoint, or a variant, which has no weights.
+
+    `overrides` replace fields of the row. Raises RosettaError for an unknown name or a bad file.
+    """
+    text = str(source)
+    looks = os.sep in text or text.endswith((*writers.SUFFIXES, *containers.PYTORCH))
+    if not looks and not os.path.isdir(text):
+        return get(text, **(overrides or {})), None
+    found = inspect(source, overrides=overrides)
+    return found.arch, found.weights()
 
 
 def port(
-    source: str | Path,
-    target: str | Path,
+    source: str | os.PathLike,
+    target: str | os.PathLike,
     *,
-    framework: str | None = None,
+    to: str | None = None,
+    library: str | None = None,
     arch: Arch | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    num_classes: int | None = None,
+    in_channels: int | None = None,
+    seed: int = 0,
+    dry_run: bool = False,
+    probe: bool | None = None,
+    verify_with_source: bool = False,
+    keep: bool = False,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Ported:
-    """Converts `source` to `target`, each .safetensors, .pt, .weights.h5 or .keras; the suffixes say which.
+    """Converts the checkpoint `source` to `target`, whose suffix says its container and `to` whose names (our own).
 
-    `framework` ("torch" or "keras"), where given, must be the target's. `arch` is the row of a source that doesn't
-    name its own. The target is written whole or not at all, after it was read back in its own framework and found
-    bit-equal. Raises RosettaError for bad files, an unknown suffix, or a row that doesn't fit.
+    `library`, `arch` and `overrides` are what the source is, where it can't tell. `num_classes` gives the net a fresh
+    classifier drawn from `seed`, or none with 0; `in_channels` 1 sums the kernels of the stem. The target is written
+    whole or not at all: first it is read back, and every tensor compared bit by bit. `probe` (by default where the
+    two sides are for different frameworks) then runs an image through both implementations, and `verify_with_source`
+    through the library that the source is from.
+
+    Raises RosettaError for a bad source or target, and NotTheSame, the target not written unless `keep`, where the
+    outputs differ by more than rounding.
     """
-    source, target = Path(source), Path(target)
-    reads, writes = _format(source), _format(target)
-    if framework and framework != writes:
-        raise RosettaError(
-            f"--to {framework} doesn't go with {target.name}, which is {writes or 'the canonical'} format"
+    path, progress_ = Path(target), progress
+    progress_(f"reading {Path(source).name}")
+    found = inspect(source, library=library, arch=arch, overrides=overrides)
+    new = _edited(found.arch, num_classes, in_channels)
+    place = writers.target_of(path, to, new)
+    slots = {s.canonical: s for s in place.library.slots(new)}
+    theirs = {s.canonical: s for s in found.slots}
+    own_path = {}
+    if place.kind == "weights.h5":
+        from common import keras_files
+
+        own_path = keras_files.paths(place.library, new, place.own)
+    rows = [
+        Row(
+            found.where(theirs[name]) if name in theirs else "", name,
+            (place.library.module if place.kind == "torch" else "") + own_path.get(slot.theirs, slot.theirs),
+            theirs[name].shape if name in theirs else slot.shape,
+            _moves(theirs[name].transform if name in theirs else "fresh", slot.transform),
         )
-    if not source.is_file():
-        raise RosettaError(f"no such file: {source}")
+        for name, slot in slots.items()
+    ]  # fmt: skip
+    done = Ported(found, new, place, rows)
+    if dry_run:
+        return done
+    if path.parent != Path() and not path.parent.is_dir():
+        raise RosettaError(f"can't write {path}: {path.parent} is no folder")
+    weights = found.weights()
+    done.dtype = str(np.result_type(*weights.values()))
+    weights, done.notes = _edit(found.arch, new, weights, seed)
+    labels = found.labels if new.num_classes == found.arch.num_classes else ()
+    preprocessing = found.preprocessing if new.in_channels == found.arch.in_channels else None
 
-    progress(f"reading {source.name}")
-    if reads:
-        arch, weights = load(reads, "files").read(source, arch)
-    else:
-        said, weights, _ = canonical.load(source)
-        if arch not in (None, said):
-            raise RosettaError(f"{source} is another net than --arch names: {name_of(said) or said}")
-        arch = said
-    if broken := canonical.not_finite(weights):
-        raise RosettaError(f"{source} holds values that are not finite, in {broken}")
+    folder = place.kind == "folder"
+    with canonical.atomic(path, writers.size_of(weights), folder=folder) as temporary:
+        progress_(f"writing {path.name}")
+        writers.write(temporary, place, new, weights, preprocessing, labels)
+        progress_(f"reading {path.name} back")
+        _read_back(temporary, path, place, new, weights)
+        crosses = {_side(found), place.side} >= {"torch", "keras"}
+        failed = ""
+        if probe or (probe is None and crosses and _installed()):
+            progress_("a probe through both frameworks")
+            failed = _probe(done, weights)
+        if verify_with_source:
+            progress_(f"the probe through {found.library.name}")
+            failed = _with_source(done, found, new, weights) or failed
+        if failed and not keep:
+            raise NotTheSame(f"{failed}; {path} is not kept (--keep keeps it)")
+    if failed:
+        raise NotTheSame(f"{failed}; {path} is kept, as you asked")
+    return done
 
-    dtype = str(np.result_type(*weights.values()))
-    progress(f"writing {target.name}")
-    if writes is None:
-        canonical.save(target, arch, weights)
-    else:
-        files = load(writes, "files")
-        with canonical.atomic(target, sum(w.nbytes for w in weights.values())) as temporary:
-            files.write(temporary, arch, weights, dtype)
-            progress(f"reading {target.name} back")
-            found_arch, found = files.read(temporary)
-            wrong = [n for n in weights if not np.array_equal(found[n], weights[n])]
-            if wrong or found_arch != arch:
-                raise RosettaError(
-                    f"{target} reads back otherwise than written, at {(wrong or ['its row'])[0]}; it is not kept"
-                )
-    return Ported(name_of(arch) or "custom", len(weights), count(parameters(arch)), dtype, writes)
+
+def _side(found: Recognised) -> str | None:
+    if found.library.keras:
+        return "keras"
+    return "torch" if found.held.kind.startswith("PyTorch") or found.library.name != "resnet-rosetta" else None
+
+
+def _installed() -> bool:
+    import importlib.util
+
+    return all(importlib.util.find_spec(p) for p in ("torch", "keras", "tensorflow"))
+
+
+def _moves(out: str, into: str) -> str:
+    if out == "fresh":
+        return "fresh"
+    steps = [out] if out else []
+    if into:
+        steps.append(" to ".join(reversed(into.split(" to "))))
+    return "" if len(steps) == 2 and out == into else ", ".join(steps)
+
+
+def _edited(arch: Arch, num_classes: int | None, in_channels: int | None) -> Arch:
+    """The row with another head or stem."""
+    if in_channels not in (None, arch.in_channels) and in_channels != 1:
+        raise RosettaError(
+            f"--in-channels {in_channels} can't be: the stem's kernels can be summed to 1 channel, or left at "
+            f"{arch.in_channels}"
+        )
+    changes: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    if in_channels is not None:
+        changes["in_channels"] = in_channels
+    return get(arch, **changes)
+
+
+def _edit(old: Arch, new: Arch, weights: Weights, seed: int) -> tuple[Weights, list[str]]:
+    """The weights of the edited row, and what was done to them, in words."""
+    notes = []
+    wanted = parameters(new)
+    weights = {name: w for name, w in weights.items() if name in wanted or name.startswith("fc.")}
+    if new.num_classes != old.num_classes:
+        dtype = np.result_type(*weights.values())
+        for leaf in ("fc.weight", "fc.bias"):
+            weights.pop(leaf, None)
+        if new.num_classes:
+            fresh = initial(dataclasses.replace(new, depths=(1,) * len(new.depths)), seed)
+            weights |= {n: fresh[n].astype(dtype) for n in ("fc.weight", "fc.bias")}
+            notes.append(f"a fresh classifier of {new.num_classes} classes, drawn from seed {seed}")
+        else:
+            notes.append("no classifier: the net gives its pooled features")
+    if new.in_channels != old.in_channels:
+        stem = next(iter(wanted))
+        weights[stem] = weights[stem].sum(1, keepdims=True, dtype=weights[stem].dtype)
+        notes.append(f"{stem}: the kernels of {old.in_channels} channels summed to one, for grey images")
+    return {name: weights[name] for name in wanted}, notes
+
+
+def _read_back(temporary: Path, path: Path, place: writers.Target, arch: Arch, weights: Weights) -> None:
+    """Raises RosettaError unless the file is recognised as the row, and holds just these weights, bit for bit."""
+    again = recognise.recognise(containers.read(temporary), library=place.library.name, arch=arch)
+    for slot in again.slots:
+        value = recognise.TRANSFORMS[slot.transform][0](again.held.entries[slot.theirs].read())
+        if not canonical.same(value, weights[slot.canonical]):
+            raise RosettaError(f"{path} reads back otherwise than written, at {slot.canonical}; it is not kept")
+
+
+def _probe(done: Ported, weights: Weights) -> str:
+    """One image through both frameworks; what is wrong, or nothing."""
+    from common import backends, parity
+
+    x = probe_image(done.arch)
+    with backends.started(["torch", "keras:tensorflow"]) as running:
+        result = parity.compare(done.arch, x, weights, backends=running, checks=("forward",))
+    for dtype in result.dtypes:
+        rows = result.rows["keras:tensorflow", dtype]
+        logits = next(d for d in rows if d.part == "logits")
+        done.probes.append((f"Keras against PyTorch, {dtype}", logits.relative, logits.floor))
+    over = [d for d in result.dtypes if result.verdict_of("keras:tensorflow", d) != parity.ROUNDING]
+    return "; ".join(f"{d}: {result.why('keras:tensorflow', d)}" for d in over)
+
+
+def _with_source(done: Ported, found: Recognised, new: Arch, weights: Weights) -> str:
+    """The probe through the library that the source is from, in float64, against our own net of that framework."""
+    if new != dataclasses.replace(found.arch):
+        raise RosettaError("--verify-with-source can't be with another head or stem: the source has none such")
+    side = "keras" if found.library.keras else "torch"
+    x = probe_image(found.arch)
+    theirs = load_original(side).logits(found, x)
+    impl = _implementation(side)
+    ours = impl.trace.trace(impl.create_model(new, dtype="float64", weights=weights), x)
+    apart = float(np.abs(theirs - ours).max() / np.abs(theirs).max())
+    done.probes.append((f"{found.library.name} itself against {side}_impl, float64", apart, None))
+    return "" if apart <= 1e-12 else f"{found.library.name} itself gives logits that are {apart:.1e} apart"
+
+
+def load_original(side: str) -> Any:
+    """The module that builds other libraries' own models."""
+    from common.frameworks import load
+
+    return load(side, "originals")
+
+
+def _implementation(side: str) -> Any:
+    from common.frameworks import load
+
+    load(side, "trace")
+    return load(side)
+
+
+def probe_image(arch: Arch) -> np.ndarray:
+    """Noise of the size that the net was designed for, smaller where that is large: 1 C *S, float64."""
+    from common.plan import make_plan
+
+    channels, *size = make_plan(arch).default_input()
+    return np.random.default_rng(0).standard_normal((1, channels, *(min(n, 224) for n in size)))

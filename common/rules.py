@@ -25,8 +25,8 @@ class Rule:
 PROVEN = {
     "sgd": Rule("SGD", 0.02, momentum=0.9, weight_decay=1e-2),
     "nesterov": Rule("SGD", 0.02, momentum=0.9, nesterov=True, weight_decay=1e-2),
-    "adam": Rule("Adam", 3e-4, weight_decay=1e-2, epsilon=1e-6),
-    "adamw": Rule("AdamW", 3e-4, weight_decay=1e-1, epsilon=1e-6),
+    "adam": Rule("Adam", 3e-5, weight_decay=1e-2, epsilon=1e-6),
+    "adamw": Rule("AdamW", 3e-5, weight_decay=1e-1, epsilon=1e-6),
 }
 
 

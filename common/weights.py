@@ -8,13 +8,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common.arch import Arch, get
+from common.arch import Arch
 from common.errors import RosettaError
 from common.names import Shape, parameters
 
@@ -50,35 +51,36 @@ def check_shapes(expected: Mapping[str, Shape], found: Mapping[str, tuple[Shape,
 
 
 @contextlib.contextmanager
-def atomic(path: str | os.PathLike, size: int = 0) -> Iterator[Path]:
+def atomic(path: str | os.PathLike, size: int = 0, folder: bool = False) -> Iterator[Path]:
     """A temporary path beside `path`, with its suffixes, that takes its place if the block ends well and else is
     removed.
 
     `size` is how many bytes are to come: HDF5 can't be stopped quietly once the disk is full. Raises RosettaError
-    where the folder can't be written or the disk is full; whatever was at `path` stays.
+    where the folder can't be written or the disk is full; whatever was at `path` stays. With `folder` the block makes a
+    folder there, which nothing may be in the place of.
     """
     path = Path(path)
+    if folder and os.path.lexists(path):
+        raise RosettaError(f"can't write {path}: it is there already, and a folder is not replaced")
     if path.parent.is_dir() and shutil.disk_usage(path.parent).free < size:
         raise RosettaError(f"can't write {path}: No space left on device for {size:,} bytes; nothing was written")
     try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     except OSError as e:
         raise RosettaError(f"can't write {path}: {e.strerror}: {path.parent}") from None
     try:
-        temporary = folder / path.name
+        temporary = beside / path.name
         yield temporary
-        with open(temporary, "rb") as f:
-            os.fsync(f.fileno())
+        for written in temporary.iterdir() if folder else (temporary,):
+            with open(written, "rb") as f:
+                os.fsync(f.fileno())
         if path.is_dir():
             raise RosettaError(f"can't write {path}: it is a folder")
         os.replace(temporary, path)
     except OSError as e:
         raise RosettaError(f"can't write {path}: {e.strerror or e}; nothing was written") from e
     finally:
-        with contextlib.suppress(OSError):
-            for left in folder.iterdir():
-                left.unlink()
-            folder.rmdir()
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def save(
@@ -95,14 +97,33 @@ def save(
     # safetensors 0.8.0 writes the memory of a transposed view in its own order, under the view's shape, without
     # a word (its issue 825): so contiguous copies go in, and what was written is compared
     plain = {name: np.ascontiguousarray(weights[name]) for name in parameters(arch)}
-    # one key: safetensors writes several in an order that changes from run to run
-    meta = {FORMAT: json.dumps({**(metadata or {}), "arch": arch.to_json()})}
+    meta = {FORMAT: described({**(metadata or {}), "arch": arch.to_json()}, plain)}
     with atomic(path, sum(w.nbytes for w in plain.values())) as temporary:
         try:
             safetensors.numpy.save_file(plain, temporary, metadata=meta)
         except safetensors.SafetensorError as e:  # how the library reports a full disk
             raise RosettaError(f"can't write {path}: {e}; nothing was written") from None
         verify(temporary, plain)
+
+
+def described(said: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> str:
+    """Our metadata: one text, since safetensors writes several keys in an order that changes from run to run; with
+    a checksum over itself and `arrays`, in their order, since no container but a zip has one."""
+    return json.dumps({**said, "crc32": checksum(said, arrays.values())})
+
+
+def checksum(said: Mapping[str, Any], arrays: Iterable[np.ndarray]) -> str:
+    """CRC-32 of the metadata, but for the checksum in it, and of the bytes of the arrays."""
+    crc = zlib.crc32(json.dumps({k: v for k, v in said.items() if k != "crc32"}, sort_keys=True).encode())
+    for array in arrays:
+        crc = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, crc)
+    return f"{crc:08x}"
+
+
+def check_sum(path: str | os.PathLike, said: Mapping[str, Any], arrays: Iterable[np.ndarray]) -> None:
+    """Raises RosettaError where the metadata has another checksum than what it came with."""
+    if "crc32" in said and said["crc32"] != (found := checksum(said, arrays)):
+        raise RosettaError(f"{path} is damaged: its checksum is {found}, and should be {said['crc32']}")
 
 
 def verify(path: str | os.PathLike, weights: Mapping[str, np.ndarray]) -> None:
@@ -112,12 +133,13 @@ def verify(path: str | os.PathLike, weights: Mapping[str, np.ndarray]) -> None:
     with safetensors.safe_open(path, framework="numpy") as f:
         names = set(f.keys())
         wrong = sorted(names ^ set(weights))
-        wrong += [n for n in names & set(weights) if not _same(f.get_tensor(n), weights[n])]
+        wrong += [n for n in names & set(weights) if not same(f.get_tensor(n), weights[n])]
     if wrong:
         raise RosettaError(f"{path} reads back otherwise than it was written, at {wrong[0]} and {len(wrong) - 1} more")
 
 
-def _same(a: np.ndarray, b: np.ndarray) -> bool:
+def same(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays are the same dtype, shape and bits."""
     # as bytes: a NaN equals itself here
     a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
     return (
@@ -140,7 +162,8 @@ def load(path: str | os.PathLike) -> tuple[Arch, Weights, dict[str, str]]:
     try:
         with safetensors.safe_open(path, framework="numpy") as f:
             meta = _metadata(path, dict(f.metadata() or {}))
-            arch = Arch.from_json(meta.pop("arch"))
+            said = meta.pop("arch")
+            arch = Arch.from_json(said)
             slices = {name: f.get_slice(name) for name in f.keys()}
             found = {
                 name: (tuple(s.get_shape()), _DTYPES.get(s.get_dtype(), s.get_dtype())) for name, s in slices.items()
@@ -149,25 +172,14 @@ def load(path: str | os.PathLike) -> tuple[Arch, Weights, dict[str, str]]:
                 check_shapes(parameters(arch), found)
             except RosettaError as e:
                 raise RosettaError(f"{path}: {e}") from None
-            return arch, {name: f.get_tensor(name) for name in parameters(arch)}, meta
+            weights = {name: f.get_tensor(name) for name in parameters(arch)}
+            check_sum(path, {**meta, "arch": said}, weights.values())
+            meta.pop("crc32", None)
+            return arch, weights, meta
     except safetensors.SafetensorError as e:
         raise RosettaError(f"{path} is not a whole safetensors file: {e}") from None
     except OSError as e:
         raise RosettaError(f"can't read {path}: {e.strerror or e}") from None
-
-
-def named(source: str | os.PathLike, overrides: Mapping[str, Any] | None = None) -> tuple[Arch, Weights | None]:
-    """The row and the weights that `source` names: one of our .safetensors files, or a variant, which has none.
-
-    `overrides` replace fields of a variant's row. Raises RosettaError for an unknown name, a bad file, or overrides
-    of a file.
-    """
-    if not str(source).endswith(".safetensors"):
-        return get(str(source), **(overrides or {})), None
-    if overrides:
-        raise RosettaError("--set can't be with a file: its metadata says what it is")
-    arch, weights, _ = load(source)
-    return arch, weights
 
 
 def not_finite(weights: Mapping[str, np.ndarray]) -> str:

@@ -345,19 +345,24 @@ def linear(c: Linear) -> Dense:
 
 class MaxPool(Module):
     """3 wide, stride 2. "same" would be lopsided; the border counts as -inf, since the stem of a pre-activation net
-    can be negative."""
+    can be negative, or as 0."""
 
-    def __init__(self, dims: int):
+    def __init__(self, dims: int, zeros: bool):
         super().__init__()
-        self.before = ((0, 0), *((POOL_PADDING, POOL_PADDING),) * dims, (0, 0))
+        # with zeros padded by one too many and cut: ONNX Runtime takes a padding that comes right before a pooling for
+        # the pooling's own, whose border is -inf, and is 1e-2 off without a word
+        self.before = ((0, 0), *((POOL_PADDING + zeros,) * 2,) * dims, (0, 0))
+        self.cut = (slice(None), *(slice(1, -1),) * dims) if zeros else ()
+        self.border = 0.0 if zeros else -math.inf
 
     def call(self, x):
-        x = ops.pad(x, self.before, constant_values=-math.inf)
+        x = ops.pad(x, self.before, constant_values=self.border)
+        x = x[self.cut] if self.cut else x
         return ops.max_pool(x, POOL_KERNEL, POOL_STRIDE, "valid", "channels_last")
 
 
-def max_pool(dims: int) -> MaxPool:
-    return MaxPool(dims)
+def max_pool(dims: int, zeros: bool) -> MaxPool:
+    return MaxPool(dims, zeros)
 
 
 def avg_pool(stride: int, dims: int) -> keras.layers.Layer:

@@ -14,6 +14,7 @@ resnet18_a resnet34_a resnet18_c resnet34_c resnetv2_18 resnetv2_34 resnetv2_50 
 resnext50_32x4d resnext101_32x4d resnext101_32x8d resnext101_64x4d wide_resnet50_2 wide_resnet101_2 resnet18d resnet26d
 resnet34d resnet50d resnet101d resnet152d resnet200d seresnet18 seresnet34 seresnet50 seresnet101 seresnet152
 seresnext50_32x4d seresnext101_32x4d seresnext101_32x8d resnet50_keras resnet101_keras resnet152_keras resnet18_d2l
+resnet50v2_keras resnet101v2_keras resnet152v2_keras
 cifar_resnet20 cifar_resnet32 cifar_resnet44 cifar_resnet56 cifar_resnet110 cifar_resnet1202 cifar_plain20 cifar_plain32
 cifar_plain44 cifar_plain56 cifar_preresnet110 cifar_preresnet164 cifar_preresnet1001 cifar_resnet110_sd
 cifar_resnext29_8x64d cifar_resnext29_16x64d cifar_wrn16_8 cifar_wrn40_4 cifar_wrn28_10 cifar_resnet18 cifar_resnet34
@@ -103,6 +104,8 @@ REFUSED = [
     ("kernels", dict(kernels=())),
     ("dims", dict(dims=3)),
     ("conv_bias", dict(conv_bias=None)),
+    ("conv_bias", dict(conv_bias="normed")),
+    ("stride_block", dict(stride_block="middle")),
     ("norm_eps", dict(norm_eps=0)),
     ("norm_eps", dict(norm_eps=1e9)),
     ("in_channels", dict(in_channels=0)),

@@ -279,8 +279,8 @@ def test_ported_files_are_each_frameworks_own(tmp_path, weights_file):
     import torch_impl
 
     arch, weights, _ = store.load(weights_file)
-    for suffix, framework in (("pt", "torch"), ("weights.h5", "keras"), ("keras", "keras")):
-        assert rosetta("port", weights_file, tmp_path / f"x.{suffix}", "--to", framework).exit_code == 0
+    for suffix in ("pt", "weights.h5", "keras"):
+        assert rosetta("port", weights_file, tmp_path / f"x.{suffix}").exit_code == 0
     ours = torch_impl.create_model(arch)
     ours.load_state_dict(torch.load(tmp_path / "x.pt", weights_only=True), strict=True)
     twin = keras_impl.create_model(arch)
@@ -293,18 +293,20 @@ def test_ported_files_are_each_frameworks_own(tmp_path, weights_file):
         assert all(np.array_equal(w, weights[n]) for n, w in found.items())
 
 
-def test_a_state_dict_without_a_row_needs_its_name(tmp_path):
+def test_a_state_dict_without_a_row_is_recognised_and_held_to_its_name(tmp_path):
     import torch
 
     import torch_impl
 
     torch.save(torch_impl.create_model("cifar_resnet20").state_dict(), tmp_path / "x.pt")
-    out = rosetta("port", tmp_path / "x.pt", tmp_path / "x.safetensors")
-    assert out.exit_code == 2 and "--arch" in out.stderr
-    assert rosetta("port", tmp_path / "x.pt", tmp_path / "x.safetensors", "--arch", "cifar_resnet32").exit_code == 2
+    out = rosetta("port", tmp_path / "x.pt", tmp_path / "x.safetensors", "--arch", "cifar_resnet32")
+    assert out.exit_code == 2 and "depths is (3, 3, 3) in the file and (5, 5, 5) in what was named" in out.stderr
     assert not (tmp_path / "x.safetensors").exists()
-    out = rosetta("port", tmp_path / "x.pt", tmp_path / "x.safetensors", "--arch", "cifar_resnet20")
-    assert out.exit_code == 0 and store.load(tmp_path / "x.safetensors")[0] == VARIANTS["cifar_resnet20"]
+    for extra, name in (((), "cifar_resnet20"), (("--arch", "cifar_plain20"), "cifar_plain20")):
+        out = rosetta("port", tmp_path / "x.pt", tmp_path / "x.safetensors", *extra)
+        assert out.exit_code == 0 and store.load(tmp_path / "x.safetensors")[0] == VARIANTS[name]
+    out = rosetta("port", tmp_path / "x.pt", tmp_path / "y.safetensors", "--set", "shortcut=none", "--json")
+    assert out.exit_code == 0 and json.loads(out.stdout)["name"] == "cifar_plain20"
 
 
 def bad(tmp_path: Path, weights_file: Path) -> dict[str, tuple[list[object], str]]:
@@ -358,17 +360,28 @@ def bad(tmp_path: Path, weights_file: Path) -> dict[str, tuple[list[object], str
         ),
         "port from text as keras": (
             ["port", tmp_path / "x.keras", tmp_path / "o.safetensors"],
-            "not a whole Keras checkpoint",
+            "no checkpoint that is known",
         ),
         "port from text as h5": (
             ["port", tmp_path / "x.weights.h5", tmp_path / "o.safetensors"],
-            "not a whole Keras checkpoint",
+            "no checkpoint that is known",
         ),
-        "port from code": (["port", evil, tmp_path / "o.safetensors"], "not a whole PyTorch checkpoint"),
-        "port of nan": (["port", nan, tmp_path / "o.pt"], "not finite, in fc.bias"),
+        "port from code": (["port", evil, tmp_path / "o.safetensors"], "os.system"),
+        "port of nan": (["port", nan, tmp_path / "o.pt"], "NaN or infinity, in fc.bias"),
         "port to nowhere": (["port", weights_file, tmp_path / "no" / "o.pt"], "can't write"),
         "port to no format": (["port", weights_file, tmp_path / "o.onnx"], "no suffix that is known"),
-        "port to the wrong framework": (["port", weights_file, tmp_path / "o.pt", "--to", "keras"], "--to keras"),
+        "port to the wrong library": (["port", weights_file, tmp_path / "o.pt", "--as", "keras-hub"], "not o.pt"),
+        "port to what can't hold it": (
+            ["port", weights_file, tmp_path / "o.pt", "--as", "torchvision"],
+            "builds no such net",
+        ),
+        "port to no library": (["port", weights_file, tmp_path / "o.pt", "--as", "tim"], "did you mean timm"),
+        "port to two heads": (["port", weights_file, tmp_path / "o.pt", "--no-head", "--num-classes", 3], "both"),
+        "port to five channels": (["port", weights_file, tmp_path / "o.pt", "--in-channels", 5], "summed to 1"),
+        "port with a change": (["port", weights_file, tmp_path / "o.pt", "--set", "norm_eps=0.1"], "says what it is"),
+        "inspect nothing": (["inspect", tmp_path / "absent.pth"], "no such file"),
+        "inspect text": (["inspect", text], "no checkpoint that is known"),
+        "inspect a folder": (["inspect", tmp_path], "without config.json"),
         "port of another net": (["port", weights_file, tmp_path / "o.pt", "--arch", "resnet50"], "another net"),
         "unknown check": (["compare", "resnet18", "--checks", "foward"], "did you mean forward"),
         "no check": (["compare", "resnet18", "--checks", ","], "--checks needs names"),

@@ -14,7 +14,7 @@ import keras_impl
 import torch_impl
 from common import parity, report
 from common.arch import FAMILIES, VARIANTS, get
-from common.backends import Here
+from common.backends import Here, started
 from common.checks import CHECKS, Item, Job, run
 from common.errors import RosettaError
 from common.frameworks import load
@@ -260,3 +260,14 @@ def test_the_folder_of_a_report_is_made_or_refused(tmp_path):
     for bad in (tmp_path / "file", tmp_path / "no" / "folder", Path("/proc/report")):
         with pytest.raises(RosettaError, match="can't write the report"):
             report.prepare(bad)
+
+
+def test_a_net_that_magnifies_rounding_is_measured_by_its_own_drift():
+    """A plain net of 56 layers moves by a millionth in three steps where its input moves by 1e-15: no other rule."""
+    arch = get("cifar_plain56")
+    x = np.random.default_rng(0).standard_normal((2, 3, 32, 32))
+    with started(["torch", "keras:torch"]) as running:
+        r = parity.compare(arch, x, backends=running, checks=("gradients", "steps"), dtypes=("float64",), every=False)
+    worst = parity.worst_of(r.rows["keras:torch", "float64"])
+    assert worst.relative > 1e-8 and r.verdict == "rounding", r.why("keras:torch", "float64")
+    assert "torch is from itself" in r.why("keras:torch", "float64")

@@ -26,12 +26,16 @@ def loaded(code: str, backend: str = "tensorflow") -> set[str]:
         (
             "import common.arch, common.plan, common.names, common.weights, common.init, common.noise, common.images, "
             "common.parity, common.port, common.checks, common.rules, common.backends, common.engines, common.worker, "
-            "common.graphs, common.export, common.report, common.cli, common.frameworks, common.foreign.timm",
+            "common.graphs, common.export, common.report, common.cli, common.frameworks, common.foreign, "
+            "common.containers, common.recognise, common.writers, common.hdf5, common.keras_files",
             set(),
         ),
-        ("import torch_impl, torch_impl.trace, torch_impl.files; torch_impl.create_model('cifar_resnet20')", {"torch"}),
         (
-            "import keras_impl, keras_impl.trace, keras_impl.files; keras_impl.create_model('cifar_resnet20')",
+            "import torch_impl, torch_impl.trace, torch_impl.originals; torch_impl.create_model('cifar_resnet20')",
+            {"torch"},
+        ),
+        (
+            "import keras_impl, keras_impl.trace, keras_impl.originals; keras_impl.create_model('cifar_resnet20')",
             {"keras", "tensorflow"},
         ),
     ],
@@ -51,3 +55,28 @@ def test_the_import_check_can_fail():
 def test_the_command_line_loads_no_framework_to_show_something(command):
     code = f"from common.cli import cli\ntry: cli({command})\nexcept SystemExit as e: assert not e.code, e.code"
     assert loaded(code) == set()
+
+
+def test_porting_loads_what_it_needs_and_no_more(tmp_path):
+    """Between safetensors files of any library nothing, for PyTorch's own files torch, for Keras' files not even
+    Keras."""
+    from common import port, writers
+    from common.arch import get
+    from common.init import randomised
+
+    arch = get("resnet18", depths=(1, 1), widths=(16, 16), num_classes=3)
+    files = {}
+    for name, library in (("timm.safetensors", "timm"), ("a.pth", "torchvision"), ("ours.weights.h5", None)):
+        files[name] = tmp_path / name
+        writers.write(files[name], writers.target_of(files[name], library, arch), arch, randomised(arch))
+    for source, target, expected in (
+        ("timm.safetensors", "o.safetensors", set()),
+        ("timm.safetensors", "o.weights.h5", set()),
+        ("timm.safetensors", "o.keras", set()),
+        ("ours.weights.h5", "o.safetensors", set()),
+        ("a.pth", "o.weights.h5", {"torch"}),
+        ("a.pth", "o.keras", {"torch"}),
+    ):
+        code = f"from common import port; port.port({str(files[source])!r}, {str(tmp_path / target)!r}, probe=False)"
+        assert loaded(code) == expected, (source, target)
+    assert port.inspect(tmp_path / "o.keras").arch == arch

@@ -28,7 +28,7 @@ def rows(draw) -> Arch:
     block = draw(st.sampled_from(["basic", "bottleneck"]))
     stages = draw(st.integers(1, 3))
     channels = st.tuples(st.integers(1, 12), st.sampled_from([1, 3, 5]), st.sampled_from([1, 2]))
-    stem = Stem(tuple(draw(st.lists(channels, min_size=1, max_size=3))), draw(st.booleans()))
+    stem = Stem(tuple(draw(st.lists(channels, min_size=1, max_size=3))), draw(st.sampled_from([True, False, "zeros"])))
     shortcut = draw(st.sampled_from(["pad", "project", "project_all", "pool", "none"]))
     widths = draw(st.lists(st.integers(1, 4).map(lambda n: 4 * n), min_size=stages, max_size=stages))
     if shortcut == "pad":  # stages that never narrow
@@ -43,6 +43,7 @@ def rows(draw) -> Arch:
         preact=preact,
         first_stride=draw(st.sampled_from([1, 2])),
         stride_in=draw(st.sampled_from([1, 2])) if bottleneck else 2,
+        stride_block=draw(st.sampled_from(["first", "last"])),
         groups=draw(st.integers(1, 4)) if bottleneck else 1,
         width_per_group=draw(st.sampled_from([16, 32, 64, 80])) if bottleneck else 64,
         shortcut=shortcut,
@@ -53,7 +54,7 @@ def rows(draw) -> Arch:
         dropout=draw(st.sampled_from([0.0, 0.3])),
         kernels=tuple(draw(st.lists(st.sampled_from([1, 3, 5, 7]), min_size=1, max_size=3, unique=True))),
         dims=draw(st.sampled_from([1, 2])),
-        conv_bias=draw(st.booleans()),
+        conv_bias=draw(st.sampled_from([True, False, "unnormed"])),
         norm_eps=draw(st.sampled_from([1e-5, 1e-3])),
         in_channels=draw(st.integers(1, 4)),
         num_classes=draw(st.integers(0, 5)),

@@ -14,9 +14,10 @@ from torch.nn import functional as F
 import keras_impl
 import torch_impl
 from common.arch import VARIANTS, get
-from common.foreign import timm as timm_names
+from common.foreign import LIBRARIES, RESNETV2
 from common.init import randomised
 from common.names import parameters
+from common.writers import cannot_hold, stored
 
 TORCHVISION = """resnet18 resnet34 resnet50 resnet101 resnet152 resnext50_32x4d resnext101_32x8d resnext101_64x4d
 wide_resnet50_2 wide_resnet101_2""".split()
@@ -70,7 +71,9 @@ def test_timm(referees, name):
     randomise(theirs)
     state = theirs.state_dict()
     if name.startswith("resnetv2"):  # other names, by rule, and a classifier that is a 1x1 convolution
-        state = {timm_names.canonical(k): v for k, v in state.items()}
+        counters = {n: v for n, v in torch_impl.create_model(name).state_dict().items() if n.endswith("tracked")}
+        slots = {s.canonical: s for s in RESNETV2.slots(VARIANTS[name])}
+        state = counters | {n: state[s.theirs] for n, s in slots.items()}
         state["fc.weight"] = state["fc.weight"][:, :, 0, 0]
     same_logits(theirs, VARIANTS[name], state)
 
@@ -84,49 +87,25 @@ def test_the_bit_equality_can_fail(referees):
         )  # the stride on the other convolution: same shapes
 
 
-@pytest.mark.parametrize("depth", [50, 101, 152])
-def test_keras_applications(depth):
-    """Its ResNets are v1 with a bias everywhere; layer names pair them with ours."""
-    import keras
+@pytest.mark.parametrize("name", [n for n in VARIANTS if n.endswith("_keras")])
+def test_keras_applications(name):
+    """Its v1 nets with a bias everywhere, and its V2 nets; float64."""
+    from keras_impl import originals
 
-    theirs = getattr(keras.applications, f"ResNet{depth}")(
-        weights=None, classifier_activation=None, input_shape=(64, 47, 3)
-    )
-    rng = np.random.default_rng(0)
-    for v in theirs.variables:
-        low, high = {"gamma": (0.2, 0.6), "moving_variance": (0.5, 1.5)}.get(v.name, (-0.2, 0.2))
-        if v.name != "kernel":
-            v.assign(rng.uniform(low, high, v.shape))
-    arch = VARIANTS[f"resnet{depth}_keras"]
-    pairs = {
-        "weight": ("kernel", "gamma"),
-        "bias": ("bias", "beta"),
-        "running_mean": ("moving_mean",),
-        "running_var": ("moving_variance",),
-    }
-    weights = {}
-    for name in parameters(arch):
-        layer, leaf = name.rsplit(".", 1)
-        parts = layer.split(".")
-        if parts[0] in ("conv1", "bn1", "fc"):
-            other = {"conv1": "conv1_conv", "bn1": "conv1_bn", "fc": "predictions"}[parts[0]]
-        else:
-            kind = "conv" if "conv" in parts[2] or parts[2:] == ["downsample", "0"] else "bn"
-            number = 0 if parts[2] == "downsample" else parts[2][-1]
-            other = f"conv{int(parts[0][5:]) + 1}_block{int(parts[1]) + 1}_{number}_{kind}"
-        value = next(
-            np.asarray(getattr(theirs.get_layer(other), a)) for a in pairs[leaf] if hasattr(theirs.get_layer(other), a)
-        )
-        weights[name] = np.ascontiguousarray(np.moveaxis(value, (-1, -2), (0, 1))) if value.ndim > 1 else value
-    x = rng.standard_normal((2, 64, 47, 3)).astype(np.float32)
-    expected = np.asarray(theirs(x, training=False))
-    twin, ours = keras_impl.create_model(arch), torch_impl.create_model(arch).eval()
-    keras_impl.import_weights(twin, weights)
-    torch_impl.import_weights(ours, weights)
+    arch = VARIANTS[name]
+    with originals.in_dtype("float64"):
+        theirs = originals.build("keras.applications", name, arch, "float64")
+    weights = randomised(arch)
+    library = next(lib for lib in LIBRARIES if lib.name == "keras.applications" and not cannot_hold(lib, arch))
+    originals.fill(theirs, stored(library.slots(arch), weights))
+    x = np.random.default_rng(0).standard_normal((1, 3, 224, 224))
+    expected = np.asarray(theirs(np.moveaxis(x, 1, -1), training=False))
+    twin = keras_impl.create_model(arch, dtype="float64", weights=weights)
+    ours = torch_impl.create_model(arch, dtype="float64", weights=weights).eval()
     with torch.no_grad():
-        logits = ours(torch.from_numpy(x).permute(0, 3, 1, 2)).numpy()
-    assert relative(expected, np.asarray(twin(x))) <= 1e-6
-    assert relative(expected, logits) <= 1e-5
+        logits = ours(torch.from_numpy(x)).numpy()
+    assert relative(expected, np.asarray(twin(np.moveaxis(x, 1, -1)))) <= 1e-12
+    assert relative(expected, logits) <= 1e-12
 
 
 @pytest.mark.parametrize(
@@ -217,6 +196,7 @@ def test_a_named_variant_without_a_referee_says_why():
         "cifar_resnet56",
         "resnet18_d2l",
         *(f"resnet{n}_keras" for n in (50, 101, 152)),
+        *(f"resnet{n}v2_keras" for n in (50, 101, 152)),
     }
     alone = {
         "v1: keras.applications holds it, with biases": {"resnet50_v1", "resnet101_v1", "resnet152_v1"},

@@ -133,8 +133,24 @@ def linear(c: Linear) -> nn.Linear:
     return (ConvLinear if c.by_conv else nn.Linear)(c.in_features, c.out_features)
 
 
-def max_pool(dims: int) -> nn.Module:
-    """3 wide, stride 2. The border counts as -inf: the stem of a pre-activation net can be negative."""
+class MaxPool(Module):
+    """3 wide, stride 2, with a border of 0. PyTorch's own counts the border as -inf."""
+
+    def __init__(self, dims: int):
+        super().__init__()
+        self.before, self.pool = (POOL_PADDING + 1,) * 2 * dims, F.max_pool1d if dims == 1 else F.max_pool2d
+        self.cut = (..., *(slice(1, -1),) * dims)
+
+    def forward(self, x):
+        # padded by one too many and cut: ONNX Runtime takes a padding that comes right before a pooling for the
+        # pooling's own, whose border is -inf, and is 1e-2 off without a word
+        return self.pool(F.pad(x, self.before)[self.cut], POOL_KERNEL, POOL_STRIDE)
+
+
+def max_pool(dims: int, zeros: bool) -> nn.Module:
+    """3 wide, stride 2. The border counts as -inf, since the stem of a pre-activation net can be negative, or as 0."""
+    if zeros:
+        return MaxPool(dims)
     return (nn.MaxPool1d if dims == 1 else nn.MaxPool2d)(POOL_KERNEL, POOL_STRIDE, POOL_PADDING)
 
 

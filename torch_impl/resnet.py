@@ -2,6 +2,7 @@
 
 from common.arch import Arch, get
 from common.plan import Plan, StemPlan, Trunk, make_plan
+from common.port import inspect
 
 from .blocks import BLOCKS
 from .layers import (
@@ -29,7 +30,7 @@ class ResNet(Model):
         self.conv1 = stem_convs(plan.stem)
         if not plan.arch.preact:  # there the first block begins with a norm
             self.bn1 = norm(plan.stem.norms[-1])
-        self.maxpool = max_pool(plan.arch.dims) if plan.stem.pool else identity
+        self.maxpool = max_pool(plan.arch.dims, plan.stem.pool == "zeros") if plan.stem.pool else identity
         for trunk in plan.trunks:
             for stage in trunk.stages:
                 setattr(self, stage.name, sequential(*(BLOCKS[b.kind](b) for b in stage.blocks), name=stage.name))
@@ -88,3 +89,15 @@ def create_model(
     Raises RosettaError for an unknown name, field or dtype, a row that can't exist, or weights that don't fit.
     """
     return construct(ResNet, make_plan(get(name_or_arch, **overrides)), dtype, seed, weights)
+
+
+def load(path, *, dtype: str | None = None, **options) -> ResNet:
+    """A net with the weights of a checkpoint: of torchvision, timm, Hugging Face Transformers, keras.applications,
+    KerasHub, akamaster or kuangliu, or our own, in any container (common/port.py).
+
+    `dtype` is by default the file's; `options` are those of `common.port.inspect`. Raises RosettaError for a file that
+    is damaged or unknown.
+    """
+    found = inspect(path, **options)
+    weights = found.weights()
+    return create_model(found.arch, dtype=dtype or str(next(iter(weights.values())).dtype), weights=weights)

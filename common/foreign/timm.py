@@ -1,24 +1,22 @@
-"""timm's names. Its ResNets (plain, D, SE, ResNeXt, wide) have the canonical ones; its pre-activation `resnetv2` has
-not."""
+"""timm's names of its pre-activation nets, `resnetv2`; those of its other ResNets are the canonical ones."""
 
-import re
+import dataclasses
 
-RULES = (  # (pattern, canonical), the first that matches
-    (r"stem\.conv\.(.+)", r"conv1.\1"),
-    (r"stages\.(\d+)\.blocks\.(\d+)\.norm(\d)\.(.+)", lambda m: f"layer{int(m[1]) + 1}.{m[2]}.bn{m[3]}.{m[4]}"),
-    (
-        r"stages\.(\d+)\.blocks\.(\d+)\.downsample\.conv\.(.+)",
-        lambda m: f"layer{int(m[1]) + 1}.{m[2]}.downsample.0.{m[3]}",
-    ),
-    (r"stages\.(\d+)\.blocks\.(\d+)\.(.+)", lambda m: f"layer{int(m[1]) + 1}.{m[2]}.{m[3]}"),
-    (r"head\.fc\.(.+)", r"fc.\1"),
+from common.foreign.library import Library
+from common.foreign.torchvision import imagenet
+from common.preprocessing import IMAGENET
+
+RULES = (
+    ("conv1", "stem.conv"),
+    ("layer{s}.{b}.bn{i}", "stages.{s-1}.blocks.{b}.norm{i}"),
+    ("layer{s}.{b}.conv{i}", "stages.{s-1}.blocks.{b}.conv{i}"),
+    ("layer{s}.{b}.downsample.0", "stages.{s-1}.blocks.{b}.downsample.conv"),
+    ("norm", "norm"),
+    ("fc", "head.fc"),
 )
 
-
-def canonical(name: str) -> str:
-    """The canonical name of timm's `name`."""
-    for pattern, to in RULES:
-        match = re.fullmatch(pattern, name)
-        if match:
-            return match.expand(to) if isinstance(to, str) else to(match)
-    return name
+RESNETV2 = Library(
+    "timm-resnetv2", RULES, claims=imagenet, conventions={"stride_in": 2, "norm_eps": 1e-5},
+    linear="1x1 convolution to matrix",
+    preprocessing=dataclasses.replace(IMAGENET, interpolation="bicubic"), traits=(frozenset({"preact", "single"}),),
+)  # fmt: skip

@@ -1,0 +1,462 @@
+"""What a checkpoint file holds, under its own names, before anybody says what it means.
+
+Files come from anywhere. Nothing in one is run; sizes are what the file itself can hold, checked before memory is
+taken; every fault is a RosettaError that says what was wrong.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import math
+import os
+import pickletools
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.errors import RosettaError
+from common.foreign.library import KERAS_LEAVES
+from common.frameworks import require
+from common.hdf5 import READER
+from common.names import Shape
+from common.weights import FORMAT
+
+FLOATS = ("float16", "float32", "float64")
+LARGEST_HEADER = 100_000_000  # bytes: what the safetensors library allows
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One array of a file. `read` takes it into memory."""
+
+    shape: Shape
+    dtype: str  # numpy's name, or bfloat16, which `read` widens to float32
+    read: Callable[[], np.ndarray]
+    where: str = ""  # its name in the file, where that isn't the one it goes by here
+
+
+@dataclass
+class Container:
+    """A file's arrays by name, in its order, and what else it says."""
+
+    path: Path
+    kind: str  # "safetensors", "PyTorch checkpoint", "HDF5", "Keras archive", ...
+    entries: dict[str, Entry]
+    metadata: dict[str, Any] = field(default_factory=dict)  # "arch": our row as JSON; "config": a library's own
+    said: dict[str, Any] = field(default_factory=dict)  # our own metadata as it is in the file, with its checksum
+    unused: dict[str, str] = field(default_factory=dict)  # what isn't an array of the net: name, and why
+    notes: list[str] = field(default_factory=list)  # what a user should know of how it was read
+    ordered: bool = False  # names are classes and positions alone
+
+
+def read(path: str | os.PathLike) -> Container:
+    """The container of a file or folder, by what it begins with, not by its suffix.
+
+    Raises RosettaError for a file that is missing, damaged, of no known kind, or that would run code.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _folder(path)
+    try:
+        with open(path, "rb") as f:
+            begin = f.read(16)
+    except FileNotFoundError:
+        raise RosettaError(f"no such file: {path}") from None
+    except OSError as e:
+        raise RosettaError(f"can't read {path}: {e.strerror or e}") from None
+    _check_name(path)
+    if begin.startswith(b"\x89HDF\r\n\x1a\n"):
+        return _hdf5(path)
+    if begin.startswith(b"PK\x03\x04"):
+        return _zip(path)
+    if path.name.endswith(".safetensors") or begin[8:9] == b"{":
+        return _safetensors(path)
+    if begin.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")) or path.suffix in PYTORCH:
+        return _pytorch(path)
+    raise RosettaError(
+        f"{path} is no checkpoint that is known: expected safetensors, a PyTorch file, HDF5 (.h5), .keras, or a folder"
+    )
+
+
+PYTORCH = (".pt", ".pth", ".th", ".bin", ".ckpt", ".tar")
+
+
+def _check_name(path: Path) -> None:
+    """Where the name ends with the first digits of a SHA-256, as torchvision's, timm's and akamaster's do, they must
+    be the file's."""
+    said = re.search(r"-([0-9a-f]{8})\.(?:pth|pt|th|bin|safetensors)$", path.name)
+    if not said or not re.search(r"\d", said[1]):
+        return
+    import hashlib
+
+    with open(path, "rb") as f:
+        found = hashlib.file_digest(f, "sha256") if hasattr(hashlib, "file_digest") else hashlib.sha256(f.read())
+    if not found.hexdigest().startswith(said[1]):
+        raise RosettaError(
+            f"{path} is damaged or was changed: its SHA-256 begins with {found.hexdigest()[:8]}, and its name says "
+            f"{said[1]}. If that is meant, give it another name"
+        )
+
+
+@contextlib.contextmanager
+def _clear(path: Path, what: str) -> Iterator[None]:
+    """Turns what a library raises for a damaged file into one line. Libraries document none: OSError, ValueError,
+    KeyError, TypeError, RuntimeError, struct.error, BadZipFile, ... were seen."""
+    try:
+        yield
+    except RosettaError:
+        raise
+    except MemoryError:
+        raise RosettaError(f"{path} is not a whole {what}: it asks for more memory than there is") from None
+    except Exception as e:
+        reason = str(e).strip().split("\n")[0] or type(e).__name__
+        raise RosettaError(f"{path} is not a whole {what}: {reason}") from None
+
+
+def _json(path: Path, text: bytes, what: str) -> dict[str, Any]:
+    """A JSON object whose keys are each there once."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) != len(pairs):
+            raise RosettaError(f"{path} has a key twice in {what}: which one is meant can't be told")
+        return made
+
+    try:
+        found = json.loads(text, object_pairs_hook=once)
+    except (ValueError, RecursionError) as e:
+        raise RosettaError(f"{path}: {what} is not JSON: {str(e)[:100]}") from None
+    if not isinstance(found, dict):
+        raise RosettaError(f"{path}: {what} is not a JSON object")
+    return found
+
+
+# -- safetensors
+
+_DTYPES = {
+    "F16": "float16", "F32": "float32", "F64": "float64", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
+    "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
+}  # fmt: skip
+
+
+def _safetensors(path: Path) -> Container:
+    import safetensors
+
+    size = path.stat().st_size
+    with open(path, "rb") as f:
+        length = int.from_bytes(f.read(8), "little")
+        if size < 8 or length > min(size - 8, LARGEST_HEADER):
+            raise RosettaError(
+                f"{path} is not a whole safetensors file: its header wants {length:,} bytes, the file has {size:,}"
+            )
+        header = _json(path, f.read(length), "the header")
+    with _clear(path, "safetensors file"):
+        file = safetensors.safe_open(path, framework="numpy")  # checks offsets and shapes
+    metadata = header.pop("__metadata__", None) or {}
+    entries = {}
+    with _clear(path, "safetensors file"):
+        for name, row in header.items():
+            dtype, shape = _DTYPES.get(row["dtype"], row["dtype"]), tuple(row["shape"])
+            if dtype == "bfloat16":
+                read = functools.partial(_bfloat16, path, 8 + length + row["data_offsets"][0], shape)
+            else:
+                read = functools.partial(file.get_tensor, name)
+            entries[name] = Entry(shape, dtype, read)
+    ours = _ours(path, metadata)
+    return Container(path, "safetensors", entries, dict(ours), ours, notes=_widened(entries))
+
+
+def _ours(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
+    """Our own metadata, where a file has it."""
+    text = metadata.get(FORMAT)
+    return {} if text is None else _json(path, str(text).encode(), "the metadata")
+
+
+def _bfloat16(path: Path, offset: int, shape: Shape) -> np.ndarray:
+    halves = np.fromfile(path, "<u2", math.prod(shape), offset=offset).reshape(shape)
+    return (halves.astype(np.uint32) << 16).view(np.float32)
+
+
+def _widened(entries: dict[str, Entry]) -> list[str]:
+    wide = sum(e.dtype == "bfloat16" for e in entries.values())
+    return [f"{wide} tensors are bfloat16, which numpy lacks: widened to float32, exactly"] if wide else []
+
+
+# -- PyTorch
+
+WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "state_dict_ema")
+
+
+def _pytorch(path: Path) -> Container:
+    try:
+        import torch
+    except ModuleNotFoundError:
+        raise RosettaError(
+            f"{path} is PyTorch's own format, and reading it needs torch: pip install 'resnet-rosetta[torch]'"
+        ) from None
+    import argparse
+
+    # harmless, and in many a training checkpoint: timm keeps its arguments, akamaster numbers of numpy
+    harmless = [argparse.Namespace, np.dtype, np.float64, np.float32, *(type(np.dtype(t)) for t in ("f8", "f4", "i8"))]
+    with contextlib.suppress(ImportError):
+        from numpy._core.multiarray import scalar
+
+        harmless += [scalar, (scalar, "numpy.core.multiarray.scalar")]
+    zipped = zipfile.is_zipfile(path)
+    try:
+        with torch.serialization.safe_globals(harmless):
+            # memory-mapped, an archive's tensors cost nothing until they are read
+            held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
+    except MemoryError:
+        raise RosettaError(f"{path} asks for more memory than there is") from None
+    except Exception as e:  # PyTorch documents none: RuntimeError, UnpicklingError, EOFError, KeyError, ... were seen
+        raise RosettaError(_refusal(path, str(e))) from None
+
+    state, outside, metadata = _state_dict(path, held)
+    said = getattr(state, "_metadata", None)
+    row = said.get("resnet_rosetta") if isinstance(said, dict) else None
+    if isinstance(row, dict):
+        metadata |= {k: v for k, v in row.items() if isinstance(k, str) and isinstance(v, str)}
+    entries, unused, size = {}, dict(outside), path.stat().st_size
+    seen: dict[int, int] = {}
+    for name, value in state.items():
+        if not isinstance(value, torch.Tensor):
+            unused[str(name)] = f"a {type(value).__name__}, no tensor"
+            continue
+        dtype = str(value.dtype).removeprefix("torch.")
+        if value.layout is not torch.strided or value.is_quantized or value.is_meta:
+            raise RosettaError(f"{path}: {name} is a {value.layout} tensor: expected a plain one")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise RosettaError(f"{path}: {name} claims {tuple(value.shape)}, more than the file holds of it")
+        seen[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+        entries[str(name)] = Entry(tuple(value.shape), dtype, functools.partial(_from_torch, value))
+    if sum(seen.values()) > 2 * size:
+        raise RosettaError(f"{path} claims {sum(seen.values()):,} bytes of tensors in a file of {size:,}")
+    if not entries:
+        raise RosettaError(
+            f"{path} holds no tensors" + (f": its keys are {', '.join(list(unused)[:8])}" if unused else "")
+        )
+    entries, stripped = _strip(entries)
+    notes = [f"names begin with {stripped!r}, which is left out"] if stripped else []
+    return Container(path, "PyTorch checkpoint", entries, metadata, {}, unused, notes + _widened(entries))
+
+
+def _from_torch(tensor: Any) -> np.ndarray:
+    import torch
+
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
+
+
+def _refusal(path: Path, said: str) -> str:
+    """Why PyTorch wouldn't load a file, in a line."""
+    wanted = re.search(r"GLOBAL ([\w.]+)", said)
+    name = wanted[1] if wanted else _wanted(path)
+    if name:
+        return (
+            f"{path} wants to run {name}, which a file of weights has no need of; nothing of it was run. If it is a "
+            "whole pickled model: load it where you trust it, and save its state_dict()"
+        )
+    reason = re.sub(r"\s+", " ", said.strip().split("\n")[0]) or "it ends in the middle"
+    return f"{path} is not a whole PyTorch checkpoint of tensors alone: {reason[:200]}"
+
+
+def _wanted(path: Path) -> str:
+    """What a bare pickle of a newer protocol would run first, where PyTorch only complains of the protocol."""
+    words: list[str] = []
+    try:
+        with open(path, "rb") as f:
+            for opcode, argument, _ in pickletools.genops(f.read(2**16)):
+                if isinstance(argument, str) and "UNICODE" in opcode.name:
+                    words.append(argument)
+                elif opcode.name == "GLOBAL":
+                    return str(argument).replace(" ", ".")
+                elif opcode.name == "STACK_GLOBAL" and len(words) > 1:
+                    return ".".join(words[-2:])
+    except (ValueError, OSError, IndexError, OverflowError):  # no pickle, or cut off
+        pass
+    return ""
+
+
+def _state_dict(path: Path, held: Any) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
+    """(the state_dict, what lies beside it and why it isn't used, metadata) of what a checkpoint holds."""
+    import torch
+
+    if not isinstance(held, dict):
+        raise RosettaError(f"{path} holds a {type(held).__name__}, no state_dict: expected {{name: tensor}}")
+    if any(isinstance(v, torch.Tensor) for v in held.values()):
+        return held, {}, {}
+    inner = {
+        k: v for k, v in held.items() if isinstance(v, dict) and any(isinstance(t, torch.Tensor) for t in v.values())
+    }
+    chosen = next((k for k in WRAPPERS if k in inner), next(iter(inner), None) if len(inner) == 1 else None)
+    if chosen is None:
+        keys = ", ".join(map(str, list(held)[:8])) or "none"
+        optimizer = {"param_groups", "state"} <= set(held) or "optimizer" in held
+        what = "an optimizer's state and no weights" if optimizer else "no state_dict"
+        raise RosettaError(f"{path} holds {what}: its keys are {keys}")
+    unused = {str(k): _beside(k) for k in held if k != chosen}
+    return inner[chosen], unused, {"wrapped": str(chosen)}
+
+
+def _beside(key: Any) -> str:
+    return "another copy of the weights" if "ema" in str(key) else "of the training, not of the net"
+
+
+def _strip(entries: dict[str, Entry]) -> tuple[dict[str, Entry], str]:
+    """The entries without what DataParallel, torch.compile and trainers put before every name."""
+    before = ""
+    while entries:
+        first = next(iter(entries)).split(".")[0] + "."
+        if first not in ("module.", "_orig_mod.", "model.", "net.") or not all(n.startswith(first) for n in entries):
+            break
+        entries = {n[len(first) :]: dataclasses.replace(e, where=e.where or n) for n, e in entries.items()}
+        before += first
+    return entries, before
+
+
+# -- zip archives: Keras' and PyTorch's
+
+
+def _zip(path: Path) -> Container:
+    with _clear(path, "archive"), zipfile.ZipFile(path) as z:
+        members = z.infolist()
+        names = [m.filename for m in members]
+        if len(set(names)) != len(names):
+            twice = next(n for n in names if names.count(n) > 1)
+            raise RosettaError(f"{path} has {twice} twice: which one is meant can't be told")
+        size = path.stat().st_size
+        if sum(m.file_size for m in members) > 2 * size + 2**20:
+            raise RosettaError(
+                f"{path} is {size:,} bytes that unpack to {sum(m.file_size for m in members):,}: no checkpoint does"
+            )
+        # PyTorch itself doesn't look at the checksums
+        if broken := z.testzip():
+            raise RosettaError(f"{path} is damaged: {broken} doesn't have its checksum")
+        if "config.json" not in names:
+            if any(n.endswith("data.pkl") for n in names):
+                if squeezed := [m.filename for m in members if m.compress_type != zipfile.ZIP_STORED]:
+                    raise RosettaError(f"{path} was packed again: {squeezed[0]} is compressed, and PyTorch's never are")
+                return _pytorch(path)
+            raise RosettaError(f"{path} is an archive, but neither Keras' (config.json) nor PyTorch's (data.pkl)")
+        if "model.weights.h5" not in names:
+            raise RosettaError(f"{path} has no model.weights.h5: expected Keras 3's archive")
+        config = _json(path, z.read("config.json"), "config.json")
+    held = _hdf5(path, "model.weights.h5")
+    held.kind = "Keras archive"
+    inner = config.get("config")
+    if config.get("registered_name") == "resnet_rosetta>ResNet" and isinstance(inner, dict):
+        held.metadata |= {k: v for k, v in inner.items() if isinstance(v, str)}
+    held.metadata["config"] = config
+    return _named(held)
+
+
+# -- HDF5
+
+
+def _hdf5(path: Path, member: str = "") -> Container:
+    """The arrays are read at once: the process that reads them has the file open only then."""
+    require(f"{path} is HDF5, and reading it", ("h5py",), "keras")
+    attributes, found = READER.read(path, member)
+    ours = _json(path, attributes[FORMAT].encode(), "the metadata") if FORMAT in attributes else {}
+    legacy = "model_weights" in attributes or "layer_names" in attributes
+    entries: dict[str, Entry] = {}
+    unused: dict[str, str] = {}
+    ordered = False
+    for said, value in found:
+        name = where = said["where"]
+        if where.split("/")[0] in ("optimizer", "optimizer_weights"):
+            unused[where] = "the optimizer's"
+            continue
+        if legacy:
+            parts = where.removeprefix("model_weights/").split("/")
+            name = f"{parts[0]}/{parts[-1].removesuffix(':0')}"
+        elif said["layer"]:
+            at, names = where.rsplit("/", 1)[1], leaves(said["axes"])
+            name = f"{said['layer']}/{names[int(at)] if at.isdigit() and int(at) < len(names) else at}"
+        elif "/vars/" in where:
+            ordered = True
+        if name in entries:
+            raise RosettaError(f"{path} has {name} twice: which one is meant can't be told")
+        entries[name] = Entry(value.shape, str(value.dtype), functools.partial(np.asarray, value), where)
+    if not entries:
+        raise RosettaError(f"{path} holds no arrays of a net")
+    kind = "HDF5, Keras' older layout" if legacy else "HDF5"
+    return Container(path, kind, entries, dict(ours), ours, unused, ordered=ordered)
+
+
+def _named(held: Container) -> Container:
+    """A Keras archive of an older Keras keeps no names beside its arrays, but has them, in order, in its
+    configuration."""
+    config = held.metadata.get("config", {}).get("config")
+    layers = config.get("layers") if isinstance(config, dict) else None
+    if not held.ordered or not isinstance(layers, list):
+        return held
+    names, counts = {}, dict[str, int]()
+    for layer in layers:
+        if not isinstance(layer, dict) or not isinstance(layer.get("class_name"), str):
+            return held
+        kind = snake(layer["class_name"])
+        n = counts.get(kind, 0)
+        counts[kind] = n + 1
+        names[f"layers/{kind}" + (f"_{n}" if n else "")] = str(layer.get("config", {}).get("name", layer.get("name")))
+    entries = {}
+    for where, entry in held.entries.items():
+        group, _, at = where.rpartition("/vars/")
+        if group not in names:
+            return held
+        first = held.entries.get(f"{group}/vars/0", entry)
+        kinds = leaves(len(first.shape))
+        entries[f"{names[group]}/{kinds[int(at)] if at.isdigit() and int(at) < len(kinds) else at}"] = entry
+    held.entries, held.ordered = entries, False
+    return held
+
+
+def leaves(axes: int) -> list[str]:
+    """Keras' names of a layer's variables, which its files only count: a norm's have one axis all, a kernel more."""
+    return list(KERAS_LEAVES["norm" if axes == 1 else "kernel"].values())
+
+
+def snake(name: str) -> str:
+    """ "BatchNormalization" as Keras' files have it: "batch_normalization"; "Conv2D" is "conv2d"."""
+    name = re.sub(r"\W+", "", name)
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+# -- folders
+
+
+def _folder(path: Path) -> Container:
+    """Hugging Face's (config.json and safetensors or a PyTorch file) or KerasHub's (config.json and .weights.h5)."""
+    config = _json(path / "config.json", _small(path / "config.json"), "the configuration")
+    beside = {}
+    for name in ("preprocessor_config.json", "task.json"):
+        if (path / name).is_file():
+            beside[name] = _json(path / name, _small(path / name), name)
+    for name in ("model.safetensors", "pytorch_model.bin", "task.weights.h5", "model.weights.h5"):
+        if (path / name).is_file():
+            held = read(path / name)
+            if name == "task.weights.h5" and (path / "model.weights.h5").is_file():
+                body = read(path / "model.weights.h5")
+                held.entries = body.entries | held.entries
+                held.ordered |= body.ordered
+            held.path, held.kind = path, f"folder with {name}"
+            held.metadata = {"config": config, **beside, **held.metadata}
+            return held
+    raise RosettaError(
+        f"{path} is a folder without weights: expected model.safetensors, pytorch_model.bin or model.weights.h5"
+    )
+
+
+def _small(path: Path) -> bytes:
+    if not path.is_file():
+        raise RosettaError(f"{path.parent} is a folder without {path.name}: expected one of Hugging Face or KerasHub")
+    if path.stat().st_size > 2**24:
+        raise RosettaError(f"{path} has {path.stat().st_size:,} bytes: no configuration is so large")
+    return path.read_bytes()

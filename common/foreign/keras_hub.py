@@ -1,0 +1,45 @@
+"""KerasHub's names: ResNetBackbone and ResNetImageClassifier, after, before and with the D variant ("vd")."""
+
+from common.arch import Arch
+from common.foreign.library import Library
+from common.foreign.torchvision import imagenet
+from common.preprocessing import IMAGENET
+
+RULES = (  # a shortcut is number 0, and so comes before the rules of all numbers
+    ("conv1", "conv1_conv", "single"),
+    ("bn1", "conv1_bn", "single"),
+    ("conv1.0", "conv1_conv", "deep"),
+    ("conv1.1", "conv1_bn", "deep"),
+    ("conv1.3", "conv2_conv", "deep"),
+    ("conv1.4", "conv2_bn", "deep"),
+    ("conv1.6", "conv3_conv", "deep"),
+    ("bn1", "conv3_bn", "deep"),
+    ("layer{s}.{b}.downsample.1", "stack{s-1}_block{b}_0_conv", "pooled"),
+    ("layer{s}.{b}.downsample.2", "stack{s-1}_block{b}_0_bn", "pooled"),
+    ("layer{s}.{b}.downsample.0", "stack{s-1}_block{b}_0_conv"),
+    ("layer{s}.{b}.downsample.1", "stack{s-1}_block{b}_0_bn", "postact"),
+    ("layer{s}.{b}.conv{i}", "stack{s-1}_block{b}_{i}_conv"),
+    ("layer{s}.{b}.bn{i}", "stack{s-1}_block{b}_{i}_bn", "postact"),
+    ("layer{s}.{b}.bn1", "stack{s-1}_block{b}_pre_activation_bn", "preact"),
+    ("layer{s}.{b}.bn{i}", "stack{s-1}_block{b}_{i-1}_bn", "preact"),
+    ("norm", "post_bn", "preact"),
+    ("fc", "predictions"),
+)
+
+
+def _built(arch: Arch) -> bool:
+    """Its D nets of basic blocks project in the first stage, too, where the shapes are the same: no row says that."""
+    if arch.groups > 1 or arch.width_per_group != 64 or arch.se_ratio or arch.conv_bias or arch.widths[0] != 64:
+        return False
+    return arch.block == "bottleneck" if arch.shortcut == "pool" else imagenet(arch)
+
+
+KERAS_HUB = Library(
+    "keras-hub", RULES, claims=_built, keras=True, nested="layers/res_net_backbone/", preprocessing=IMAGENET,
+    conventions={"stride_in": 2, "norm_eps": 1e-5},
+    traits=(
+        frozenset({"postact", "single"}),
+        frozenset({"preact", "single"}),
+        frozenset({"postact", "deep", "pooled"}),
+    ),
+)  # fmt: skip

@@ -1,0 +1,524 @@
+"""Whose a checkpoint is and which net it holds: from the names and shapes of its arrays, and what else it says."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from common.arch import EXPANSION, VARIANTS, Arch, Stem, get, name_of, nearly
+from common.containers import FLOATS, Container
+from common.errors import RosettaError, nearest
+from common.foreign import LIBRARIES
+from common.foreign.library import TRANSFORMS, Library, Slot, canonical_shape
+from common.foreign.ours import OURS, OURS_KERAS
+from common.names import Shape, parameters
+from common.plan import make_plan
+from common.preprocessing import Preprocessing
+from common.weights import Weights, check_sum
+
+BATCHES = "a counter of batches, which nothing reads"
+
+
+@dataclass
+class Recognised:
+    """A checkpoint understood."""
+
+    held: Container
+    library: Library
+    arch: Arch
+    slots: list[Slot]  # every canonical tensor and where it is, in canonical order
+    unused: dict[str, str]  # what else the file has, and why it isn't used
+    told: dict[str, str] = field(default_factory=dict)  # what shapes can't tell: field, and on whose word it was taken
+    preprocessing: Preprocessing | None = None
+    labels: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The variant's, or that of the variant that the row is but for its classes or channels."""
+        return nearly(self.arch)
+
+    @property
+    def described(self) -> str:
+        """The row in a few words."""
+        return describe(self.arch)
+
+    @property
+    def dtype(self) -> str:
+        """Of the tensors in the file."""
+        return ", ".join(sorted({self.held.entries[s.theirs].dtype for s in self.slots}))
+
+    def to_json(self) -> dict[str, Any]:
+        """As `rosetta inspect --json` has it."""
+        return {
+            "file": str(self.held.path), "container": self.held.kind, "library": self.library.name, "name": self.name,
+            "arch": dataclasses.asdict(self.arch), "dtype": self.dtype, "taken_on_trust": self.told,
+            "preprocessing": dataclasses.asdict(self.preprocessing) if self.preprocessing else None,
+            "labels": self.labels, "notes": self.notes, "unused": self.unused,
+            "tensors": [
+                {"in_file": self.where(s), "canonical": s.canonical, "shape": s.shape, "transform": s.transform}
+                for s in self.slots
+            ],
+        }  # fmt: skip
+
+    def where(self, slot: Slot) -> str:
+        """The tensor's name in the file."""
+        return self.held.entries[slot.theirs].where or slot.theirs
+
+    def weights(self) -> Weights:
+        """The canonical weights, read now. Raises RosettaError where a value is not finite."""
+        stored = [self.held.entries[slot.theirs].read() for slot in self.slots]
+        check_sum(self.held.path, self.held.said, stored)
+        weights: Weights = {}
+        for i, slot in enumerate(self.slots):
+            value = TRANSFORMS[slot.transform][0](stored[i])
+            stored[i] = np.empty(0)  # a copy of it may be next
+            if not np.isfinite(value).all():
+                raise RosettaError(f"{self.held.path} holds NaN or infinity, in {self.where(slot)}")
+            weights[slot.canonical] = np.ascontiguousarray(value)
+        return weights
+
+
+def recognise(
+    held: Container, *, library: str | None = None, arch: Arch | None = None, overrides: Mapping[str, Any] | None = None
+) -> Recognised:
+    """Understands a container. `library` is asked alone; `arch` must be what the file holds; `overrides` are fields of
+    the row that no shape tells.
+
+    Raises RosettaError where no library has such names, or no row such shapes, or one of the three contradicts the
+    file: with what was recognised and what broke it.
+    """
+    if library is not None and library not in (known := sorted({lib.name for lib in (OURS, *LIBRARIES)})):
+        raise RosettaError(f"unknown library {library!r}{nearest(library, known) or '; there are ' + ', '.join(known)}")
+    unused = dict(held.unused)
+    entries = {}
+    for name, entry in held.entries.items():
+        if name.endswith("num_batches_tracked"):
+            unused[name] = BATCHES
+        else:
+            entries[name] = entry
+    if not entries:
+        raise RosettaError(f"{held.path} holds no weights")
+    said = held.metadata.get("arch")
+    if said is not None:
+        row = _row(held, str(said))
+        named = str(held.metadata.get("library", OURS.name))
+        libraries = [lib for lib in (OURS_KERAS, OURS, *LIBRARIES) if lib.name == (library or named)]
+        for lib in libraries:
+            slots = _slots(lib, row)
+            if slots and {s.theirs for s in slots} == set(entries):
+                break
+        else:
+            lib = OURS_KERAS if any("/" in name for name in entries) else OURS
+            slots = _slots(lib, row) or []
+        found = _found(held, lib, row, slots, unused, {})
+    else:
+        found = _by_names(held, entries, unused, library, overrides or {}, arch)
+    if arch is not None and found.arch != arch and (said is not None or parameters(arch) != parameters(found.arch)):
+        raise RosettaError(f"{held.path} is another net than the one that was named: {_gap(found.arch, arch)}")
+    if arch is not None and found.arch != arch:  # fields that no shape tells, as the variant has them
+        found = _found(
+            held, found.library, arch, found.slots, unused, dict.fromkeys(_differing(found.arch, arch), "named")
+        )
+    if overrides:
+        if said is not None and any(getattr(found.arch, k, None) != v for k, v in overrides.items()):
+            raise RosettaError(f"{held.path} says what it is: --set can't change it to {dict(overrides)}")
+        changed = get(found.arch, **overrides)
+        if parameters(changed) != parameters(found.arch):
+            raise RosettaError(f"--set contradicts {held.path}: {_gap(found.arch, changed)}")
+        found.arch = changed
+        found.told |= {field: "set" for field in overrides}
+    return found
+
+
+def _row(held: Container, text: str) -> Arch:
+    try:
+        row = Arch.from_json(text)
+        make_plan(row)
+        return row
+    except RosettaError as e:
+        raise RosettaError(f"{held.path} names a net that can't be: {e}") from None
+
+
+def _slots(library: Library, arch: Arch) -> list[Slot] | None:
+    try:
+        return library.slots(arch)
+    except RosettaError:
+        return None
+
+
+def _found(
+    held: Container, library: Library, arch: Arch, slots: list[Slot], unused: dict[str, str], told: dict[str, str]
+) -> Recognised:
+    """Checks the file's tensors against the slots, and gathers the rest."""
+    entries = {n: e for n, e in held.entries.items() if not n.endswith("num_batches_tracked")}
+    expected = {s.theirs: s.shape for s in slots}
+    lines = [f"  - {n} {shape}" for n, shape in expected.items() if n not in entries]
+    lines += [f"  + {n} {e.shape}" for n, e in entries.items() if n not in expected]
+    for name, shape in expected.items():
+        if name in entries and entries[name].shape != shape:
+            lines.append(f"  - {name} {shape}\n  + {name} {entries[name].shape}")
+        elif name in entries and entries[name].dtype not in (*FLOATS, "bfloat16"):
+            lines.append(f"  - {name} a float\n  + {name} {entries[name].dtype}")
+    if lines:
+        raise RosettaError(
+            "\n".join(
+                [f"{held.path} was recognised as {describe(arch)}, with {library.name}'s names, but its tensors are "
+                 f"not that net's: {len(lines)} differ (- expected, + found)", *lines]
+            )
+        )  # fmt: skip
+    preprocessing, labels = _preprocessing(held, library, arch)
+    return Recognised(held, library, arch, slots, unused, told, preprocessing, labels, list(held.notes))
+
+
+def describe(arch: Arch) -> str:
+    """A row in a few words."""
+    name = name_of(arch)
+    parts = [f"{arch.block} blocks {arch.depths}", f"widths {arch.widths}"]
+    parts += ["pre-activation"] * arch.preact + [f"{arch.groups} groups"] * (arch.groups > 1)
+    parts += [f"SE/{arch.se_ratio}"] * bool(arch.se_ratio) + [f"{arch.num_classes} classes"]
+    return f"{name} ({', '.join(parts)})" if name else ", ".join(parts)
+
+
+def _differing(a: Arch, b: Arch) -> list[str]:
+    return [f.name for f in dataclasses.fields(Arch) if getattr(a, f.name) != getattr(b, f.name)]
+
+
+def _gap(found: Arch, named: Arch) -> str:
+    return "; ".join(
+        f"{f} is {getattr(found, f)!r} in the file and {getattr(named, f)!r} in what was named"
+        for f in _differing(found, named)
+    )
+
+
+def _by_names(
+    held: Container, entries: Mapping[str, Any], unused: dict[str, str], library: str | None,
+    overrides: Mapping[str, Any], arch: Arch | None,
+) -> Recognised:  # fmt: skip
+    best: tuple[int, Library, dict[str, tuple[str, str]]] | None = None
+    if held.ordered:
+        return _by_order(held, entries, unused, library, arch)
+    if arch is not None:
+        for lib in (lib for lib in (*LIBRARIES, OURS, OURS_KERAS) if library in (None, lib.name)):
+            slots = _slots(lib, arch)
+            if slots and {s.theirs: s.shape for s in slots} == {n: e.shape for n, e in entries.items()}:
+                return _found(held, lib, arch, slots, unused, {"arch": "named"})
+    for lib in (*LIBRARIES, OURS_KERAS, OURS):
+        if library not in (None, lib.name):
+            continue
+        for traits in lib.traits if lib.traits != (frozenset(),) else (_traits(entries),):
+            names = _canonical_names(lib, entries, traits)
+            left = len(entries) - len(names)
+            if len(set(c for c, _ in names.values())) < len(names):
+                continue
+            if best is None or left < best[0]:
+                best = (left, lib, names)
+            if not left:
+                try:
+                    row, told = row_of(
+                        {c: canonical_shape(entries[t].shape, how) for t, (c, how) in names.items()}, lib, held
+                    )
+                except RosettaError:
+                    continue
+                slots = _slots(lib, row)
+                if lib.claims(row) and slots and {s.theirs for s in slots} == set(entries):
+                    return _found(held, lib, row, slots, unused, told)
+    if best is None or best[0] > len(entries) // 2:
+        some = ", ".join(list(entries)[:5])
+        raise RosettaError(
+            f"{held.path} has names that no library here gives a ResNet: {some}, ... ({len(entries)} arrays)"
+        )
+    left, lib, names = best
+    row, told = row_of({c: canonical_shape(entries[t].shape, how) for t, (c, how) in names.items()}, lib, held)
+    return _found(held, lib, row, lib.slots(row), unused, told)
+
+
+def _traits(entries: Mapping[str, Any]) -> frozenset[str]:
+    """What the canonical names would tell: rules that ask for more than that say so in their library's traits."""
+    deep = any(name.startswith(("conv1.0.", "conv1_0/")) for name in entries)
+    pre = any(re.match(r"norm[._/]|norm_k", name) for name in entries)
+    head = any(name.startswith("fc") for name in entries)
+    return frozenset({"deep" if deep else "single", "preact" if pre else "postact", "headed" if head else "bare"})
+
+
+def _canonical_names(lib: Library, entries: Mapping[str, Any], traits: frozenset[str]) -> dict[str, tuple[str, str]]:
+    """{their tensor: (canonical tensor, transform)} of the entries that the rules know."""
+    from common.foreign.library import KERAS_LEAVES
+
+    separator = "/" if lib.keras else "."
+    split = {name: name.rpartition(separator)[::2] for name in entries}
+    layers = lib.layers((layer for layer, _ in split.values()), traits)
+    back = {theirs: ours for kind in KERAS_LEAVES.values() for ours, theirs in kind.items()}
+    found = {}
+    for name, (layer, leaf) in split.items():
+        ours = (
+            back.get(leaf) if lib.keras else leaf if leaf in ("weight", "bias", "running_mean", "running_var") else None
+        )
+        if layer not in layers or ours is None:
+            continue
+        transform, axes = "", len(entries[name].shape)
+        if lib.keras and leaf == "kernel":
+            transform = "IO to OI" if axes == 2 else "HWIO to OIHW"
+        elif lib.linear and layers[layer] == "fc" and ours == "weight" and axes == 4:
+            transform = lib.linear
+        if transform and axes < 2:
+            continue
+        found[name] = (f"{layers[layer]}.{ours}", transform)
+    return found
+
+
+def row_of(shapes: Mapping[str, Shape], library: Library, held: Container) -> tuple[Arch, dict[str, str]]:
+    """(the row, {field that no shape tells: on whose word it was taken}) of canonical shapes.
+
+    Raises RosettaError where there is no first convolution, no stage, or nothing that a row could say.
+    """
+
+    def broken(what: str) -> RosettaError:
+        return RosettaError(f"{held.path} has {library.name}'s names, but {what}")
+
+    stem = [n for n in shapes if re.fullmatch(r"conv1(\.\d+)?\.weight", n) and len(shapes[n]) > 2]
+    stem.sort(key=lambda n: (len(n), n))
+    blocks: dict[tuple[int, str], set[int]] = {}
+    for name in shapes:
+        if m := re.match(r"layer(\d+)(_k\d+)?\.(\d+)\.", name):
+            blocks.setdefault((int(m[1]), m[2] or ""), set()).add(int(m[3]))
+    stages = sorted({s for s, _ in blocks})
+    trunks = sorted({k for _, k in blocks}, key=lambda k: (len(k), k))
+    if not stem:
+        raise broken("no first convolution, conv1.weight: is it a net, or a part of one?")
+    if not stages or stages != list(range(1, len(stages) + 1)) or len(stages) > 20:
+        raise broken(f"the stages {stages}: expected layer1, layer2, ... without a gap")
+    k = trunks[0]
+    depths = []
+    for s in stages:
+        there = blocks.get((s, k), set())
+        if there != set(range(len(there))):
+            missing = sorted(set(range(max(there) + 1)) - there) if there else []
+            raise broken(f"stage {s} lacks its blocks {missing[:8]}")
+        depths.append(len(there))
+
+    def shape(name: str) -> Shape:
+        if name not in shapes:
+            raise broken(f"no {name}")
+        return shapes[name]
+
+    def first(s: int) -> str:
+        return f"layer{s}{k}.0"
+
+    bottleneck = f"{first(1)}.conv3.weight" in shapes
+    last = "conv3" if bottleneck else "conv2"
+    expansion = EXPANSION["bottleneck" if bottleneck else "basic"]
+    out = [shape(f"{first(s)}.{last}.weight")[0] for s in stages]
+    preact = any(n.startswith("norm") for n in shapes) or ("bn1.weight" not in shapes)
+    row: dict[str, Any] = {
+        "depths": tuple(depths), "widths": tuple(max(1, c // expansion) for c in out),
+        "block": "bottleneck" if bottleneck else "basic", "preact": preact,
+        "dims": len(shapes[stem[0]]) - 2, "in_channels": shapes[stem[0]][1],
+        "num_classes": shapes["fc.weight"][0] if "fc.weight" in shapes else 0,
+    }  # fmt: skip
+    told: dict[str, str] = {}
+    custom = f"{library.name}'s convention"
+    if bottleneck:
+        mid, per_group, *_ = shape(f"{first(1)}.conv2.weight")
+        row["groups"] = mid // max(1, per_group)
+        row["width_per_group"] = mid * 64 // max(1, row["groups"] * row["widths"][0])
+    if trunks != [""]:
+        row["kernels"] = tuple(int(t[2:]) for t in trunks)
+        row["first_stride"] = 2
+        told["first_stride"] = "the convention of parallel trunks"
+    else:
+        row["kernels"] = (shape(f"{first(1)}.conv{2 if bottleneck else 1}.weight")[-1],)
+
+    # shortcuts: where they have a convolution, and what is in its place where not
+    projecting = {
+        s: [b for b in range(depths[s - 1]) if any(f"layer{s}{k}.{b}.downsample.{i}.weight" in shapes for i in (0, 1))]
+        for s in stages
+    }
+    kernels = [
+        n for n in shapes if re.match(r"layer\d+(_k\d+)?\.\d+\.downsample\.\d+\.weight", n) and len(shapes[n]) > 2
+    ]
+    if not kernels:
+        changes = [shapes[stem[-1]][0], *out]
+        row["shortcut"] = "project"
+        if len(set(changes)) > 1 or len(stages) > 1:
+            row["shortcut"] = "pad"
+            told["shortcut"] = (
+                "no shape tells zero-padded identities (option A, both sides) from none at all: padded by convention"
+            )
+    elif all(n.split(".downsample.")[1].startswith("1.") for n in kernels):
+        row["shortcut"] = "pool"
+    else:
+        row["shortcut"] = (
+            "project_all"
+            if all(len(v) == depths[s - 1] for s, v in projecting.items())
+            and (max(depths) > 1 or (first(1) in kernels[0] and out[0] == shapes[stem[-1]][0]))
+            else "project"
+        )
+        row["shortcut_norm"] = preact or any(
+            re.match(r"layer\d+(_k\d+)?\.\d+\.downsample\.1\.running_mean", n) for n in shapes
+        )
+
+    # the stem: kernels are in the shapes, strides and pooling are not
+    sizes = [(shapes[n][0], shapes[n][-1]) for n in stem]
+    small = len(stem) == 1 and sizes[0][1] < 7
+    strides = [1 if small or i else 2 for i in range(len(stem))]
+    pool: Any = library.conventions.get("stem.pool", True) if not small else False
+    row["stem"] = Stem(tuple((c, n, s) for (c, n), s in zip(sizes, strides, strict=True)), pool)
+    told["stem"] = (
+        f"{'one convolution of ' + str(sizes[0][1]) if len(stem) == 1 else str(len(stem)) + ' convolutions'}: stride "
+        f"{strides[0]}, {'no pooling' if small else 'max pooling'}, as is usual for it"
+    )
+
+    if f"{first(1)}.se.fc1.weight" in shapes:
+        row["se_ratio"] = _se_ratio(shapes, first, stages)
+    biases = {
+        n.removesuffix(".bias") for n in shapes if n.endswith(".bias") and n.removesuffix(".bias") + ".weight" in shapes
+    }
+    biased = [n for n in biases if len(shapes[f"{n}.weight"]) > 2 and ".se." not in n]
+    if biased:
+        row["conv_bias"] = True if f"{first(1)}.conv1" in biased else "unnormed"
+    for key, value in library.conventions.items():
+        if key == "stride_in" and not bottleneck:
+            continue
+        if "." not in key:
+            row[key] = value
+            told[key] = custom
+    for key, value in _configured(held, library).items():
+        row[key] = value
+        told[key] = "its configuration says so"
+    told = {f: f"{_said(row[f])}: {why}" for f, why in told.items() if f in row}
+    try:
+        return Arch(**row), told
+    except RosettaError as e:
+        raise broken(f"a net that no row says: {e}") from None
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, Stem):
+        return ", ".join(f"{c} of {n} wide" for c, n, _ in value.convs)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _se_ratio(shapes: Mapping[str, Shape], first: Any, stages: list[int]) -> int:
+    """The reduction under which every block's squeezed width comes out; 16 where several do."""
+    from common.plan import _reduced
+
+    pairs = [shapes[f"{first(s)}.se.fc1.weight"][:2] for s in stages if f"{first(s)}.se.fc1.weight" in shapes]
+    fits = [r for r in (16, *range(1, 129)) if all(_reduced(wide, r) == narrow for narrow, wide in pairs)]
+    return fits[0] if fits else 16
+
+
+def _configured(held: Container, library: Library) -> dict[str, Any]:
+    """Fields of the row that a library's own configuration says."""
+    config = held.metadata.get("config")
+    if not isinstance(config, dict):
+        return {}
+    if library.name == "transformers" and config.get("model_type") == "resnet":
+        if config.get("hidden_act", "relu") != "relu":
+            raise RosettaError(f"{held.path} has {config['hidden_act']} for its activation: expected relu")
+        said: dict[str, Any] = {}
+        if config.get("layer_type", "bottleneck") == "bottleneck" and "downsample_in_bottleneck" in config:
+            said["stride_in"] = 1 if config["downsample_in_bottleneck"] else 2
+        if "downsample_in_first_stage" in config:
+            said["first_stride"] = 2 if config["downsample_in_first_stage"] else 1
+        return said
+    inner = config.get("config")
+    layers = inner.get("layers") if isinstance(inner, dict) else None
+    if library.keras and isinstance(layers, list):
+        by_name = {
+            str(layer["config"].get("name")): layer["config"]
+            for layer in layers if isinstance(layer, dict) and isinstance(layer.get("config"), dict)
+        }  # fmt: skip
+        eps = {c["epsilon"] for c in by_name.values() if isinstance(c.get("epsilon"), float)}
+        found: dict[str, Any] = {"norm_eps": eps.pop()} if len(eps) == 1 else {}
+        strides = (by_name.get("conv3_block1_1_conv") or {}).get("strides")
+        if strides and library.conventions.get("stride_block") is None:
+            found["stride_in"] = 1 if list(strides) == [2, 2] else 2
+        return found
+    return {}
+
+
+def _preprocessing(held: Container, library: Library, arch: Arch) -> tuple[Preprocessing | None, tuple[str, ...]]:
+    """What the file says of its images and classes; else the library's convention."""
+    labels: tuple[str, ...] = ()
+    meta, config = held.metadata, held.metadata.get("config")
+    if isinstance(meta.get("labels"), str):
+        labels = tuple(meta["labels"].split("\n"))
+    elif isinstance(config, dict) and isinstance(config.get("id2label"), dict):
+        rows = config["id2label"]
+        if all(isinstance(v, str) for v in rows.values()) and set(rows) == {str(i) for i in range(len(rows))}:
+            labels = tuple(rows[str(i)] for i in range(len(rows)))
+    elif len(library.labels) == arch.num_classes:
+        labels = library.labels
+    labels = (
+        labels if len(labels) == arch.num_classes and not all(re.fullmatch(r"LABEL_\d+", x) for x in labels) else ()
+    )
+    if isinstance(meta.get("preprocessing"), str):
+        return Preprocessing.from_json(meta["preprocessing"]), labels
+    own = library.preprocessing
+    if own is None or arch.dims != 2 or len(own.mean) != arch.in_channels:
+        return None, labels
+    small = make_plan(arch).default_input()[-1]
+    if small < own.size and not library.labels:
+        own = dataclasses.replace(own, size=small, resize=small)
+    sizes = ("size", "crop_size", "image_mean", "image_std")
+    seen = meta.get("preprocessor_config.json")
+    if isinstance(seen, dict) and all(isinstance(seen.get(k), list) for k in sizes[2:]):
+        own = dataclasses.replace(own, mean=tuple(seen["image_mean"]), std=tuple(seen["image_std"]))
+    cfg = config.get("pretrained_cfg") if isinstance(config, dict) else None
+    if isinstance(cfg, dict) and isinstance(cfg.get("mean"), list) and isinstance(cfg.get("std"), list):
+        side = int((cfg.get("input_size") or (3, own.size, own.size))[-1])
+        resize = round(side / float(cfg.get("crop_pct") or 0.875))
+        said: Any = cfg.get("interpolation")
+        how = said if said in ("bilinear", "bicubic") else own.interpolation
+        own = dataclasses.replace(
+            own, mean=tuple(cfg["mean"]), std=tuple(cfg["std"]), size=side, resize=resize, interpolation=how
+        )
+    return own, labels
+
+
+# -- files that keep no names
+
+ORDERED = {  # the rows that a library saves so
+    "keras.applications": [n for n in VARIANTS if n.endswith("_keras")],
+    "keras-hub": [
+        n for n in VARIANTS
+        if re.fullmatch(r"resnet\d+|resnetv2_\d+|resnet(50|101|152|200)d", n)
+    ],
+}  # fmt: skip
+
+
+def _by_order(
+    held: Container, entries: Mapping[str, Any], unused: dict[str, str], library: str | None, arch: Arch | None
+) -> Recognised:
+    """An older Keras file has class and position for a name. So every row that a library saves is laid out as
+    Keras would, and one whose every shape is the file's is taken."""
+    from common import keras_files
+
+    shapes = {name: entry.shape for name, entry in entries.items()}
+    fits = []
+    for lib in (lib for lib in LIBRARIES if lib.keras and library in (None, lib.name)):
+        for name in ORDERED[lib.name]:
+            row = arch or VARIANTS[name]
+            if not lib.builds(row) or bool(row.conv_bias) != (lib.name == "keras.applications"):
+                continue
+            kernels = [s for n, s in shapes.items() if len(s) == 2 and n.endswith("vars/0")]
+            stem = next((s for s in shapes.values() if len(s) == 4), (7, 7, 3, 64))
+            row = get(row, num_classes=kernels[0][1] if kernels else 0, in_channels=stem[2])
+            at = keras_files.paths(lib, row, own=False)
+            slots = [dataclasses.replace(s, theirs=at[s.theirs]) for s in lib.slots(row)]
+            if {s.theirs: s.shape for s in slots} == shapes:
+                fits.append((lib, row, slots))
+    if not fits:
+        raise RosettaError(
+            f"{held.path} keeps no names, only classes and positions, and no net of keras.applications or KerasHub has "
+            "its shapes in that order"
+        )
+    lib, row, slots = fits[0]
+    told = {f: f"{_said(v)}: {lib.name}'s convention" for f, v in lib.conventions.items() if "." not in f}
+    found = _found(held, lib, row, slots, unused, told)
+    found.notes.append("the file keeps no names: matched by class and position, with every shape checked")
+    return found

@@ -1,0 +1,224 @@
+"""Canonical weights as a file of any library that is known here, in any container that its files have."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common import keras_files
+from common.arch import Arch, nearly
+from common.containers import Container, Entry
+from common.errors import RosettaError, nearest
+from common.foreign import LIBRARIES
+from common.foreign.library import TRANSFORMS, Library, Slot
+from common.foreign.ours import OURS, OURS_KERAS
+from common.frameworks import load
+from common.names import parameters
+from common.preprocessing import Preprocessing
+from common.recognise import describe, row_of
+from common.weights import FORMAT, described
+
+SUFFIXES = {
+    ".weights.h5": "weights.h5", ".safetensors": "safetensors", ".keras": "keras", ".h5": "h5",
+    ".pt": "torch", ".pth": "torch", ".th": "torch", ".bin": "torch",
+}  # fmt: skip
+KERAS_KINDS = ("weights.h5", "keras", "h5")
+FOLDERS = ("transformers", "keras-hub")  # whose models are folders
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A file to be: whose names, in which container."""
+
+    library: Library
+    kind: str
+
+    @property
+    def own(self) -> bool:
+        return self.library in (OURS, OURS_KERAS)
+
+    @property
+    def side(self) -> str | None:
+        """The framework that such files are for; None is either."""
+        return "keras" if self.library.keras else "torch" if self.kind == "torch" or not self.own else None
+
+
+def target_of(path: Path, library: str | None, arch: Arch) -> Target:
+    """What `path` is to be, by its suffix, in `library`'s names (by default our own).
+
+    Raises RosettaError for an unknown suffix or library, or a library whose files can't be so or can't hold the row.
+    """
+    suffix = next((s for s in SUFFIXES if path.name.endswith(s) and path.name != s), None)
+    kind = SUFFIXES[suffix] if suffix else "folder"
+    keras = kind in KERAS_KINDS
+    if library in (None, OURS.name):
+        if suffix is None:
+            known = ", ".join(dict.fromkeys(SUFFIXES))
+            raise RosettaError(f"{path} has no suffix that is known: expected {known}; folders need --as {FOLDERS[0]}")
+        if kind == "h5":
+            raise RosettaError(
+                f"{path.name}: our own nets are saved as .weights.h5 or .keras; .h5 is Keras' older layout"
+            )
+        return Target(OURS_KERAS if keras else OURS, kind)
+    names = sorted({lib.name for lib in LIBRARIES})
+    if library not in names:
+        raise RosettaError(f"unknown library {library!r}{nearest(library, names) or '; there are ' + ', '.join(names)}")
+    reasons = []
+    for lib in (lib for lib in LIBRARIES if lib.name == library):
+        fits = keras == lib.keras if kind != "folder" else lib.name in FOLDERS
+        if not fits:
+            reasons.append(
+                f"{library}'s files are {'.weights.h5, .h5 or .keras' if lib.keras else '.safetensors or .pth'}"
+                f"{' or a folder' if lib.name in FOLDERS else ''}, not {path.name}"
+            )
+        elif reason := cannot_hold(lib, arch):
+            reasons.append(reason)
+        else:
+            return Target(lib, kind)
+    raise RosettaError(f"{library} can't hold this net: {reasons[-1]}")
+
+
+def cannot_hold(library: Library, arch: Arch) -> str:
+    """Why not, or nothing: a library holds a row if its names and shapes and conventions lead back to it."""
+    if not library.builds(arch):
+        return f"its nets are {' or '.join(', '.join(sorted(t)) for t in library.traits)}, this is not"
+    try:
+        slots = library.slots(arch)
+        # what a library's own configuration says, no convention does
+        config = transformers_config(arch, ()) if library.name == "transformers" else {}
+        held = Container(
+            Path(library.name), "", {s.theirs: Entry(s.shape, "float32", lambda: np.empty(0)) for s in slots}
+        )
+        held.metadata["config"] = config
+        again, _ = row_of(parameters(arch), library, held)
+    except RosettaError as e:
+        return str(e)
+    # rates of training are in nobody's weights
+    again = dataclasses.replace(again, drop_path=arch.drop_path, dropout=arch.dropout)
+    differ = [f.name for f in dataclasses.fields(Arch) if getattr(again, f.name) != getattr(arch, f.name)]
+    if differ:
+        return ", ".join(f"{f} = {getattr(arch, f)!r}, where its files mean {getattr(again, f)!r}" for f in differ)
+    return "" if library.claims(arch) else f"it builds no such net: {describe(arch)}"
+
+
+def transformers_config(arch: Arch, labels: tuple[str, ...]) -> dict[str, Any]:
+    """Hugging Face's config.json of a row."""
+    config: dict[str, Any] = {
+        "architectures": ["ResNetForImageClassification" if arch.num_classes else "ResNetModel"],
+        "model_type": "resnet", "num_channels": arch.in_channels, "embedding_size": arch.stem.convs[-1][0],
+        "hidden_sizes": [w * arch.expansion for w in arch.widths], "depths": list(arch.depths),
+        "layer_type": arch.block, "hidden_act": "relu", "downsample_in_first_stage": arch.first_stride == 2,
+        "downsample_in_bottleneck": arch.stride_in == 1,
+    }  # fmt: skip
+    if arch.num_classes:
+        words = labels or tuple(f"LABEL_{i}" for i in range(arch.num_classes))
+        config |= {
+            "id2label": {str(i): w for i, w in enumerate(words)}, "label2id": {w: i for i, w in enumerate(words)}
+        }  # fmt: skip
+    return config
+
+
+def stored(slots: list[Slot], weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """{their name: array in their layout}; moved axes are copied, the rest is not."""
+    return {s.theirs: np.ascontiguousarray(TRANSFORMS[s.transform][1](weights[s.canonical])) for s in slots}
+
+
+def write(
+    path: Path, target: Target, arch: Arch, weights: Mapping[str, np.ndarray],
+    preprocessing: Preprocessing | None = None, labels: tuple[str, ...] = (),
+) -> None:  # fmt: skip
+    """Writes the file, or the folder, at `path`, which is nobody's yet."""
+    arrays = stored(target.library.slots(arch), weights)
+    dtype = str(np.result_type(*arrays.values()))
+    said = {"arch": arch.to_json()}
+    said |= {"preprocessing": preprocessing.to_json()} if preprocessing else {}
+    said |= {"labels": "\n".join(labels)} if labels else {}
+    if not target.own:
+        said["library"] = target.library.name
+    ours = {FORMAT: described(said, arrays)}
+    if target.kind == "safetensors":
+        _safetensors(path, arrays, ours if target.own else {"format": "pt", **ours}, counters=not target.own)
+    elif target.kind == "torch":
+        _torch(path, arrays, target.library, said)
+    elif target.kind == "weights.h5":
+        keras_files.write_weights(path, arrays, target.library, arch, target.own, ours)
+    elif target.kind == "h5":
+        keras_files.write_legacy(path, arrays, target.library, arch, ours)
+    elif target.kind == "keras" and target.own:
+        keras_files.write_own_archive(path, arrays, target.library, arch, dtype, ours)
+    elif target.kind == "keras":  # the file holds the functional model's own configuration, which only Keras has
+        load("keras", "originals").save(path, target.library.name, nearly(arch), arch, arrays)
+    elif target.library.name == "transformers":
+        path.mkdir()
+        _safetensors(path / "model.safetensors", arrays, {"format": "pt"}, counters=True)
+        (path / "config.json").write_text(json.dumps(transformers_config(arch, labels), indent=2) + "\n")
+        if preprocessing:
+            (path / "preprocessor_config.json").write_text(json.dumps(_image_processor(preprocessing), indent=2) + "\n")
+    else:
+        load("keras", "originals").save(path, target.library.name, nearly(arch), arch, arrays)
+
+
+def _with_counters(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """PyTorch's norms count batches, and strict loading wants the counter."""
+    found = {}
+    for name, array in arrays.items():
+        found[name] = array
+        if name.endswith(".running_var"):
+            found[name.replace("running_var", "num_batches_tracked")] = np.array(0, np.int64)
+    return found
+
+
+def _safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str], counters: bool) -> None:
+    import safetensors
+    import safetensors.numpy
+
+    try:
+        safetensors.numpy.save_file(_with_counters(arrays) if counters else dict(arrays), path, metadata=metadata)
+    except safetensors.SafetensorError as e:  # how the library reports a full disk
+        raise RosettaError(f"can't write {path.name}: {e}; nothing was written") from None
+
+
+def _torch(path: Path, arrays: Mapping[str, np.ndarray], library: Library, said: dict[str, str]) -> None:
+    from collections import OrderedDict
+
+    torch = load_torch(path)
+    state = OrderedDict()
+    for name, array in _with_counters(arrays).items():
+        state[library.module + name] = torch.from_numpy(array if array.flags.writeable else array.copy())
+    held: Any = state
+    if library.wraps:
+        held = {library.wraps: state, "epoch": 0}
+    else:
+        state._metadata = OrderedDict(resnet_rosetta=said)  # type: ignore[attr-defined]
+    try:
+        torch.save(held, path)
+    except RuntimeError as e:  # how PyTorch's writer reports a full disk
+        raise RosettaError(f"can't write {path.name}: {str(e).strip().splitlines()[0]}; nothing was written") from None
+
+
+def load_torch(path: Path) -> Any:
+    """torch, or a RosettaError that says why it is needed."""
+    try:
+        import torch
+    except ModuleNotFoundError:
+        raise RosettaError(
+            f"{path.name} is PyTorch's own format, and needs torch: pip install 'resnet-rosetta[torch]'"
+        ) from None
+    return torch
+
+
+def _image_processor(p: Preprocessing) -> dict[str, Any]:
+    return {
+        "image_processor_type": "ConvNextImageProcessor", "do_normalize": True, "do_rescale": True, "do_resize": True,
+        "image_mean": list(p.mean), "image_std": list(p.std), "rescale_factor": 1 / 255,
+        "size": {"shortest_edge": p.size}, "crop_pct": p.size / p.resize,
+        "resample": {"nearest": 0, "bilinear": 2, "bicubic": 3}[p.interpolation],
+    }  # fmt: skip
+
+
+def size_of(weights: Mapping[str, np.ndarray]) -> int:
+    """About how many bytes the file will have."""
+    return sum(w.nbytes for w in weights.values())

@@ -1,0 +1,99 @@
+"""The libraries that checkpoints come from, with their own models, as witnesses. Twin: torch_impl/originals.py."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from common.arch import Arch
+from common.errors import RosettaError
+from common.frameworks import require
+from common.recognise import Recognised
+from keras_impl.layers import to_numpy
+
+
+def build(library: str, name: str, arch: Arch, dtype: str = "float32") -> keras.Model:
+    """The library's own model of a row that is the variant `name` but for its classes and channels.
+
+    Raises RosettaError where it has none, or isn't installed.
+    """
+    with in_dtype(dtype):
+        return (_application if library == "keras.applications" else _hub)(name, arch)
+
+
+@contextlib.contextmanager
+def in_dtype(dtype: str) -> Iterator[None]:
+    """Layers that are made inside have this dtype, and inputs too, which Keras would cut to float32."""
+    before = keras.config.floatx(), keras.config.dtype_policy()
+    keras.config.set_floatx(dtype)
+    keras.config.set_dtype_policy(dtype)
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(before[0])
+        keras.config.set_dtype_policy(before[1])
+
+
+def _application(name: str, arch: Arch) -> keras.Model:
+    made = getattr(
+        keras.applications, name.removesuffix("_keras").replace("resnet", "ResNet").replace("v2", "V2"), None
+    )
+    if made is None:
+        raise RosettaError(f"keras.applications has no model {name!r}")
+    top = {"classes": arch.num_classes, "classifier_activation": None} if arch.num_classes else {"pooling": "avg"}
+    return made(weights=None, include_top=bool(arch.num_classes), input_shape=(224, 224, arch.in_channels), **top)
+
+
+def _hub(name: str, arch: Arch) -> keras.Model:
+    require("KerasHub's own model", ("keras_hub",), "")
+    import keras_hub
+
+    backbone = keras_hub.models.ResNetBackbone(
+        input_conv_filters=[c for c, _, _ in arch.stem.convs],
+        input_conv_kernel_sizes=[k for _, k, _ in arch.stem.convs],
+        stackwise_num_filters=list(arch.widths),
+        stackwise_num_blocks=list(arch.depths),
+        stackwise_num_strides=[arch.first_stride] + [2] * (len(arch.depths) - 1),
+        block_type=("basic_block" if arch.block == "basic" else "bottleneck_block")
+        + ("_vd" if arch.shortcut == "pool" else ""),
+        use_pre_activation=arch.preact,
+        image_shape=(None, None, arch.in_channels),
+    )
+    if not arch.num_classes:
+        return backbone
+    return keras_hub.models.ResNetImageClassifier(backbone=backbone, num_classes=arch.num_classes)
+
+
+def fill(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
+    """Sets every variable from {"layer/variable": array}; nothing may be left, on either side."""
+    layers = {layer.name: layer for layer in model._flatten_layers()}
+    left = {id(v) for layer in layers.values() for v in layer.variables if "seed" not in v.name}
+    for name, array in arrays.items():
+        layer, leaf = name.split("/")
+        variable = getattr(layers[layer], leaf)
+        variable.assign(array)
+        left.discard(id(variable))
+    if left:
+        raise RosettaError(f"{model.name} has {len(left)} variables that the weights don't fill")
+
+
+def logits(found: Recognised, x: np.ndarray) -> np.ndarray:
+    """What the library's own model computes from the checkpoint (N classes), in float64; `x` is N C H W."""
+    arch = found.arch
+    model = build(found.library.name, found.name, arch, "float64")
+    arrays = dict(zip((s.theirs for s in found.library.slots(arch)), (s.theirs for s in found.slots), strict=True))
+    fill(model, {name: found.held.entries[held].read() for name, held in arrays.items()})
+    y = model(np.moveaxis(x, 1, -1), training=False)
+    return to_numpy(y if len(y.shape) == 2 else keras.ops.mean(y, (1, 2)))
+
+
+def save(path: Path, library: str, name: str, arch: Arch, arrays: Mapping[str, np.ndarray]) -> None:
+    """The library's own model with these weights, as it saves itself: a .keras, or KerasHub's folder."""
+    model = build(library, name, arch, str(np.result_type(*arrays.values())))
+    fill(model, arrays)
+    if path.name.endswith(".keras"):
+        model.save(path)
+    else:
+        model.save_to_preset(str(path))

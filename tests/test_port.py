@@ -1,0 +1,514 @@
+"""Checkpoints of every library, there and back: recognised without a hint, bit-identical, with the library's own
+logits."""
+
+import dataclasses
+import json
+import shutil
+import warnings
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+from conftest import relative
+from test_referees import TIMM, TORCHVISION, randomise
+
+import keras_impl
+import keras_impl.originals
+import keras_impl.trace
+import torch_impl
+from common import port, writers
+from common.arch import VARIANTS, Arch, get
+from common.containers import Container, Entry
+from common.errors import RosettaError
+from common.foreign import LIBRARIES, TRANSFORMERS
+from common.init import randomised
+from common.recognise import recognise
+from common.writers import cannot_hold, transformers_config
+
+SMALL = get("resnet18", depths=(1, 1), widths=(16, 32), num_classes=7)
+
+
+def shapes_only(state, config=None) -> Container:
+    """A container of names and shapes: what recognition sees."""
+    entries = {
+        n: Entry(tuple(t.shape), str(t.dtype).removeprefix("torch."), lambda: np.empty(0)) for n, t in state.items()
+    }
+    return Container(Path("x"), "PyTorch checkpoint", entries, {"config": config} if config else {})
+
+
+@pytest.mark.parametrize(("library", "name"), [("torchvision", n) for n in TORCHVISION] + [("timm", n) for n in TIMM])
+def test_every_net_of_torchvision_and_timm_is_recognised(referees, library, name):
+    models, timm = referees
+    with torch.device("meta"):
+        theirs = models.get_model(name, weights=None) if library == "torchvision" else timm.create_model(name)
+    found = recognise(shapes_only(theirs.state_dict()))
+    assert found.arch == VARIANTS[name]
+    assert found.library.name in (library, f"{library}-resnetv2", "torchvision")
+
+
+@pytest.fixture(scope="module")
+def transformers(referees):
+    """Hugging Face Transformers, which imports torchvision."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("transformers")
+
+
+@pytest.mark.parametrize("name", [n for n, a in VARIANTS.items() if not cannot_hold(TRANSFORMERS, a)])
+def test_every_net_of_transformers_is_recognised(transformers, name):
+    config = transformers.ResNetConfig(**transformers_config(VARIANTS[name], ()))
+    for kind, classes in ((transformers.ResNetForImageClassification, 1000), (transformers.ResNetModel, 0)):
+        with torch.device("meta"):
+            theirs = kind(config)
+        found = recognise(shapes_only(theirs.state_dict(), config.to_dict()))
+        assert found.arch == get(name, num_classes=classes) and found.library is TRANSFORMERS
+
+
+@pytest.mark.parametrize("library", LIBRARIES, ids=lambda lib: f"{lib.name} {' '.join(sorted(lib.traits[0]))}")
+def test_every_net_that_a_library_can_hold_is_recognised_from_its_names(library):
+    """From the names that our own rules give, so a rule that is no inverse of itself shows."""
+    held = [n for n, arch in VARIANTS.items() if not cannot_hold(library, arch)]
+    assert held
+    for name in held:
+        arch = get(name, num_classes=11)
+        entries = {s.theirs: Entry(s.shape, "float32", lambda: np.empty(0)) for s in library.slots(arch)}
+        file = Container(Path("x"), "", entries)
+        if library is TRANSFORMERS:
+            file.metadata["config"] = transformers_config(arch, ())
+        found = recognise(file)
+        same = dataclasses.replace(found.arch, drop_path=arch.drop_path, dropout=arch.dropout)
+        assert same == arch and [s.canonical for s in found.slots] == [s.canonical for s in library.slots(arch)]
+
+
+def test_every_variant_of_ours_is_recognised_from_canonical_names_alone():
+    """Without metadata, what no shape tells is as is usual, and everything else as it is."""
+    told = {"stride_in", "norm_eps", "first_stride", "shortcut", "stem", "stride_block", "drop_path", "dropout"}
+    for name, arch in VARIANTS.items():
+        found = recognise(shapes_only({n: torch.empty(s, device="meta") for n, s in port.parameters(arch).items()}))
+        differ = {f.name for f in dataclasses.fields(Arch) if getattr(found.arch, f.name) != getattr(arch, f.name)}
+        assert differ <= told, (name, differ)
+
+
+# -- there and back with values: (a net that the library makes, the files it is saved in)
+
+
+def torch_nets(library, referees, transformers):
+    models, timm = referees
+    if library == "torchvision":
+        return [
+            models.resnet18(weights=None, num_classes=7),
+            models.ResNet(models.resnet.Bottleneck, [1, 1, 1, 1], groups=4, width_per_group=32),
+        ]
+    if library == "timm":
+        r = timm.models.resnet
+        se = dict(attn_layer="se")
+        return [
+            r.ResNet(r.BasicBlock, (1, 1, 2, 1), num_classes=5, block_args=se),
+            r.ResNet(r.Bottleneck, (1, 2, 1, 1), stem_width=32, stem_type="deep", avg_down=True),
+            r.ResNet(r.Bottleneck, (1, 1, 1, 1), num_classes=0, in_chans=1, cardinality=32, base_width=4),
+        ]
+    if library == "timm-resnetv2":
+        return [timm.create_model("resnetv2_18", num_classes=9)]
+    config = transformers.ResNetConfig
+    small = dict(embedding_size=64, depths=[1, 2, 1, 1])
+    return [
+        transformers.ResNetForImageClassification(config(num_labels=5, **small)),
+        transformers.ResNetForImageClassification(config(downsample_in_bottleneck=True, **small)),
+        transformers.ResNetModel(config(layer_type="basic", hidden_sizes=[64, 128, 256, 512], **small)),
+    ]
+
+
+@pytest.mark.parametrize("library", ["torchvision", "timm", "timm-resnetv2", "transformers"])
+def test_pytorch_libraries_there_and_back(tmp_path, referees, transformers, library):
+    for i, theirs in enumerate(torch_nets(library, referees, transformers)):
+        randomise(theirs)
+        theirs.eval()
+        if library == "transformers":
+            source = tmp_path / f"{i}"
+            theirs.save_pretrained(source)
+            out, kind = tmp_path / f"{i} again", "folder"
+        else:
+            source, out, kind = tmp_path / f"{i}.pth", tmp_path / f"{i}.again.safetensors", "file"
+            torch.save(theirs.state_dict() if i else {"model": theirs.state_dict(), "epoch": 3, "args": None}, source)
+        middle = tmp_path / f"{i}.weights.h5"
+        done = port.port(source, middle, probe=False)
+        x = torch.randn(2, done.arch.in_channels, 65, 48, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            expected, exact = logits_of(theirs, x), logits_of(theirs.double(), x.double())
+            theirs.float()
+            ours = torch_impl.load(source).eval()
+            assert torch.equal(ours(x), expected), done.name
+        twin = keras_impl.load(middle, dtype="float64")
+        assert relative(exact.numpy(), keras_impl.trace.trace(twin, x.numpy().astype(np.float64))) <= 1e-12
+        back = port.port(middle, out, to=library, library=None)
+        assert back.arch == done.arch
+        state = safetensors.numpy.load_file(out / "model.safetensors" if kind == "folder" else out)
+        if kind == "folder":
+            again = type(theirs).from_pretrained(out)
+        else:
+            again = type(theirs).__new__(type(theirs))
+            again = theirs
+            again.load_state_dict({n: torch.from_numpy(np.array(a)) for n, a in state.items()}, strict=True)
+        for name, tensor in torch_state(source).items():
+            assert torch.equal(again.state_dict()[name], tensor), name
+
+
+def torch_state(source):
+    if source.is_dir():
+        return {n: torch.from_numpy(a) for n, a in safetensors.numpy.load_file(source / "model.safetensors").items()}
+    held = torch.load(source, weights_only=True)
+    return held.get("model", held)
+
+
+def logits_of(model, x):
+    y = model(x)
+    if isinstance(y, torch.Tensor):
+        return y
+    return y.logits if hasattr(y, "logits") else y.pooler_output.flatten(1)
+
+
+def keras_net(library):
+    """A small net of the library, with values that show a swap."""
+    import keras
+
+    if library == "keras-hub":
+        hub = pytest.importorskip("keras_hub")
+        body = dict(stackwise_num_filters=[64, 128], stackwise_num_blocks=[1, 2], stackwise_num_strides=[1, 2])
+        rows = [
+            ([64], [7], "basic_block", False),
+            ([64], [7], "bottleneck_block", True),
+            ([32, 32, 64], [3, 3, 3], "bottleneck_block_vd", False),
+        ]
+        nets = []
+        for filters, kernels, block, preact in rows:
+            b = hub.models.ResNetBackbone(
+                input_conv_filters=filters, input_conv_kernel_sizes=kernels, block_type=block,
+                use_pre_activation=preact, **body,
+            )  # fmt: skip
+            nets.append(
+                hub.models.ResNetImageClassifier(backbone=b, num_classes=5) if preact or len(kernels) > 1 else b
+            )
+    else:
+        nets = [
+            getattr(keras.applications, name)(
+                weights=None, classes=9, classifier_activation=None, input_shape=(65, 48, 3)
+            )
+            for name in ("ResNet50", "ResNet50V2")
+        ]
+    rng = np.random.default_rng(0)
+    for net in nets:
+        for v in net.variables:
+            low, high = {"gamma": (0.2, 0.6), "moving_variance": (0.5, 1.5)}.get(v.path.split("/")[-1], (-0.2, 0.2))
+            if v.path.split("/")[-1] != "kernel" and "seed" not in v.path:
+                v.assign(rng.uniform(low, high, v.shape))
+    return nets
+
+
+@pytest.mark.parametrize("library", ["keras.applications", "keras-hub"])
+def test_keras_libraries_there_and_back(tmp_path, library):
+    import keras
+
+    with keras_impl.originals.in_dtype("float64"):
+        nets = keras_net(library)
+    for i, theirs in enumerate(nets):
+        files = [tmp_path / f"{i}.weights.h5", tmp_path / f"{i}.keras"]
+        theirs.save_weights(files[0])
+        theirs.save(files[1])
+        if library == "keras.applications":
+            files.append(tmp_path / f"{i}.h5")
+            theirs.save(files[2])
+        x = np.random.default_rng(1).standard_normal((2, 3, 65, 48))
+        y = np.asarray(theirs(np.moveaxis(x, 1, -1), training=False))
+        y = y if y.ndim == 2 else y.mean((1, 2))
+        found = [port.inspect(f) for f in files]
+        assert len({f.arch for f in found}) == 1 and {f.library.name for f in found} == {library}
+        ours = torch_impl.load(files[0], dtype="float64").eval()
+        assert relative(y, ours(torch.from_numpy(x)).detach().numpy()) <= 1e-12
+        twin = keras_impl.load(files[1], dtype="float64")
+        assert relative(y, keras_impl.trace.trace(twin, x)) <= 1e-12
+
+        middle = tmp_path / f"{i}.safetensors"
+        port.port(files[0], middle)
+        expected = [np.asarray(v) for v in theirs.weights]
+        outs = [tmp_path / f"{i} again.weights.h5"] + [tmp_path / f"{i} again.h5"] * (library == "keras.applications")
+        for out in outs:
+            port.port(middle, out, to=library, probe=False)
+            for v in theirs.weights:
+                if "seed" not in v.path:
+                    v.assign(np.zeros(v.shape))
+            theirs.load_weights(out)
+            for v, w in zip(theirs.weights, expected, strict=True):
+                assert np.array_equal(np.asarray(v), w), (out.name, v.path)
+        if library == "keras.applications":
+            port.port(middle, tmp_path / f"{i} again.keras", to=library, probe=False)
+            again = keras.saving.load_model(tmp_path / f"{i} again.keras")
+            for v, w in zip(again.weights, expected, strict=True):
+                assert np.array_equal(np.asarray(v), w), v.path
+
+        # as a Keras of before it kept names beside its arrays would have written it
+        bare = tmp_path / f"{i} bare.weights.h5"
+        shutil.copy(files[0], bare)
+        with h5py.File(bare, "a") as f:
+            f.visititems(lambda _, o: o.attrs.pop("name", None) and None)
+        if library == "keras.applications":
+            by_order = port.inspect(bare)
+            assert by_order.arch == found[0].arch and "by class and position" in " ".join(by_order.notes)
+            a, b = by_order.weights(), found[0].weights()
+            assert all(np.array_equal(a[n], b[n]) for n in b)
+
+
+# -- real checkpoints
+
+
+@pytest.mark.parametrize("name", ["resnet20-12fca82f", "resnet56-4bfd9763"])
+def test_real_checkpoints_in_keras_classify_real_images_as_they_do_in_pytorch(tmp_path, shared, name):
+    data = np.load(shared / "cifar10_test1000.npz")
+    expected = np.load(shared / f"{name.split('-')[0]}_expected.npz")["logits_float64"]
+    done = port.port(shared / f"{name}.th", tmp_path / "a.weights.h5", probe=False)
+    assert done.name == f"cifar_{name.split('-')[0]}" and done.source.library.name == "akamaster"
+    assert done.source.preprocessing.mean == tuple(data["mean"]) and len(done.source.labels) == 10
+    assert "shortcut" in done.source.told
+    x = (data["x"] / np.float32(255) - data["mean"]) / data["std"]  # in float32, as theirs
+    x = np.moveaxis(x.astype(np.float64), -1, 1)
+    logits = keras_impl.trace.trace(keras_impl.load(tmp_path / "a.weights.h5", dtype="float64"), x)
+    assert relative(expected, logits) <= 1e-12
+    assert (logits.argmax(1) == expected.argmax(1)).all()
+    assert (logits.argmax(1) == data["y"]).mean() == (expected.argmax(1) == data["y"]).mean() > 0.75
+
+
+def test_the_name_of_a_file_must_be_its_checksum(tmp_path, shared):
+    wrong = tmp_path / "resnet20-12fca82e.th"
+    shutil.copy(shared / "resnet20-12fca82f.th", wrong)
+    with pytest.raises(RosettaError, match="SHA-256 begins with 12fca82f"):
+        port.inspect(wrong)
+
+
+# -- our own containers
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".weights.h5", ".keras"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_our_own_files_in_every_container(tmp_path, suffix, dtype):
+    weights = {n: w.astype(dtype) for n, w in randomised(SMALL).items()}
+    first = tmp_path / "a.safetensors"
+    port.canonical.save(first, SMALL, weights)
+    out = tmp_path / f"b{suffix}"
+    done = port.port(first, out, probe=False)
+    assert done.dtype == dtype
+    found = port.inspect(out)
+    assert found.arch == SMALL and not found.told
+    again = found.weights()
+    assert all(port.canonical.same(again[n], weights[n]) for n in weights)
+
+
+def test_keras_itself_reads_what_is_written_without_it(tmp_path):
+    import keras
+
+    for family, arch in {
+        "deep": get("resnet50d", depths=(1, 2), widths=(16, 32), se_ratio=4, num_classes=3),
+        "preact": get("resnetv2_50", depths=(1, 2), widths=(16, 32), kernels=(3, 5)),
+        "signal": get("resnet18_1d", depths=(1, 1), widths=(8, 16)),
+    }.items():
+        weights = randomised(arch)
+        port.canonical.save(tmp_path / "a.safetensors", arch, weights)
+        for suffix in (".weights.h5", ".keras"):
+            port.port(tmp_path / "a.safetensors", tmp_path / f"a{suffix}", probe=False)
+        fresh = keras_impl.create_model(arch, seed=5)
+        fresh.load_weights(tmp_path / "a.weights.h5")
+        loaded = keras.saving.load_model(tmp_path / "a.keras")
+        fresh.save_weights(tmp_path / "theirs.weights.h5")
+        for model in (fresh, loaded, keras_impl.load(tmp_path / "theirs.weights.h5") if family == "x" else fresh):
+            found = keras_impl.export_weights(model)
+            assert all(np.array_equal(found[n], weights[n]) for n in weights), family
+        # and what Keras writes is read without it, row or no row
+        found = port.inspect(tmp_path / "theirs.weights.h5", arch=arch).weights()
+        assert all(np.array_equal(found[n], weights[n]) for n in weights)
+
+
+def test_pytorch_files_of_ours_load_strictly_in_torchvision(tmp_path, referees):
+    models, _ = referees
+    arch = get("resnet18", num_classes=7)
+    port.canonical.save(tmp_path / "a.safetensors", arch, randomised(arch))
+    port.port(tmp_path / "a.safetensors", tmp_path / "a.pt")
+    models.resnet18(num_classes=7).load_state_dict(torch.load(tmp_path / "a.pt", weights_only=True), strict=True)
+
+
+def test_bfloat16_is_widened_exactly(tmp_path):
+    state = {n: torch.from_numpy(w).bfloat16() for n, w in randomised(SMALL).items()}
+    import safetensors.torch
+
+    safetensors.torch.save_file(state, tmp_path / "a.safetensors")
+    torch.save(state, tmp_path / "a.pt")
+    for name in ("a.safetensors", "a.pt"):
+        found = port.inspect(tmp_path / name)
+        assert "widened" in " ".join(found.notes)
+        assert all(np.array_equal(w, state[n].float().numpy()) for n, w in found.weights().items())
+
+
+# -- edits
+
+
+def test_heads_and_channels(tmp_path):
+    weights = randomised(SMALL)
+    source, out = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    port.canonical.save(source, SMALL, weights)
+    done = port.port(source, out, num_classes=3, in_channels=1)
+    found = port.inspect(out)
+    assert found.arch == get(SMALL, num_classes=3, in_channels=1) and len(done.notes) == 2
+    new = found.weights()
+    assert new["fc.weight"].shape == (3, 32) and not new["fc.bias"].any() and new["fc.weight"].std() > 0.1
+    assert np.array_equal(new["conv1.weight"], weights["conv1.weight"].sum(1, keepdims=True))
+    port.port(source, tmp_path / "c.safetensors", num_classes=3, in_channels=1)
+    assert (tmp_path / "c.safetensors").read_bytes() == out.read_bytes()
+    port.port(source, tmp_path / "d.safetensors", num_classes=3, seed=1)
+    assert not np.array_equal(port.inspect(tmp_path / "d.safetensors").weights()["fc.weight"], new["fc.weight"])
+    # grey images as one channel, or three times the same: the same net
+    grey = torch.randn(2, 1, 32, 32, dtype=torch.float64)
+    one = torch_impl.load(out, dtype="float64").eval()
+    three = torch_impl.load(tmp_path / "d.safetensors", dtype="float64").eval()
+    one.fc, three.fc = torch.nn.Identity(), torch.nn.Identity()
+    assert relative(one(grey).detach().numpy(), three(grey.expand(-1, 3, -1, -1)).detach().numpy()) <= 1e-6
+    port.port(source, tmp_path / "e.safetensors", num_classes=0)
+    assert port.inspect(tmp_path / "e.safetensors").arch.num_classes == 0
+
+
+def test_preprocessing_and_labels_travel(tmp_path, shared):
+    port.port(shared / "resnet20-12fca82f.th", tmp_path / "a.safetensors")
+    port.port(tmp_path / "a.safetensors", tmp_path / "b.keras", probe=False)
+    port.port(tmp_path / "b.keras", tmp_path / "c.pt", probe=False)
+    found = port.inspect(tmp_path / "c.pt")
+    assert found.labels[:2] == ("airplane", "automobile")
+    assert found.preprocessing.size == 32 and found.preprocessing.std == (0.229, 0.224, 0.225)
+
+
+def test_hugging_face_says_its_images_and_labels(tmp_path, transformers):
+    config = transformers.ResNetConfig(depths=[1, 1, 1, 1], embedding_size=64, id2label={0: "cat", 1: "dog"})
+    transformers.ResNetForImageClassification(config).save_pretrained(tmp_path / "m")
+    (tmp_path / "m" / "preprocessor_config.json").write_text(
+        json.dumps({"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25]})
+    )
+    found = port.inspect(tmp_path / "m")
+    assert found.labels == ("cat", "dog") and found.preprocessing.mean == (0.5, 0.5, 0.5)
+
+
+# -- verification
+
+
+@pytest.mark.parametrize(
+    ("library", "name", "suffix"),
+    [
+        ("torchvision", "resnet18", ".pth"),
+        ("timm", "seresnet18", ".safetensors"),
+        ("timm-resnetv2", "resnetv2_18", ".safetensors"),
+        ("transformers", "resnet18", ""),
+        ("keras-hub", "resnet18", ".weights.h5"),
+    ],
+)
+def test_the_source_library_itself_is_asked(tmp_path, transformers, library, name, suffix):
+    arch = get(name, num_classes=5)
+    source = tmp_path / f"a{suffix}"
+    writers.write(source, writers.target_of(source, library, arch), arch, randomised(arch))
+    done = port.port(source, tmp_path / "b.safetensors", verify_with_source=True, probe=False)
+    ((of, apart, _),) = done.probes
+    assert library in of and apart <= 1e-12
+
+
+def test_what_is_not_the_same_is_not_kept(tmp_path, monkeypatch, referees):
+    from torch_impl import originals
+
+    arch = get("resnet18", num_classes=5)
+    source, out = tmp_path / "a.pth", tmp_path / "b.safetensors"
+    writers.write(source, writers.target_of(source, "torchvision", arch), arch, randomised(arch))
+    real = originals.logits
+    monkeypatch.setattr(originals, "logits", lambda found, x: real(found, x) + 1e-9)
+    with pytest.raises(port.NotTheSame, match="not kept"):
+        port.port(source, out, verify_with_source=True, probe=False)
+    assert not out.exists()
+    with pytest.raises(port.NotTheSame, match="is kept"):
+        port.port(source, out, verify_with_source=True, probe=False, keep=True)
+    assert port.inspect(out).arch == arch
+
+
+def test_an_error_in_writing_is_found_when_the_file_is_read_back(tmp_path, monkeypatch):
+    source, out = tmp_path / "a.safetensors", tmp_path / "b.weights.h5"
+    port.canonical.save(source, SMALL, randomised(SMALL))
+    real = writers.stored
+
+    def wrong(slots, weights):
+        arrays = real(slots, weights)
+        arrays["conv1/kernel"] = arrays["conv1/kernel"].swapaxes(0, 1)
+        return arrays
+
+    monkeypatch.setattr(writers, "stored", wrong)
+    with pytest.raises(RosettaError, match="reads back otherwise than written, at conv1.weight"):
+        port.port(source, out)
+    assert not out.exists()
+
+
+def test_the_dry_run_shows_every_tensor_and_writes_nothing(tmp_path):
+    from click.testing import CliRunner
+
+    from common.cli import cli
+
+    arch = get("resnet18", num_classes=7)
+    source = tmp_path / "a.pth"
+    writers.write(source, writers.target_of(source, "torchvision", arch), arch, randomised(arch))
+    done = CliRunner().invoke(cli, ["port", str(source), str(tmp_path / "b.weights.h5"), "--dry-run"])
+    assert done.exit_code == 0 and "nothing was written" in done.output and not (tmp_path / "b.weights.h5").exists()
+    rows = {line.split()[1]: line for line in done.output.splitlines() if len(line.split()) > 3}
+    assert set(port.parameters(arch)) <= set(rows)
+    assert "layer2/members/basic_block/downsample/members/conv2d/vars/0" in rows["layer2.0.downsample.0.weight"]
+    assert "OIHW to HWIO" in rows["layer2.0.downsample.0.weight"]
+    assert "num_batches_tracked" in done.output and "nothing reads" in done.output
+
+
+# -- what isn't there, and what is there and means something else
+
+
+def spoil(arch, **changes) -> Container:
+    state = {n: torch.empty(s, device="meta") for n, s in port.parameters(arch).items()}
+    for name, shape in changes.items():
+        name = name.replace("__", ".")
+        state.pop(name, None)
+        if shape is not None:
+            state[name] = torch.empty(shape, device="meta")
+    return shapes_only(state)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"layer2__1__conv2__weight": None}, r"- layer2\.1\.conv2\.weight"),
+        ({"layer1__0__se__conv__weight": (1, 1, 5)}, r"\+ layer1\.0\.se\.conv\.weight"),
+        (
+            {"layer3__0__conv1__weight": (256, 128, 5, 5)},
+            r"(?s)- layer3.*\+ layer3\.0\.conv1\.weight \(256, 128, 5, 5\)",
+        ),
+        ({"layer2__0__bn1__running_mean": None}, "running_mean"),
+        ({"conv1__weight": None}, "no first convolution"),
+    ],
+)
+def test_another_net_with_the_right_names_is_refused_with_what_broke_it(changes, words):
+    with pytest.raises(RosettaError, match=words) as error:
+        recognise(spoil(VARIANTS["resnet18"], **changes))
+    assert "recognised as resnet18" in str(error.value) or "first convolution" in str(error.value)
+
+
+def test_names_of_nobody():
+    with pytest.raises(RosettaError, match="names that no library here gives a ResNet: blocks.0.attn.qkv.weight"):
+        recognise(shapes_only({"blocks.0.attn.qkv.weight": torch.empty(3, 3), "pos_embed": torch.empty(3)}))
+
+
+def test_what_was_named_must_be_what_is_there():
+    held = spoil(VARIANTS["resnet50"])
+    assert recognise(held, arch=VARIANTS["resnet50_v1"]).arch == VARIANTS["resnet50_v1"]
+    assert recognise(held, overrides={"stride_in": 1}).arch == VARIANTS["resnet50_v1"]
+    with pytest.raises(RosettaError, match=r"depths is \(3, 4, 6, 3\) in the file and \(3, 4, 23, 3\)"):
+        recognise(held, arch=VARIANTS["resnet101"])
+    with pytest.raises(RosettaError, match="--set contradicts"):
+        recognise(held, overrides={"groups": 2})
+    with pytest.raises(RosettaError, match="did you mean timm"):
+        recognise(held, library="tim")

@@ -1,0 +1,55 @@
+"""The libraries that checkpoints come from, with their own models, as witnesses. Twin: keras_impl/originals.py."""
+
+import numpy as np
+import torch
+
+from common.arch import Arch
+from common.errors import RosettaError
+from common.frameworks import require
+from common.recognise import Recognised
+from common.writers import transformers_config
+from torch_impl.layers import to_numpy
+
+
+def build(library: str, name: str, arch: Arch) -> torch.nn.Module:
+    """The library's own model of a row that is the variant `name` but for its classes and channels.
+
+    Raises RosettaError where it has none, or isn't installed.
+    """
+    package = {"timm-resnetv2": "timm"}.get(library, library)
+    if package not in ("torchvision", "timm", "transformers"):
+        raise RosettaError(f"{library} is no library that can be installed: there is nothing to verify with")
+    require(f"verifying with {package}", (package,), "")
+    if package == "transformers":
+        from transformers import ResNetConfig, ResNetForImageClassification, ResNetModel
+
+        return (ResNetForImageClassification if arch.num_classes else ResNetModel)(
+            ResNetConfig(**transformers_config(arch, ()))
+        )
+    try:
+        if package == "timm":
+            import timm
+
+            return timm.create_model(name, num_classes=arch.num_classes, in_chans=arch.in_channels)
+        from torchvision import models
+
+        model = models.get_model(name, weights=None, num_classes=arch.num_classes or 1000)
+    except (ValueError, RuntimeError):
+        raise RosettaError(f"{package} has no model {name!r}: there is nothing to verify with") from None
+    if not arch.num_classes:
+        model.fc = torch.nn.Identity()
+    if arch.in_channels != 3:
+        model.conv1 = torch.nn.Conv2d(arch.in_channels, 64, 7, 2, 3, bias=False)
+    return model
+
+
+def logits(found: Recognised, x: np.ndarray) -> np.ndarray:
+    """What the library's own model computes from the checkpoint (N classes), in float64; `x` is N C H W."""
+    model = build(found.library.name, found.name, found.arch).double().eval()
+    counters = {n: t for n, t in model.state_dict().items() if n.endswith("num_batches_tracked")}
+    weights = {s.theirs: torch.from_numpy(found.held.entries[s.theirs].read()) for s in found.slots}
+    model.load_state_dict({**counters, **weights}, strict=True)
+    with torch.no_grad():
+        y = model(torch.from_numpy(x))
+    y = y if isinstance(y, torch.Tensor) else getattr(y, "logits", None) if found.arch.num_classes else y.pooler_output
+    return to_numpy(y.flatten(1))
