@@ -27,6 +27,7 @@ from common.arch import get
 from common.init import randomised
 
 ROOT = Path(__file__).parent.parent
+SOURCES = {"timm/model.safetensors": "timm", "torchvision.pth": "torchvision"}
 PEER = """
 import os, sys
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -49,19 +50,28 @@ def run(command: list[object], environment: dict[str, str]) -> tuple[float, int]
     return time.perf_counter() - began, used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def make(here: Path) -> None:
+    """The checkpoints, in a process that ends: a child's peak of memory is at least its parent's."""
+    arch = get("resnet50")
+    weights = randomised(arch)
+    for name, library in SOURCES.items():
+        writers.write(here / name, writers.target_of(here / name, library, arch), arch, weights)
+
+
 @click.command()
+@click.option("--make", "folder", type=click.Path(path_type=Path), hidden=True)
 @click.option("--rounds", default=7, help="Of each run, after one to warm up.")
 @click.option("--json", "file", type=click.Path(path_type=Path), help="Write the results here.")
-def main(rounds: int, file: Path | None) -> None:
+def main(folder: Path | None, rounds: int, file: Path | None) -> None:
     """Times the commands and prints a table."""
-    arch = get("resnet50")
-    with tempfile.TemporaryDirectory() as folder:
-        here = Path(folder)
+    if folder:
+        make(folder)
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        here = Path(temporary)
         (here / "timm").mkdir()
-        sources = {"timm/model.safetensors": "timm", "torchvision.pth": "torchvision"}
-        weights = randomised(arch)
-        for name, library in sources.items():
-            writers.write(here / name, writers.target_of(here / name, library, arch), arch, weights)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        subprocess.run([sys.executable, __file__, "--make", here], check=True, env=environment)
         config = {
             "architecture": "resnet50", "num_classes": 1000,
             "pretrained_cfg": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "input_size": [3, 224, 224],
@@ -82,7 +92,6 @@ def main(rounds: int, file: Path | None) -> None:
             "timm .safetensors to KerasHub .weights.h5": [[*port, timm, here / "f.weights.h5", "--as", "keras-hub"]],
             "the same by KerasHub": [[sys.executable, here / "peer.py", here / "timm", here / "g.weights.h5"]],
         }
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         seconds: dict[str, list[float]] = {name: [] for name in runs}
         memory: dict[str, int] = dict.fromkeys(runs, 0)
         for i in range(rounds + 1):

@@ -287,12 +287,13 @@ class _Progress:
     """Says on stderr what is being done: a line that is overwritten on a terminal, plain lines elsewhere."""
 
     def __enter__(self) -> Callable[[str], None]:
-        from rich.console import Console
-
         # a stderr of its own, since that of the process is kept aside while TensorFlow starts
-        self.console = Console(file=os.fdopen(os.dup(2), "w"), highlight=False)
-        self.status = self.console.status("") if self.console.is_terminal else None
-        if self.status:
+        self.file = os.fdopen(os.dup(2), "w")
+        self.status: Any = None
+        if self.file.isatty():
+            from rich.console import Console
+
+            self.status = Console(file=self.file, highlight=False).status("")
             self.status.start()
         return self.say
 
@@ -300,12 +301,12 @@ class _Progress:
         if self.status:
             self.status.update(step)
         elif step != "done":
-            self.console.print(f"  {step}", style="dim")
+            print(f"  {step}", file=self.file, flush=True)
 
     def __exit__(self, *exc: object) -> None:
         if self.status:
             self.status.stop()
-        self.console.file.close()
+        self.file.close()
 
 
 _COLOURS = {"rounding": "default", "suspicious": "yellow", "different": "red"}

@@ -156,18 +156,15 @@ def _safetensors(path: Path) -> Container:
                 f"{path} is not a whole safetensors file: its header wants {length:,} bytes, the file has {size:,}"
             )
         header = _json(path, f.read(length), "the header")
-    with _clear(path, "safetensors file"):
-        file = safetensors.safe_open(path, framework="numpy")  # checks offsets and shapes
+    with _clear(path, "safetensors file"), safetensors.safe_open(path, framework="numpy"):
+        pass  # the library has checked offsets and shapes
     metadata = header.pop("__metadata__", None) or {}
     entries = {}
     with _clear(path, "safetensors file"):
         for name, row in header.items():
             dtype, shape = _DTYPES.get(row["dtype"], row["dtype"]), tuple(row["shape"])
-            if dtype == "bfloat16":
-                read = functools.partial(_bfloat16, path, 8 + length + row["data_offsets"][0], shape)
-            else:
-                read = functools.partial(file.get_tensor, name)
-            entries[name] = Entry(shape, dtype, read)
+            at = 8 + length + row["data_offsets"][0]
+            entries[name] = Entry(shape, dtype, functools.partial(_from_file, path, at, shape, dtype))
     ours = _ours(path, metadata)
     return Container(path, "safetensors", entries, dict(ours), ours, notes=_widened(entries))
 
@@ -178,9 +175,14 @@ def _ours(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
     return {} if text is None else _json(path, str(text).encode(), "the metadata")
 
 
-def _bfloat16(path: Path, offset: int, shape: Shape) -> np.ndarray:
-    halves = np.fromfile(path, "<u2", math.prod(shape), offset=offset).reshape(shape)
-    return (halves.astype(np.uint32) << 16).view(np.float32)
+def _from_file(path: Path, offset: int, shape: Shape, dtype: str) -> np.ndarray:
+    """One array, read into place: the library's own way maps the file, and so holds it twice."""
+    kind = np.dtype("<u2" if dtype == "bfloat16" else dtype).newbyteorder("<")
+    try:
+        value = np.fromfile(path, kind, math.prod(shape), offset=offset).reshape(shape)
+    except (OSError, ValueError) as e:
+        raise RosettaError(f"{path} can't be read any more: {e}") from None
+    return (value.astype(np.uint32) << 16).view(np.float32) if dtype == "bfloat16" else value
 
 
 def _widened(entries: dict[str, Entry]) -> list[str]:
@@ -360,15 +362,14 @@ def _zip(path: Path) -> Container:
 
 
 def _hdf5(path: Path, member: str = "") -> Container:
-    """The arrays are read at once: the process that reads them has the file open only then."""
     require(f"{path} is HDF5, and reading it", ("h5py",), "keras")
-    attributes, found = READER.read(path, member)
+    attributes, found = READER.index(path, member)
     ours = _json(path, attributes[FORMAT].encode(), "the metadata") if FORMAT in attributes else {}
     legacy = "model_weights" in attributes or "layer_names" in attributes
     entries: dict[str, Entry] = {}
     unused: dict[str, str] = {}
     ordered = False
-    for said, value in found:
+    for said in found:
         name = where = said["where"]
         if where.split("/")[0] in ("optimizer", "optimizer_weights"):
             unused[where] = "the optimizer's"
@@ -383,7 +384,8 @@ def _hdf5(path: Path, member: str = "") -> Container:
             ordered = True
         if name in entries:
             raise RosettaError(f"{path} has {name} twice: which one is meant can't be told")
-        entries[name] = Entry(value.shape, str(value.dtype), functools.partial(np.asarray, value), where)
+        read = functools.partial(READER.read, path, member, where)
+        entries[name] = Entry(tuple(said["shape"]), str(np.dtype(said["dtype"])), read, where)
     if not entries:
         raise RosettaError(f"{path} holds no arrays of a net")
     kind = "HDF5, Keras' older layout" if legacy else "HDF5"

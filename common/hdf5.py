@@ -26,8 +26,6 @@ SILENCE = 6.0  # seconds without a word after which the reader is given up
 MOST = 2  # times the file's size that its arrays may claim
 NUMBERS = "fiub"  # numpy's kinds
 
-Found = tuple[dict[str, Any], np.ndarray]
-
 
 class Reader:
     """The process, as its parent sees it."""
@@ -36,20 +34,28 @@ class Reader:
         self.lock = threading.Lock()
         self.process: subprocess.Popen | None = None
 
-    def read(self, path: Path, member: str = "") -> tuple[dict[str, str], list[Found]]:
-        """(the file's attributes, [(where and what an array is, the array)]); `member` of an archive.
+    def index(self, path: Path, member: str = "") -> tuple[dict[str, str], list[dict[str, Any]]]:
+        """(the file's attributes, [where and what each array is]); `member` of an archive.
 
         Raises RosettaError for a file at which the HDF5 library fails, crashes or never ends.
         """
+        said, _ = self._asked(path, member, "")
+        return said[0]["attributes"], said[1:]
+
+    def read(self, path: Path, member: str, where: str) -> np.ndarray:
+        """The array at `where`. Raises RosettaError as `index` does."""
+        return self._asked(path, member, where)[1][0]
+
+    def _asked(self, path: Path, member: str, where: str) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
         with self.lock:
             try:
-                return self._read(path, member)
+                return self._ask(path, member, where)
             except BaseException as e:
                 if not isinstance(e, _Refused):  # in the middle of an answer
                     self.close()
                 raise
 
-    def _read(self, path: Path, member: str) -> tuple[dict[str, str], list[Found]]:
+    def _ask(self, path: Path, member: str, where: str) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
         if self.process is None or self.process.poll() is not None:
             self.close()
             search = os.pathsep.join(
@@ -60,9 +66,10 @@ class Reader:
                 stderr=subprocess.DEVNULL, bufsize=0, env={**os.environ, "PYTHONPATH": search},
             )  # fmt: skip
         with contextlib.suppress(BrokenPipeError):  # what it answers, or doesn't, says the rest
-            self.process.stdin.write(json.dumps([os.path.abspath(path), member]).encode() + b"\n")  # type: ignore[union-attr]
-        attributes: dict[str, str] = {}
-        found: list[Found] = []
+            request = json.dumps([os.path.abspath(path), member, where]).encode() + b"\n"
+            self.process.stdin.write(request)  # type: ignore[union-attr]
+        found: list[dict[str, Any]] = []
+        arrays: list[np.ndarray] = []
         while True:
             frame = bytearray(8)
             self._fill(path, memoryview(frame))
@@ -72,13 +79,11 @@ class Reader:
             if "error" in said:
                 raise _Refused(said["error"].replace(os.path.abspath(path), str(path)))
             if "done" in said:
-                return attributes, found
-            if "attributes" in said:
-                attributes = said["attributes"]
-                continue
-            value = np.empty(said["shape"], said["dtype"])
-            self._fill(path, value.reshape(-1).view(np.uint8).data)
-            found.append((said, value))
+                return found, arrays
+            found.append(said)
+            if where:
+                arrays.append(np.empty(said["shape"], said["dtype"]))
+                self._fill(path, arrays[0].reshape(-1).view(np.uint8).data)
 
     def _fill(self, path: Path, view: memoryview) -> None:
         out: Any = self.process.stdout  # type: ignore[union-attr]
@@ -117,11 +122,15 @@ def serve() -> None:
     """Answers until stdin ends."""
     out = os.fdopen(os.dup(1), "wb", buffering=2**20)
     os.dup2(2, 1)
+    opened = Opened()
     for line in sys.stdin.buffer:
-        path, member = json.loads(line)
-        _limit(3 * os.path.getsize(path) + 2**28)
+        path, member, where = json.loads(line)
         try:
-            _answer(Path(path), member, out)
+            f = opened.file(Path(path), member)
+            if where:
+                _array(Path(path), f, where, out)
+            else:
+                _index(Path(path), f, out)
             _frame(out, {"done": True})
         except RosettaError as e:
             _frame(out, {"error": str(e)})
@@ -147,29 +156,53 @@ def _frame(out: BinaryIO, said: dict[str, Any]) -> None:
     out.write(len(text).to_bytes(8, "little") + text)
 
 
-def _answer(path: Path, member: str, out: BinaryIO) -> None:
-    import h5py
+class Opened:
+    """The file that was asked for last, open: arrays are asked for one by one."""
 
+    def __init__(self) -> None:
+        self.key: tuple[Any, ...] = ()
+        self.held: Any = None
+
+    def file(self, path: Path, member: str) -> Any:
+        """The open file, anew where it has changed."""
+        import h5py
+
+        status = path.stat()
+        key = (path, member, status.st_ino, status.st_mtime_ns, status.st_size)
+        if key != self.key:
+            if self.held is not None:
+                self.held.close()
+            self.key, self.held = (), None
+            _limit(3 * status.st_size + 2**28)
+            file: Any = path
+            if member:
+                with zipfile.ZipFile(path) as z:
+                    file = io.BytesIO(z.read(member))
+            self.held = h5py.File(file, "r")
+            list(_datasets(path, self.held))  # refuses links and the like, whatever is asked for next
+            self.key = key
+        return self.held
+
+
+def _index(path: Path, f: Any, out: BinaryIO) -> None:
     size = path.stat().st_size
-    file: Any = path
-    if member:
-        with zipfile.ZipFile(path) as z:
-            file = io.BytesIO(z.read(member))
-    with h5py.File(file, "r") as f:
-        texts = {k: v.decode(errors="replace") if isinstance(v, bytes) else v for k, v in f.attrs.items()}
-        attributes = {k: v if isinstance(v, str) else "" for k, v in texts.items()}
-        _frame(out, {"attributes": attributes | ({"model_weights": ""} if "model_weights" in f else {})})
-        found = list(_datasets(path, f))
-        claimed = sum(math.prod(d.shape) * d.dtype.itemsize for _, d, _, _ in found)
-        if claimed > MOST * size:
-            raise RosettaError(f"{path} claims {claimed:,} bytes of arrays in a file of {size:,}")
-        for where, d, layer, axes in found:
-            if d.attrs.get("dtype") == "bfloat16" or d.dtype.kind not in NUMBERS:
-                raise RosettaError(f"{path}: {where} is {d.attrs.get('dtype', d.dtype)}: expected numbers of numpy's")
-            value = np.ascontiguousarray(d[()])
-            said = {"where": where, "layer": layer, "axes": axes, "shape": value.shape, "dtype": value.dtype.str}
-            _frame(out, said)
-            out.write(value.data if value.size else b"")
+    texts = {k: v.decode(errors="replace") if isinstance(v, bytes) else v for k, v in f.attrs.items()}
+    attributes = {k: v if isinstance(v, str) else "" for k, v in texts.items()}
+    _frame(out, {"attributes": attributes | ({"model_weights": ""} if "model_weights" in f else {})})
+    found = list(_datasets(path, f))
+    claimed = sum(math.prod(d.shape) * d.dtype.itemsize for _, d, _, _ in found)
+    if claimed > MOST * size:
+        raise RosettaError(f"{path} claims {claimed:,} bytes of arrays in a file of {size:,}")
+    for where, d, layer, axes in found:
+        if d.attrs.get("dtype") == "bfloat16" or d.dtype.kind not in NUMBERS:
+            raise RosettaError(f"{path}: {where} is {d.attrs.get('dtype', d.dtype)}: expected numbers of numpy's")
+        _frame(out, {"where": where, "layer": layer, "axes": axes, "shape": d.shape, "dtype": d.dtype.str})
+
+
+def _array(path: Path, f: Any, where: str, out: BinaryIO) -> None:
+    value = np.ascontiguousarray(f[where][()])
+    _frame(out, {"shape": value.shape, "dtype": value.dtype.str})
+    out.write(value.data if value.size else b"")
 
 
 def _datasets(path: Path, f: Any) -> Iterator[tuple[str, Any, str, int]]:

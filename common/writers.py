@@ -122,8 +122,8 @@ def transformers_config(arch: Arch, labels: tuple[str, ...]) -> dict[str, Any]:
 
 
 def stored(slots: list[Slot], weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """{their name: array in their layout}; moved axes are copied, the rest is not."""
-    return {s.theirs: np.ascontiguousarray(TRANSFORMS[s.transform][1](weights[s.canonical])) for s in slots}
+    """{their name: array in their layout}: views."""
+    return {s.theirs: TRANSFORMS[s.transform][1](weights[s.canonical]) for s in slots}
 
 
 def write(
@@ -175,6 +175,8 @@ def _safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[st
     import safetensors
     import safetensors.numpy
 
+    # the library writes a view's memory in its own order, without a word (its issue 825)
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     try:
         safetensors.numpy.save_file(_with_counters(arrays) if counters else dict(arrays), path, metadata=metadata)
     except safetensors.SafetensorError as e:  # how the library reports a full disk
@@ -187,6 +189,7 @@ def _torch(path: Path, arrays: Mapping[str, np.ndarray], library: Library, said:
     torch = load_torch(path)
     state = OrderedDict()
     for name, array in _with_counters(arrays).items():
+        array = np.ascontiguousarray(array)
         state[library.module + name] = torch.from_numpy(array if array.flags.writeable else array.copy())
     held: Any = state
     if library.wraps:
