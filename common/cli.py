@@ -440,8 +440,9 @@ def _recognised(found: Any) -> list[str]:
         lines.append("  taken on trust nothing: the file names its row")
     for i, (field, why) in enumerate(found.told.items()):
         lines.append(f"  {'taken on trust' if i == 0 else '':<14} {field} = {why}")
-    twins = [n for n, row in VARIANTS.items() if row != arch and found.told and parameters(
-        dataclasses.replace(row, num_classes=arch.num_classes, in_channels=arch.in_channels)) == shapes]  # fmt: skip
+    edges: dict[str, Any] = {"num_classes": arch.num_classes, "in_channels": arch.in_channels}
+    rows = {n: dataclasses.replace(row, **edges) for n, row in VARIANTS.items()} if found.told else {}
+    twins = [n for n, row in rows.items() if row != arch and parameters(row) == shapes]
     if twins:
         lines.append(f"  same shapes    {', '.join(twins)}: --arch NAME or --set says that it is one of them")
     lines.append(f"  preprocessing  {found.preprocessing or 'not known'}")
@@ -518,7 +519,7 @@ def port(
     _unused(done.source)
     for note in done.notes:
         click.echo(note)
-    whose = "" if done.target.own else f" with {done.target.library.name}'s names"
+    whose = "" if done.target.own else f" with the names of {done.target.library.name}"
     if dry_run:
         click.echo(f"{target}: would be {done.name}{whose}, {done.tensors} tensors; nothing was written")
         return

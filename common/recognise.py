@@ -117,6 +117,8 @@ def recognise(
         found = _found(held, lib, row, slots, unused, {})
     else:
         found = _by_names(held, entries, unused, library, overrides or {}, arch)
+    if arch is not None:  # a variant's name says nothing of classes and channels
+        arch = get(arch, num_classes=found.arch.num_classes, in_channels=found.arch.in_channels)
     if arch is not None and found.arch != arch and (said is not None or parameters(arch) != parameters(found.arch)):
         raise RosettaError(f"{held.path} is another net than the one that was named: {_gap(found.arch, arch)}")
     if arch is not None and found.arch != arch:  # fields that no shape tells, as the variant has them
@@ -166,8 +168,8 @@ def _found(
     if lines:
         raise RosettaError(
             "\n".join(
-                [f"{held.path} was recognised as {describe(arch)}, with {library.name}'s names, but its tensors are "
-                 f"not that net's: {len(lines)} differ (- expected, + found)", *lines]
+                [f"{held.path} was recognised as {describe(arch)}, with the names of {library.name}, but its tensors "
+                 f"are not that net's: {len(lines)} differ (- expected, + found)", *lines]
             )
         )  # fmt: skip
     preprocessing, labels = _preprocessing(held, library, arch)
@@ -277,7 +279,7 @@ def row_of(shapes: Mapping[str, Shape], library: Library, held: Container) -> tu
     """
 
     def broken(what: str) -> RosettaError:
-        return RosettaError(f"{held.path} has {library.name}'s names, but {what}")
+        return RosettaError(f"{held.path} has the names of {library.name}, but {what}")
 
     stem = [n for n in shapes if re.fullmatch(r"conv1(\.\d+)?\.weight", n) and len(shapes[n]) > 2]
     stem.sort(key=lambda n: (len(n), n))
@@ -320,7 +322,7 @@ def row_of(shapes: Mapping[str, Shape], library: Library, held: Container) -> tu
         "num_classes": shapes["fc.weight"][0] if "fc.weight" in shapes else 0,
     }  # fmt: skip
     told: dict[str, str] = {}
-    custom = f"{library.name}'s convention"
+    custom = f"the convention of {library.name}"
     if bottleneck:
         mid, per_group, *_ = shape(f"{first(1)}.conv2.weight")
         row["groups"] = mid // max(1, per_group)
@@ -518,7 +520,7 @@ def _by_order(
             "its shapes in that order"
         )
     lib, row, slots = fits[0]
-    told = {f: f"{_said(v)}: {lib.name}'s convention" for f, v in lib.conventions.items() if "." not in f}
+    told = {f: f"{_said(v)}: the convention of {lib.name}" for f, v in lib.conventions.items() if "." not in f}
     found = _found(held, lib, row, slots, unused, told)
     found.notes.append("the file keeps no names: matched by class and position, with every shape checked")
     return found

@@ -78,13 +78,13 @@ def target_of(path: Path, library: str | None, arch: Arch) -> Target:
             reasons.append(reason)
         else:
             return Target(lib, kind)
-    raise RosettaError(f"{library} can't hold this net: {reasons[-1]}")
+    raise RosettaError(f"{library} can't hold this net: {'; '.join(dict.fromkeys(reasons))}")
 
 
 def cannot_hold(library: Library, arch: Arch) -> str:
     """Why not, or nothing: a library holds a row if its names and shapes and conventions lead back to it."""
     if not library.builds(arch):
-        return f"its nets are {' or '.join(', '.join(sorted(t)) for t in library.traits)}, this is not"
+        return f"it has names for nets that are {' or '.join(', '.join(sorted(t)) for t in library.traits)}"
     try:
         slots = library.slots(arch)
         # what a library's own configuration says, no convention does

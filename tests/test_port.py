@@ -512,3 +512,64 @@ def test_what_was_named_must_be_what_is_there():
         recognise(held, overrides={"groups": 2})
     with pytest.raises(RosettaError, match="did you mean timm"):
         recognise(held, library="tim")
+
+
+def test_a_variant_is_named_whatever_its_classes(tmp_path):
+    port.canonical.save(
+        tmp_path / "a.safetensors", get("resnet18", num_classes=4), randomised(get("resnet18", num_classes=4))
+    )
+    assert port.inspect(tmp_path / "a.safetensors", arch=VARIANTS["resnet18"]).arch.num_classes == 4
+    with pytest.raises(RosettaError, match="depths is"):
+        port.inspect(tmp_path / "a.safetensors", arch=VARIANTS["resnet34"])
+
+
+def test_keras_hubs_own_archives_and_folders(tmp_path):
+    hub = pytest.importorskip("keras_hub")
+    import keras
+
+    arch = get("resnetv2_18", num_classes=4)
+    weights = randomised(arch)
+    port.canonical.save(tmp_path / "a.safetensors", arch, weights)
+    port.port(tmp_path / "a.safetensors", tmp_path / "hub", to="keras-hub", probe=False)
+    port.port(tmp_path / "hub", tmp_path / "b.keras", to="keras-hub", probe=False)
+    x = np.random.default_rng(0).standard_normal((1, 65, 48, 3)).astype(np.float32)
+    expected = np.asarray(keras_impl.create_model(arch, weights=weights)(x))
+    folder = hub.models.ImageClassifier.from_preset(str(tmp_path / "hub"))
+    archive = keras.saving.load_model(tmp_path / "b.keras", compile=False)
+    for model in (folder, archive):
+        assert relative(expected, np.asarray(model(x))) <= 1e-5
+    found = port.inspect(tmp_path / "b.keras")
+    assert found.arch == arch and all(np.array_equal(w, weights[n]) for n, w in found.weights().items())
+    with pytest.raises(RosettaError, match="there already"):
+        port.port(tmp_path / "a.safetensors", tmp_path / "hub", to="keras-hub")
+
+
+def test_kuanglius_checkpoints(tmp_path):
+    """As its training writes them: {"net": state_dict under DataParallel, "acc", "epoch"}; shortcut and linear."""
+    arch = get("cifar_resnet50", widths=(8, 16, 32, 64), stem={"convs": [[8, 3, 1]], "pool": False})
+    weights = randomised(arch)
+    state = {}
+    for name, w in weights.items():
+        theirs = name.replace("downsample", "shortcut").replace("fc.", "linear.")
+        state[f"module.{theirs}"] = torch.from_numpy(w)
+    torch.save({"net": state, "acc": 95.4, "epoch": 199}, tmp_path / "ckpt.pth")
+    found = port.inspect(tmp_path / "ckpt.pth")
+    assert found.library.name == "kuangliu" and found.arch == arch and set(found.unused) == {"acc", "epoch"}
+    assert found.preprocessing.std == (0.2023, 0.1994, 0.2010) and found.labels[3] == "cat"
+    assert found.where(found.slots[0]) == "module.conv1.weight"
+    port.port(tmp_path / "ckpt.pth", tmp_path / "again.pth", to="kuangliu")
+    again = torch.load(tmp_path / "again.pth", weights_only=True)["net"]
+    assert all(torch.equal(again[n], t) for n, t in state.items())
+
+
+def test_the_command_ends_with_1_where_outputs_differ(tmp_path, monkeypatch):
+    from click.testing import CliRunner
+
+    from common.cli import cli
+
+    port.canonical.save(tmp_path / "a.safetensors", SMALL, randomised(SMALL))
+    monkeypatch.setattr(port, "_probe", lambda done, weights: "float64: conv1 (forward) is 1e-3 apart")
+    for extra, kept in (([], False), (["--keep"], True)):
+        command = ["port", str(tmp_path / "a.safetensors"), str(tmp_path / "b.pt"), "--probe", *extra]
+        done = CliRunner().invoke(cli, command)
+        assert done.exit_code == 1 and "1e-3 apart" in done.stderr and (tmp_path / "b.pt").exists() == kept
