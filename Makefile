@@ -43,8 +43,9 @@ format: .venv/installed-test ## Put the sources in ruff's format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-benchmark: .venv/installed-test ## Throughput against torchvision, timm and keras.applications, in one run
+benchmark: .venv/installed-test ## Throughput against torchvision, timm and keras.applications; porting against KerasHub's converter
 	@$(BIN)/python benchmarks/forward.py --json benchmarks/results/forward-cpu.json
+	@$(BIN)/python benchmarks/port.py --json benchmarks/results/port-cpu.json
 
 atlas: .venv/installed-test ## Every variant on every backend and check; writes docs/atlas.* and the README's table; goes on where it stopped
 	@PYTHONPATH=benchmarks $(BIN)/python benchmarks/atlas.py
