@@ -172,7 +172,9 @@ def _safetensors(path: Path) -> Container:
 def _ours(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
     """Our own metadata, where a file has it."""
     text = metadata.get(FORMAT)
-    return {} if text is None else _json(path, str(text).encode(), "the metadata")
+    if text is None and any('"crc32"' in str(value) for value in metadata.values()):
+        raise RosettaError(f"{path} is damaged: its metadata is ours, but not under our name")
+    return {} if text is None else _json(path, str(text).encode("utf-8", "replace"), "the metadata")
 
 
 def _from_file(path: Path, offset: int, shape: Shape, dtype: str) -> np.ndarray:
@@ -246,7 +248,8 @@ def _pytorch(path: Path) -> Container:
         )
     entries, stripped = _strip(entries)
     notes = [f"names begin with {stripped!r}, which is left out"] if stripped else []
-    return Container(path, "PyTorch checkpoint", entries, metadata, {}, unused, notes + _widened(entries))
+    ours = {k: v for k, v in metadata.items() if k != "wrapped"}
+    return Container(path, "PyTorch checkpoint", entries, metadata, ours, unused, notes + _widened(entries))
 
 
 def _from_torch(tensor: Any) -> np.ndarray:
@@ -353,6 +356,8 @@ def _zip(path: Path) -> Container:
     held.kind = "Keras archive"
     inner = config.get("config")
     if config.get("registered_name") == "resnet_rosetta>ResNet" and isinstance(inner, dict):
+        if held.metadata.get("arch", inner.get("arch")) != inner.get("arch"):
+            raise RosettaError(f"{path} is damaged: its configuration and its weights name different nets")
         held.metadata |= {k: v for k, v in inner.items() if isinstance(v, str)}
     held.metadata["config"] = config
     return _named(held)
@@ -364,7 +369,7 @@ def _zip(path: Path) -> Container:
 def _hdf5(path: Path, member: str = "") -> Container:
     require(f"{path} is HDF5, and reading it", ("h5py",), "keras")
     attributes, found = READER.index(path, member)
-    ours = _json(path, attributes[FORMAT].encode(), "the metadata") if FORMAT in attributes else {}
+    ours = _ours(path, attributes)
     legacy = "model_weights" in attributes or "layer_names" in attributes
     entries: dict[str, Entry] = {}
     unused: dict[str, str] = {}

@@ -187,7 +187,7 @@ class Opened:
 def _index(path: Path, f: Any, out: BinaryIO) -> None:
     size = path.stat().st_size
     texts = {k: v.decode(errors="replace") if isinstance(v, bytes) else v for k, v in f.attrs.items()}
-    attributes = {k: v if isinstance(v, str) else "" for k, v in texts.items()}
+    attributes = {_text(k): _text(v) if isinstance(v, str) else "" for k, v in texts.items()}
     _frame(out, {"attributes": attributes | ({"model_weights": ""} if "model_weights" in f else {})})
     found = list(_datasets(path, f))
     claimed = sum(math.prod(d.shape) * d.dtype.itemsize for _, d, _, _ in found)
@@ -197,6 +197,11 @@ def _index(path: Path, f: Any, out: BinaryIO) -> None:
         if d.attrs.get("dtype") == "bfloat16" or d.dtype.kind not in NUMBERS:
             raise RosettaError(f"{path}: {where} is {d.attrs.get('dtype', d.dtype)}: expected numbers of numpy's")
         _frame(out, {"where": where, "layer": layer, "axes": axes, "shape": d.shape, "dtype": d.dtype.str})
+
+
+def _text(said: str) -> str:
+    """What can be printed of a text whose bytes may be no UTF-8."""
+    return said.encode("utf-8", "replace").decode()
 
 
 def _array(path: Path, f: Any, where: str, out: BinaryIO) -> None:
@@ -216,6 +221,8 @@ def _datasets(path: Path, f: Any) -> Iterator[tuple[str, Any, str, int]]:
         if len(above) > 40:
             raise RosettaError(f"{path} has groups in groups without end, at {prefix}")
         for key in group:
+            if _text(key) != key:
+                raise RosettaError(f"{path} is not a whole HDF5 file: {prefix}{_text(key)} is no text")
             if not isinstance(group.get(key, getlink=True), h5py.HardLink):
                 raise RosettaError(f"{path}: {prefix}{key} is a link to elsewhere, which is not followed")
             item = group[key]
@@ -224,7 +231,7 @@ def _datasets(path: Path, f: Any) -> Iterator[tuple[str, Any, str, int]]:
                     raise RosettaError(f"{path}: {prefix}{key} keeps its values in another file, which is not read")
                 layer = group.attrs.get("name") if prefix.endswith("vars/") else None
                 first = group["0"] if prefix.endswith("vars/") and "0" in group else item
-                yield prefix + key, item, layer if isinstance(layer, str) else "", len(first.shape)
+                yield prefix + key, item, _text(layer) if isinstance(layer, str) else "", len(first.shape)
             elif isinstance(item, h5py.Group):
                 if item.id in above:
                     raise RosettaError(f"{path}: {prefix}{key} is a group inside itself")

@@ -122,8 +122,8 @@ def checksum(said: Mapping[str, Any], arrays: Iterable[np.ndarray]) -> str:
 
 def check_sum(path: str | os.PathLike, said: Mapping[str, Any], arrays: Iterable[np.ndarray]) -> None:
     """Raises RosettaError where the metadata has another checksum than what it came with."""
-    if "crc32" in said and said["crc32"] != (found := checksum(said, arrays)):
-        raise RosettaError(f"{path} is damaged: its checksum is {found}, and should be {said['crc32']}")
+    if said and said.get("crc32") != (found := checksum(said, arrays)):
+        raise RosettaError(f"{path} is damaged: its checksum is {found}, and should be {said.get('crc32', 'there')}")
 
 
 def verify(path: str | os.PathLike, weights: Mapping[str, np.ndarray]) -> None:

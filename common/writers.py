@@ -142,7 +142,7 @@ def write(
     if target.kind == "safetensors":
         _safetensors(path, arrays, ours if target.own else {"format": "pt", **ours}, counters=not target.own)
     elif target.kind == "torch":
-        _torch(path, arrays, target.library, said)
+        _torch(path, arrays, target.library, json.loads(ours[FORMAT]))
     elif target.kind == "weights.h5":
         keras_files.write_weights(path, arrays, target.library, arch, target.own, ours)
     elif target.kind == "h5":
@@ -191,11 +191,8 @@ def _torch(path: Path, arrays: Mapping[str, np.ndarray], library: Library, said:
     for name, array in _with_counters(arrays).items():
         array = np.ascontiguousarray(array)
         state[library.module + name] = torch.from_numpy(array if array.flags.writeable else array.copy())
-    held: Any = state
-    if library.wraps:
-        held = {library.wraps: state, "epoch": 0}
-    else:
-        state._metadata = OrderedDict(resnet_rosetta=said)  # type: ignore[attr-defined]
+    state._metadata = OrderedDict(resnet_rosetta=said)  # type: ignore[attr-defined]
+    held: Any = {library.wraps: state, "epoch": 0} if library.wraps else state
     try:
         torch.save(held, path)
     except RuntimeError as e:  # how PyTorch's writer reports a full disk
