@@ -121,8 +121,8 @@ def port(
     Raises RosettaError for a bad source or target, and NotTheSame, the target not written unless `keep`, where the
     outputs differ by more than rounding.
     """
-    path, progress_ = Path(target), progress
-    progress_(f"reading {Path(source).name}")
+    path = Path(target)
+    progress(f"reading {Path(source).name}")
     found = inspect(source, library=library, arch=arch, overrides=overrides)
     new = _edited(found.arch, num_classes, in_channels)
     place = writers.target_of(path, to, new)
@@ -155,17 +155,17 @@ def port(
 
     folder = place.kind == "folder"
     with canonical.atomic(path, writers.size_of(weights), folder=folder) as temporary:
-        progress_(f"writing {path.name}")
+        progress(f"writing {path.name}")
         writers.write(temporary, place, new, weights, preprocessing, labels)
-        progress_(f"reading {path.name} back")
+        progress(f"reading {path.name} back")
         _read_back(temporary, path, place, new, weights)
         crosses = {_side(found), place.side} >= {"torch", "keras"}
         failed = ""
         if probe or (probe is None and crosses and _installed()):
-            progress_("a probe through both frameworks")
+            progress("a probe through both frameworks")
             failed = _probe(done, weights)
         if verify_with_source:
-            progress_(f"the probe through {found.library.name}")
+            progress(f"the probe through {found.library.name}")
             failed = _with_source(done, found, new, weights) or failed
         if failed and not keep:
             raise NotTheSame(f"{failed}; {path} is not kept (--keep keeps it)")
@@ -256,7 +256,7 @@ def _probe(done: Ported, weights: Weights) -> str:
 
 def _with_source(done: Ported, found: Recognised, new: Arch, weights: Weights) -> str:
     """The probe through the library that the source is from, in float64, against our own net of that framework."""
-    if new != dataclasses.replace(found.arch):
+    if new != found.arch:
         raise RosettaError("--verify-with-source can't be with another head or stem: the source has none such")
     side = "keras" if found.library.keras else "torch"
     x = probe_image(found.arch)
