@@ -34,7 +34,7 @@ README = ROOT / "README.md"
 BEGIN, END = "<!-- atlas: make atlas -->", "<!-- end of atlas -->"
 FIRST = "torch"
 OTHERS = {"cpu": ("keras:tensorflow", "keras:jax", "keras:torch", "onnx:torch", "onnx:keras"), "gpu": ("keras:jax",)}
-LARGE, MEMORY = 40_000_000, 2**32  # parameters; bytes that a process may keep between variants
+LARGE, MEMORY = 61_000_000, 2**32  # parameters; bytes that a process may keep between variants
 N = 4
 SIZES = {"stride 32": (65, 52), "CIFAR": (13, 10)}  # odd and even; the last stage has a few positions left
 SMALLEST = {min(of, key=lambda n: count(parameters(of[n]))) for of in FAMILIES.values()}

@@ -25,9 +25,8 @@ from common.foreign.library import KERAS_LEAVES
 from common.frameworks import require
 from common.hdf5 import READER
 from common.names import Shape
-from common.weights import FORMAT
+from common.weights import DTYPES, FORMAT
 
-FLOATS = ("float16", "float32", "float64")
 LARGEST_HEADER = 100_000_000  # bytes: what the safetensors library allows
 
 
@@ -139,9 +138,8 @@ def _json(path: Path, text: bytes, what: str) -> dict[str, Any]:
 
 # -- safetensors
 
-_DTYPES = {
-    "F16": "float16", "F32": "float32", "F64": "float64", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
-    "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
+_DTYPES = DTYPES | {
+    "BF16": "bfloat16", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
 }  # fmt: skip
 
 
@@ -198,13 +196,10 @@ WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "ne
 
 
 def _pytorch(path: Path) -> Container:
-    try:
-        import torch
-    except ModuleNotFoundError:
-        raise RosettaError(
-            f"{path} is PyTorch's own format, and reading it needs torch: pip install 'resnet-rosetta[torch]'"
-        ) from None
+    require(f"{path} is PyTorch's own format, and reading it", ("torch",), "torch")
     import argparse
+
+    import torch
 
     # harmless, and in many a training checkpoint: timm keeps its arguments, akamaster numbers of numpy
     harmless = [argparse.Namespace, np.dtype, np.float64, np.float32, *(type(np.dtype(t)) for t in ("f8", "f4", "i8"))]
@@ -411,7 +406,7 @@ def _named(held: Container) -> Container:
         kind = snake(layer["class_name"])
         n = counts.get(kind, 0)
         counts[kind] = n + 1
-        names[f"layers/{kind}" + (f"_{n}" if n else "")] = str(layer.get("config", {}).get("name", layer.get("name")))
+        names[f"layers/{numbered(kind, n)}"] = str(layer.get("config", {}).get("name", layer.get("name")))
     entries = {}
     for where, entry in held.entries.items():
         group, _, at = where.rpartition("/vars/")
@@ -427,6 +422,11 @@ def _named(held: Container) -> Container:
 def leaves(axes: int) -> list[str]:
     """Keras' names of a layer's variables, which its files only count: a norm's have one axis all, a kernel more."""
     return list(KERAS_LEAVES["norm" if axes == 1 else "kernel"].values())
+
+
+def numbered(kind: str, n: int) -> str:
+    """The `n`-th of a class, from 0, as Keras' files have it: "conv2d", "conv2d_1", ..."""
+    return f"{kind}_{n}" if n else kind
 
 
 def snake(name: str) -> str:

@@ -38,7 +38,7 @@ def export(
     seed: int = 0,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Exported:
-    """Writes `source`, a variant's name or one of our .safetensors files, to the ONNX file `target`.
+    """Writes `source`, a variant's name or a checkpoint of any library, to the ONNX file `target`.
 
     `framework` ("torch" or "keras") builds and exports it; a variant has the fresh weights of `seed`. The graph takes
     any batch and image size, N C *S, and gives logits. It is kept only if its logits on two batches of different sizes

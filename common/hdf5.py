@@ -126,11 +126,11 @@ def serve() -> None:
     for line in sys.stdin.buffer:
         path, member, where = json.loads(line)
         try:
-            f = opened.file(Path(path), member)
+            opened.open(Path(path), member)
             if where:
-                _array(Path(path), f, where, out)
+                _array(opened.held, where, out)
             else:
-                _index(Path(path), f, out)
+                _index(Path(path), opened, out)
             _frame(out, {"done": True})
         except RosettaError as e:
             _frame(out, {"error": str(e)})
@@ -162,9 +162,11 @@ class Opened:
     def __init__(self) -> None:
         self.key: tuple[Any, ...] = ()
         self.held: Any = None
+        self.found: list[tuple[str, Any, str, int]] = []
 
-    def file(self, path: Path, member: str) -> Any:
-        """The open file, anew where it has changed."""
+    def open(self, path: Path, member: str) -> None:
+        """Opens the file, anew where it has changed, and finds what is in it: links and the like are refused,
+        whatever is asked for next."""
         import h5py
 
         status = path.stat()
@@ -172,24 +174,22 @@ class Opened:
         if key != self.key:
             if self.held is not None:
                 self.held.close()
-            self.key, self.held = (), None
+            self.key, self.held, self.found = (), None, []
             _limit(3 * status.st_size + 2**28)
             file: Any = path
             if member:
                 with zipfile.ZipFile(path) as z:
                     file = io.BytesIO(z.read(member))
             self.held = h5py.File(file, "r")
-            list(_datasets(path, self.held))  # refuses links and the like, whatever is asked for next
+            self.found = list(_datasets(path, self.held))
             self.key = key
-        return self.held
 
 
-def _index(path: Path, f: Any, out: BinaryIO) -> None:
-    size = path.stat().st_size
+def _index(path: Path, opened: Opened, out: BinaryIO) -> None:
+    f, found, size = opened.held, opened.found, path.stat().st_size
     texts = {k: v.decode(errors="replace") if isinstance(v, bytes) else v for k, v in f.attrs.items()}
     attributes = {_text(k): _text(v) if isinstance(v, str) else "" for k, v in texts.items()}
     _frame(out, {"attributes": attributes | ({"model_weights": ""} if "model_weights" in f else {})})
-    found = list(_datasets(path, f))
     claimed = sum(math.prod(d.shape) * d.dtype.itemsize for _, d, _, _ in found)
     if claimed > MOST * size:
         raise RosettaError(f"{path} claims {claimed:,} bytes of arrays in a file of {size:,}")
@@ -204,7 +204,7 @@ def _text(said: str) -> str:
     return said.encode("utf-8", "replace").decode()
 
 
-def _array(path: Path, f: Any, where: str, out: BinaryIO) -> None:
+def _array(f: Any, where: str, out: BinaryIO) -> None:
     value = np.ascontiguousarray(f[where][()])
     _frame(out, {"shape": value.shape, "dtype": value.dtype.str})
     out.write(value.data if value.size else b"")

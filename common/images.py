@@ -8,8 +8,9 @@ import numpy as np
 
 from common.errors import RosettaError
 from common.plan import Plan
+from common.preprocessing import IMAGENET
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's images in [0, 1], torchvision's figures
+MEAN, STD = IMAGENET.mean, IMAGENET.std
 
 
 def photographs() -> list[Path]:

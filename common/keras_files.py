@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from common.arch import Arch
-from common.containers import snake
+from common.containers import numbered, snake
 from common.foreign.library import KERAS_LEAVES, Library
 from common.plan import Layer, Linear, Norm, Plan, make_plan
 
@@ -22,7 +22,7 @@ def own_group(plan: Plan, layer: Layer) -> str:
     top, *inner = layer.name.split(".")
     if top.startswith("norm"):  # Keras goes through attributes by alphabet, and "layers", where all are, comes before
         n = [t.norm.name for t in plan.trunks if t.norm].index(layer.name)
-        return "layers/batch_norm" + (f"_{n}" if n else "")
+        return f"layers/{numbered('batch_norm', n)}"
     kinds = {b.name: snake(b.kind) for t in plan.trunks for s in t.stages for b in s.blocks}
     path, at = top, top
     for part in inner:
@@ -36,7 +36,7 @@ def own_group(plan: Plan, layer: Layer) -> str:
             parent = at.rpartition(".")[0]
             same = [x for x in plan.layers() if x.name.rpartition(".")[0] == parent and _class(x) == kind]
             n = [x.name for x in same].index(layer.name)
-        path += f"/members/{kind}" + (f"_{n}" if n else "")
+        path += f"/members/{numbered(kind, n)}"
     return path
 
 
@@ -57,7 +57,7 @@ def groups(library: Library, arch: Arch, own: bool) -> dict[str, str]:
         n = counts.get(kind, 0)
         counts[kind] = n + 1
         inside = library.nested if library.nested and arch.num_classes and kind != "dense" else ""
-        found[library.layer(layer.name, arch)] = f"{inside}layers/{kind}" + (f"_{n}" if n else "")
+        found[library.layer(layer.name, arch)] = f"{inside}layers/{numbered(kind, n)}"
     return found
 
 

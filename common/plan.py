@@ -178,7 +178,7 @@ class Plan:
         return (a.in_channels, *size)
 
 
-def _reduced(channels: int, ratio: int) -> int:
+def reduced(channels: int, ratio: int) -> int:
     # timm rounds the squeezed width to the nearest multiple of 8, and never below 8
     return max(8, int(channels / ratio + 4) // 8 * 8)
 
@@ -223,7 +223,7 @@ def make_plan(arch: Arch) -> Plan:
         )
         se = None
         if a.se_ratio:
-            mid = _reduced(cout, a.se_ratio)
+            mid = reduced(cout, a.se_ratio)
             fc1, fc2 = (
                 Conv(f"{name}.se.fc{i}", *size, 1, bias=True, dims=a.dims)
                 for i, size in ((1, (cout, mid)), (2, (mid, cout)))

@@ -13,8 +13,10 @@ from common import containers, recognise, writers
 from common import weights as canonical
 from common.arch import Arch, get, name_of
 from common.errors import RosettaError
+from common.frameworks import load
 from common.init import initial
 from common.names import count, parameters
+from common.plan import make_plan
 from common.recognise import Recognised
 from common.weights import Weights
 
@@ -74,7 +76,7 @@ def inspect(
 ) -> Recognised:  # fmt: skip
     """What a checkpoint is: whose names, which row, what couldn't be told from shapes, where each tensor is.
 
-    No weights are read, but those of HDF5. Raises RosettaError for a file that is damaged, unknown, or another net than
+    No weights are read. Raises RosettaError for a file that is damaged, unknown, or another net than
     `arch` or `overrides` say.
     """
     return recognise.recognise(containers.read(path), library=library, arch=arch, overrides=overrides)
@@ -258,33 +260,18 @@ def _with_source(done: Ported, found: Recognised, new: Arch, weights: Weights) -
     """The probe through the library that the source is from, in float64, against our own net of that framework."""
     if new != found.arch:
         raise RosettaError("--verify-with-source can't be with another head or stem: the source has none such")
+    from common.parity import difference
+
     side = "keras" if found.library.keras else "torch"
     x = probe_image(found.arch)
-    theirs = load_original(side).logits(found, x)
-    impl = _implementation(side)
-    ours = impl.trace.trace(impl.create_model(new, dtype="float64", weights=weights), x)
-    apart = float(np.abs(theirs - ours).max() / np.abs(theirs).max())
+    theirs = load(side, "originals").logits(found, x)
+    ours = load(side, "trace").trace(load(side).create_model(new, dtype="float64", weights=weights), x)
+    apart = difference("forward", "logits", "logits", theirs, ours).relative
     done.probes.append((f"{found.library.name} itself against {side}_impl, float64", apart, None))
     return "" if apart <= 1e-12 else f"{found.library.name} itself gives logits that are {apart:.1e} apart"
 
 
-def load_original(side: str) -> Any:
-    """The module that builds other libraries' own models."""
-    from common.frameworks import load
-
-    return load(side, "originals")
-
-
-def _implementation(side: str) -> Any:
-    from common.frameworks import load
-
-    load(side, "trace")
-    return load(side)
-
-
 def probe_image(arch: Arch) -> np.ndarray:
     """Noise of the size that the net was designed for, smaller where that is large: 1 C *S, float64."""
-    from common.plan import make_plan
-
     channels, *size = make_plan(arch).default_input()
     return np.random.default_rng(0).standard_normal((1, channels, *(min(n, 224) for n in size)))

@@ -2,22 +2,24 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from common.arch import EXPANSION, VARIANTS, Arch, Stem, get, name_of, nearly
-from common.containers import FLOATS, Container
+from common.containers import Container, Entry
 from common.errors import RosettaError, nearest
 from common.foreign import LIBRARIES
-from common.foreign.library import TRANSFORMS, Library, Slot, canonical_shape
+from common.foreign.library import KERAS_LEAVES, TRANSFORMS, Library, Slot, canonical_shape
 from common.foreign.ours import OURS, OURS_KERAS
+from common.foreign.transformers import transformers_config
 from common.names import Shape, parameters
-from common.plan import make_plan
+from common.plan import make_plan, reduced
 from common.preprocessing import Preprocessing
-from common.weights import Weights, check_sum
+from common.weights import Weights, check_sum, differences
 
 BATCHES = "a counter of batches, which nothing reads"
 
@@ -93,13 +95,8 @@ def recognise(
     """
     if library is not None and library not in (known := sorted({lib.name for lib in (OURS, *LIBRARIES)})):
         raise RosettaError(f"unknown library {library!r}{nearest(library, known) or '; there are ' + ', '.join(known)}")
-    unused = dict(held.unused)
-    entries = {}
-    for name, entry in held.entries.items():
-        if name.endswith("num_batches_tracked"):
-            unused[name] = BATCHES
-        else:
-            entries[name] = entry
+    entries = _weights_of(held)
+    unused = held.unused | {name: BATCHES for name in held.entries if name not in entries}
     if not entries:
         raise RosettaError(f"{held.path} holds no weights")
     said = held.metadata.get("arch")
@@ -116,7 +113,7 @@ def recognise(
             slots = _slots(lib, row) or []
         found = _found(held, lib, row, slots, unused, {})
     else:
-        found = _by_names(held, entries, unused, library, overrides or {}, arch)
+        found = _by_names(held, entries, unused, library, arch)
     if arch is not None:  # a variant's name says nothing of classes and channels
         arch = get(arch, num_classes=found.arch.num_classes, in_channels=found.arch.in_channels)
     if arch is not None and found.arch != arch and (said is not None or parameters(arch) != parameters(found.arch)):
@@ -134,6 +131,11 @@ def recognise(
         found.arch = changed
         found.told |= {field: "set" for field in overrides}
     return found
+
+
+def _weights_of(held: Container) -> dict[str, Entry]:
+    """The arrays but for PyTorch's counters."""
+    return {name: entry for name, entry in held.entries.items() if not name.endswith("num_batches_tracked")}
 
 
 def _row(held: Container, text: str) -> Arch:
@@ -156,22 +158,12 @@ def _found(
     held: Container, library: Library, arch: Arch, slots: list[Slot], unused: dict[str, str], told: dict[str, str]
 ) -> Recognised:
     """Checks the file's tensors against the slots, and gathers the rest."""
-    entries = {n: e for n, e in held.entries.items() if not n.endswith("num_batches_tracked")}
-    expected = {s.theirs: s.shape for s in slots}
-    lines = [f"  - {n} {shape}" for n, shape in expected.items() if n not in entries]
-    lines += [f"  + {n} {e.shape}" for n, e in entries.items() if n not in expected]
-    for name, shape in expected.items():
-        if name in entries and entries[name].shape != shape:
-            lines.append(f"  - {name} {shape}\n  + {name} {entries[name].shape}")
-        elif name in entries and entries[name].dtype not in (*FLOATS, "bfloat16"):
-            lines.append(f"  - {name} a float\n  + {name} {entries[name].dtype}")
-    if lines:
+    there = {n: (e.shape, "float32" if e.dtype == "bfloat16" else e.dtype) for n, e in _weights_of(held).items()}
+    if rows := differences({s.theirs: s.shape for s in slots}, there):
         raise RosettaError(
-            "\n".join(
-                [f"{held.path} was recognised as {describe(arch)}, with the names of {library.name}, but its tensors "
-                 f"are not that net's: {len(lines)} differ (- expected, + found)", *lines]
-            )
-        )  # fmt: skip
+            f"{held.path} was recognised as {describe(arch)}, with the names of {library.name}, but its tensors are "
+            f"not that net's: {rows}"
+        )
     preprocessing, labels = _preprocessing(held, library, arch)
     return Recognised(held, library, arch, slots, unused, told, preprocessing, labels, list(held.notes))
 
@@ -197,9 +189,11 @@ def _gap(found: Arch, named: Arch) -> str:
 
 
 def _by_names(
-    held: Container, entries: Mapping[str, Any], unused: dict[str, str], library: str | None,
-    overrides: Mapping[str, Any], arch: Arch | None,
-) -> Recognised:  # fmt: skip
+    held: Container, entries: Mapping[str, Entry], unused: dict[str, str], library: str | None, arch: Arch | None
+) -> Recognised:
+    def row(lib: Library, names: Mapping[str, tuple[str, str]]) -> tuple[Arch, dict[str, str]]:
+        return row_of({c: canonical_shape(entries[t].shape, how) for t, (c, how) in names.items()}, lib, held)
+
     best: tuple[int, Library, dict[str, tuple[str, str]]] | None = None
     if held.ordered:
         return _by_order(held, entries, unused, library, arch)
@@ -220,22 +214,20 @@ def _by_names(
                 best = (left, lib, names)
             if not left:
                 try:
-                    row, told = row_of(
-                        {c: canonical_shape(entries[t].shape, how) for t, (c, how) in names.items()}, lib, held
-                    )
+                    found, told = row(lib, names)
                 except RosettaError:
                     continue
-                slots = _slots(lib, row)
-                if lib.claims(row) and slots and {s.theirs for s in slots} == set(entries):
-                    return _found(held, lib, row, slots, unused, told)
+                slots = _slots(lib, found)
+                if lib.claims(found) and slots and {s.theirs for s in slots} == set(entries):
+                    return _found(held, lib, found, slots, unused, told)
     if best is None or best[0] > len(entries) // 2:
         some = ", ".join(list(entries)[:5])
         raise RosettaError(
             f"{held.path} has names that no library here gives a ResNet: {some}, ... ({len(entries)} arrays)"
         )
-    left, lib, names = best
-    row, told = row_of({c: canonical_shape(entries[t].shape, how) for t, (c, how) in names.items()}, lib, held)
-    return _found(held, lib, row, lib.slots(row), unused, told)
+    _, lib, names = best
+    found, told = row(lib, names)
+    return _found(held, lib, found, lib.slots(found), unused, told)
 
 
 def _traits(entries: Mapping[str, Any]) -> frozenset[str]:
@@ -248,8 +240,6 @@ def _traits(entries: Mapping[str, Any]) -> frozenset[str]:
 
 def _canonical_names(lib: Library, entries: Mapping[str, Any], traits: frozenset[str]) -> dict[str, tuple[str, str]]:
     """{their tensor: (canonical tensor, transform)} of the entries that the rules know."""
-    from common.foreign.library import KERAS_LEAVES
-
     separator = "/" if lib.keras else "."
     split = {name: name.rpartition(separator)[::2] for name in entries}
     layers = lib.layers((layer for layer, _ in split.values()), traits)
@@ -277,125 +267,166 @@ def row_of(shapes: Mapping[str, Shape], library: Library, held: Container) -> tu
 
     Raises RosettaError where there is no first convolution, no stage, or nothing that a row could say.
     """
-
-    def broken(what: str) -> RosettaError:
-        return RosettaError(f"{held.path} has the names of {library.name}, but {what}")
-
-    stem = [n for n in shapes if re.fullmatch(r"conv1(\.\d+)?\.weight", n) and len(shapes[n]) > 2]
-    stem.sort(key=lambda n: (len(n), n))
-    blocks: dict[tuple[int, str], set[int]] = {}
-    for name in shapes:
-        if m := re.match(r"layer(\d+)(_k\d+)?\.(\d+)\.", name):
-            blocks.setdefault((int(m[1]), m[2] or ""), set()).add(int(m[3]))
-    stages = sorted({s for s, _ in blocks})
-    trunks = sorted({k for _, k in blocks}, key=lambda k: (len(k), k))
-    if not stem:
-        raise broken("no first convolution, conv1.weight: is it a net, or a part of one?")
-    if not stages or stages != list(range(1, len(stages) + 1)) or len(stages) > 20:
-        raise broken(f"the stages {stages}: expected layer1, layer2, ... without a gap")
-    k = trunks[0]
-    depths = []
-    for s in stages:
-        there = blocks.get((s, k), set())
-        if there != set(range(len(there))):
-            missing = sorted(set(range(max(there) + 1)) - there) if there else []
-            raise broken(f"stage {s} lacks its blocks {missing[:8]}")
-        depths.append(len(there))
-
-    def shape(name: str) -> Shape:
-        if name not in shapes:
-            raise broken(f"no {name}")
-        return shapes[name]
-
-    def first(s: int) -> str:
-        return f"layer{s}{k}.0"
-
-    bottleneck = f"{first(1)}.conv3.weight" in shapes
-    last = "conv3" if bottleneck else "conv2"
-    expansion = EXPANSION["bottleneck" if bottleneck else "basic"]
-    out = [shape(f"{first(s)}.{last}.weight")[0] for s in stages]
-    preact = any(n.startswith("norm") for n in shapes) or ("bn1.weight" not in shapes)
-    row: dict[str, Any] = {
-        "depths": tuple(depths), "widths": tuple(max(1, c // expansion) for c in out),
-        "block": "bottleneck" if bottleneck else "basic", "preact": preact,
-        "dims": len(shapes[stem[0]]) - 2, "in_channels": shapes[stem[0]][1],
-        "num_classes": shapes["fc.weight"][0] if "fc.weight" in shapes else 0,
-    }  # fmt: skip
+    net = _Net(shapes, f"{held.path} has the names of {library.name}")
+    conventions = {k: v for k, v in library.conventions.items() if "." not in k}
+    if not net.bottleneck:
+        conventions.pop("stride_in", None)
+    row: dict[str, Any] = {}
     told: dict[str, str] = {}
-    custom = f"the convention of {library.name}"
-    if bottleneck:
-        mid, per_group, *_ = shape(f"{first(1)}.conv2.weight")
-        row["groups"] = mid // max(1, per_group)
-        row["width_per_group"] = mid * 64 // max(1, row["groups"] * row["widths"][0])
-    if trunks != [""]:
-        row["kernels"] = tuple(int(t[2:]) for t in trunks)
-        row["first_stride"] = 2
-        told["first_stride"] = "the convention of parallel trunks"
-    else:
-        row["kernels"] = (shape(f"{first(1)}.conv{2 if bottleneck else 1}.weight")[-1],)
-
-    # shortcuts: where they have a convolution, and what is in its place where not
-    projecting = {
-        s: [b for b in range(depths[s - 1]) if any(f"layer{s}{k}.{b}.downsample.{i}.weight" in shapes for i in (0, 1))]
-        for s in stages
-    }
-    kernels = [
-        n for n in shapes if re.match(r"layer\d+(_k\d+)?\.\d+\.downsample\.\d+\.weight", n) and len(shapes[n]) > 2
-    ]
-    if not kernels:
-        changes = [shapes[stem[-1]][0], *out]
-        row["shortcut"] = "project"
-        if len(set(changes)) > 1 or len(stages) > 1:
-            row["shortcut"] = "pad"
-            told["shortcut"] = (
-                "no shape tells zero-padded identities (option A, both sides) from none at all: padded by convention"
-            )
-    elif all(n.split(".downsample.")[1].startswith("1.") for n in kernels):
-        row["shortcut"] = "pool"
-    else:
-        row["shortcut"] = (
-            "project_all"
-            if all(len(v) == depths[s - 1] for s, v in projecting.items())
-            and (max(depths) > 1 or (first(1) in kernels[0] and out[0] == shapes[stem[-1]][0]))
-            else "project"
-        )
-        row["shortcut_norm"] = preact or any(
-            re.match(r"layer\d+(_k\d+)?\.\d+\.downsample\.1\.running_mean", n) for n in shapes
-        )
-
-    # the stem: kernels are in the shapes, strides and pooling are not
-    sizes = [(shapes[n][0], shapes[n][-1]) for n in stem]
-    small = len(stem) == 1 and sizes[0][1] < 7
-    strides = [1 if small or i else 2 for i in range(len(stem))]
-    pool: Any = library.conventions.get("stem.pool", True) if not small else False
-    row["stem"] = Stem(tuple((c, n, s) for (c, n), s in zip(sizes, strides, strict=True)), pool)
-    told["stem"] = (
-        f"{'one convolution of ' + str(sizes[0][1]) if len(stem) == 1 else str(len(stem)) + ' convolutions'}: stride "
-        f"{strides[0]}, {'no pooling' if small else 'max pooling'}, as is usual for it"
-    )
-
-    if f"{first(1)}.se.fc1.weight" in shapes:
-        row["se_ratio"] = _se_ratio(shapes, first, stages)
-    biases = {
-        n.removesuffix(".bias") for n in shapes if n.endswith(".bias") and n.removesuffix(".bias") + ".weight" in shapes
-    }
-    biased = [n for n in biases if len(shapes[f"{n}.weight"]) > 2 and ".se." not in n]
-    if biased:
-        row["conv_bias"] = True if f"{first(1)}.conv1" in biased else "unnormed"
-    for key, value in library.conventions.items():
-        if key == "stride_in" and not bottleneck:
-            continue
-        if "." not in key:
-            row[key] = value
-            told[key] = custom
-    for key, value in _configured(held, library).items():
-        row[key] = value
-        told[key] = "its configuration says so"
-    told = {f: f"{_said(row[f])}: {why}" for f, why in told.items() if f in row}
+    # what comes later is more certain: a library's convention beats what is usual, its configuration both
+    for fields, why in (
+        (net.blocks(), {}), net.trunks(), net.shortcuts(), net.stem(library.conventions.get("stem.pool", True)),
+        (net.extras(), {}), (conventions, dict.fromkeys(conventions, f"the convention of {library.name}")),
+    ):  # fmt: skip
+        row |= fields
+        told |= why
+    configured = _configured(held, library)
+    row |= configured
+    told |= dict.fromkeys(configured, "its configuration says so")
+    told = {f: f"{_said(row[f])}: {why}" for f, why in told.items()}
     try:
         return Arch(**row), told
     except RosettaError as e:
-        raise broken(f"a net that no row says: {e}") from None
+        raise net.broken(f"a net that no row says: {e}") from None
+
+
+_Fields = tuple[dict[str, Any], dict[str, str]]  # of a row; and of those that no shape tells, on whose word
+
+
+class _Net:
+    """Canonical shapes, read as fields of a row, a method for each group of them."""
+
+    def __init__(self, shapes: Mapping[str, Shape], whose: str):
+        """`whose` begins the errors. Raises RosettaError where a net's frame isn't there: a stem, stages, blocks."""
+        self.shapes, self.whose = shapes, whose
+        self.stem_convs = [n for n in shapes if re.fullmatch(r"conv1(\.\d+)?\.weight", n) and len(shapes[n]) > 2]
+        self.stem_convs.sort(key=lambda n: (len(n), n))
+        if not self.stem_convs:
+            raise self.broken("no first convolution, conv1.weight: is it a net, or a part of one?")
+        blocks: dict[tuple[int, str], set[int]] = {}
+        for name in shapes:
+            if m := re.match(r"layer(\d+)(_k\d+)?\.(\d+)\.", name):
+                blocks.setdefault((int(m[1]), m[2] or ""), set()).add(int(m[3]))
+        self.stages = sorted({s for s, _ in blocks})
+        self.kernels = sorted({k for _, k in blocks}, key=lambda k: (len(k), k))  # of parallel trunks: _k3, _k5, ...
+        if not self.stages or self.stages != list(range(1, len(self.stages) + 1)) or len(self.stages) > 20:
+            raise self.broken(f"the stages {self.stages}: expected layer1, layer2, ... without a gap")
+        self.depths = []
+        for s in self.stages:
+            there = blocks.get((s, self.kernels[0]), set())
+            if there != set(range(len(there))):
+                missing = sorted(set(range(max(there) + 1)) - there) if there else []
+                raise self.broken(f"stage {s} lacks its blocks {missing[:8]}")
+            self.depths.append(len(there))
+        self.bottleneck = f"{self.block(1)}.conv3.weight" in shapes
+        last = "conv3" if self.bottleneck else "conv2"
+        self.out = [self.shape(f"{self.block(s)}.{last}.weight")[0] for s in self.stages]  # channels
+        self.preact = any(n.startswith("norm") for n in shapes) or "bn1.weight" not in shapes
+
+    def broken(self, what: str) -> RosettaError:
+        return RosettaError(f"{self.whose}, but {what}")
+
+    def shape(self, name: str) -> Shape:
+        if name not in self.shapes:
+            raise self.broken(f"no {name}")
+        return self.shapes[name]
+
+    def block(self, stage: int, index: int = 0) -> str:
+        return f"layer{stage}{self.kernels[0]}.{index}"
+
+    def blocks(self) -> dict[str, Any]:
+        """What is in the shapes themselves."""
+        kind = "bottleneck" if self.bottleneck else "basic"
+        row: dict[str, Any] = {
+            "depths": tuple(self.depths), "widths": tuple(max(1, c // EXPANSION[kind]) for c in self.out),
+            "block": kind, "preact": self.preact,
+            "dims": len(self.shapes[self.stem_convs[0]]) - 2, "in_channels": self.shapes[self.stem_convs[0]][1],
+            "num_classes": self.shapes["fc.weight"][0] if "fc.weight" in self.shapes else 0,
+        }  # fmt: skip
+        if self.bottleneck:
+            mid, per_group, *_ = self.shape(f"{self.block(1)}.conv2.weight")
+            row["groups"] = mid // max(1, per_group)
+            row["width_per_group"] = mid * 64 // max(1, row["groups"] * row["widths"][0])
+        return row
+
+    def trunks(self) -> _Fields:
+        """Kernels, of one trunk or of several."""
+        if self.kernels == [""]:
+            return {"kernels": (self.shape(f"{self.block(1)}.conv{2 if self.bottleneck else 1}.weight")[-1],)}, {}
+        row = {"kernels": tuple(int(k[2:]) for k in self.kernels), "first_stride": 2}
+        return row, {"first_stride": "the convention of parallel trunks"}
+
+    def shortcuts(self) -> _Fields:
+        """Where they have a convolution, and what is in its place where not."""
+        convs = [
+            n for n in self.shapes
+            if re.match(r"layer\d+(_k\d+)?\.\d+\.downsample\.\d+\.weight", n) and len(self.shapes[n]) > 2
+        ]  # fmt: skip
+        enters = self.shapes[self.stem_convs[-1]][0]
+        if not convs:
+            if len({enters, *self.out}) == 1 and len(self.stages) == 1:
+                return {"shortcut": "project"}, {}
+            why = "no shape tells zero-padded identities (option A, both sides) from none at all: padded by convention"
+            return {"shortcut": "pad"}, {"shortcut": why}
+        if all(n.split(".downsample.")[1].startswith("1.") for n in convs):
+            return {"shortcut": "pool"}, {}
+        everywhere = all(
+            any(f"{self.block(s, b)}.downsample.{i}.weight" in self.shapes for i in (0, 1))
+            for s, depth in zip(self.stages, self.depths, strict=True)
+            for b in range(depth)
+        )
+        # in blocks one by one only the first, which changes nothing, tells
+        told = max(self.depths) > 1 or (self.block(1) in convs[0] and self.out[0] == enters)
+        normed = any(re.match(r"layer\d+(_k\d+)?\.\d+\.downsample\.1\.running_mean", n) for n in self.shapes)
+        return {
+            "shortcut": "project_all" if everywhere and told else "project",
+            "shortcut_norm": self.preact or normed,
+        }, {}
+
+    def stem(self, pool: Any) -> _Fields:
+        """Its sizes are in the shapes, its strides and pooling are not; `pool` is the library's."""
+        sizes = [(self.shapes[n][0], self.shapes[n][-1]) for n in self.stem_convs]
+        small = len(sizes) == 1 and sizes[0][1] < 7
+        strides = [1 if small or i else 2 for i in range(len(sizes))]
+        convs = tuple((c, n, s) for (c, n), s in zip(sizes, strides, strict=True))
+        which = f"one convolution of {sizes[0][1]}" if len(sizes) == 1 else f"{len(sizes)} convolutions"
+        pooling = "no pooling" if small else "max pooling"
+        return {"stem": Stem(convs, False if small else pool)}, {
+            "stem": f"{which}: stride {strides[0]}, {pooling}, as is usual for it"
+        }
+
+    def extras(self) -> dict[str, Any]:
+        """Squeeze and excitation, and biases of convolutions."""
+        row: dict[str, Any] = {}
+        squeezes = [f"{self.block(s)}.se.fc1.weight" for s in self.stages]
+        if squeezes[0] in self.shapes:
+            row["se_ratio"] = _se_ratio([self.shapes[n][:2] for n in squeezes if n in self.shapes])
+        biased = [
+            layer
+            for layer in (n.removesuffix(".bias") for n in self.shapes if n.endswith(".bias"))
+            if len(self.shapes.get(f"{layer}.weight", ())) > 2 and ".se." not in layer
+        ]
+        if biased:
+            row["conv_bias"] = True if f"{self.block(1)}.conv1" in biased else "unnormed"
+        return row
+
+
+def cannot_hold(library: Library, arch: Arch) -> str:
+    """Why not, or nothing: a library holds a row if its names and shapes and conventions lead back to it."""
+    if not library.builds(arch):
+        return f"it has names for nets that are {' or '.join(', '.join(sorted(t)) for t in library.traits)}"
+    try:
+        library.slots(arch)  # which it may have no names for
+        # what a library's own configuration says, no convention does
+        said = {"config": transformers_config(arch, ())} if library.name == "transformers" else {}
+        again, _ = row_of(parameters(arch), library, Container(Path(library.name), "", {}, said))
+    except RosettaError as e:
+        return str(e)
+    # rates of training are in nobody's weights
+    again = dataclasses.replace(again, drop_path=arch.drop_path, dropout=arch.dropout)
+    if differ := _differing(again, arch):
+        return ", ".join(f"{f} = {getattr(arch, f)!r}, where its files mean {getattr(again, f)!r}" for f in differ)
+    return "" if library.claims(arch) else f"it builds no such net: {describe(arch)}"
 
 
 def _said(value: Any) -> str:
@@ -404,12 +435,9 @@ def _said(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _se_ratio(shapes: Mapping[str, Shape], first: Any, stages: list[int]) -> int:
-    """The reduction under which every block's squeezed width comes out; 16 where several do."""
-    from common.plan import _reduced
-
-    pairs = [shapes[f"{first(s)}.se.fc1.weight"][:2] for s in stages if f"{first(s)}.se.fc1.weight" in shapes]
-    fits = [r for r in (16, *range(1, 129)) if all(_reduced(wide, r) == narrow for narrow, wide in pairs)]
+def _se_ratio(pairs: Sequence[Shape]) -> int:
+    """The reduction under which every block's (narrow, wide) comes out; 16 where several do."""
+    fits = [r for r in (16, *range(1, 129)) if all(reduced(wide, r) == narrow for narrow, wide in pairs)]
     return fits[0] if fits else 16
 
 
@@ -466,9 +494,8 @@ def _preprocessing(held: Container, library: Library, arch: Arch) -> tuple[Prepr
     small = make_plan(arch).default_input()[-1]
     if small < own.size and not library.labels:
         own = dataclasses.replace(own, size=small, resize=small)
-    sizes = ("size", "crop_size", "image_mean", "image_std")
     seen = meta.get("preprocessor_config.json")
-    if isinstance(seen, dict) and all(isinstance(seen.get(k), list) for k in sizes[2:]):
+    if isinstance(seen, dict) and all(isinstance(seen.get(k), list) for k in ("image_mean", "image_std")):
         own = dataclasses.replace(own, mean=tuple(seen["image_mean"]), std=tuple(seen["image_std"]))
     cfg = config.get("pretrained_cfg") if isinstance(config, dict) else None
     if isinstance(cfg, dict) and isinstance(cfg.get("mean"), list) and isinstance(cfg.get("std"), list):
@@ -484,14 +511,6 @@ def _preprocessing(held: Container, library: Library, arch: Arch) -> tuple[Prepr
 
 # -- files that keep no names
 
-ORDERED = {  # the rows that a library saves so
-    "keras.applications": [n for n in VARIANTS if n.endswith("_keras")],
-    "keras-hub": [
-        n for n in VARIANTS
-        if re.fullmatch(r"resnet\d+|resnetv2_\d+|resnet(50|101|152|200)d", n)
-    ],
-}  # fmt: skip
-
 
 def _by_order(
     held: Container, entries: Mapping[str, Any], unused: dict[str, str], library: str | None, arch: Arch | None
@@ -503,9 +522,8 @@ def _by_order(
     shapes = {name: entry.shape for name, entry in entries.items()}
     fits = []
     for lib in (lib for lib in LIBRARIES if lib.keras and library in (None, lib.name)):
-        for name in ORDERED[lib.name]:
-            row = arch or VARIANTS[name]
-            if not lib.builds(row) or bool(row.conv_bias) != (lib.name == "keras.applications"):
+        for row in (arch,) if arch else VARIANTS.values():
+            if not lib.builds(row) or not lib.claims(row):
                 continue
             kernels = [s for n, s in shapes.items() if len(s) == 2 and n.endswith("vars/0")]
             stem = next((s for s in shapes.values() if len(s) == 4), (7, 7, 3, 64))
@@ -520,7 +538,7 @@ def _by_order(
             "its shapes in that order"
         )
     lib, row, slots = fits[0]
-    told = {f: f"{_said(v)}: the convention of {lib.name}" for f, v in lib.conventions.items() if "." not in f}
+    _, told = row_of(parameters(row), lib, held)
     found = _found(held, lib, row, slots, unused, told)
     found.notes.append("the file keeps no names: matched by class and position, with every shape checked")
     return found

@@ -21,6 +21,7 @@ from common.names import Shape, parameters
 
 Weights = dict[str, np.ndarray]
 FORMAT = "resnet-rosetta"  # the key of the metadata
+DTYPES = {"F16": "float16", "F32": "float32", "F64": "float64"}  # safetensors' names of what weights may be
 
 
 def check(arch: Arch, weights: Mapping[str, np.ndarray]) -> None:
@@ -35,19 +36,27 @@ def _dtype(value: object) -> str:
 
 def check_shapes(expected: Mapping[str, Shape], found: Mapping[str, tuple[Shape, str]]) -> None:
     """The comparison behind `check`, on {name: (shape, dtype)}."""
+    if rows := differences(expected, found):
+        summary, _, lines = rows.partition("\n")
+        raise RosettaError(f"the weights don't fit the model: {summary}; nothing was changed\n{lines}")
+
+
+def differences(expected: Mapping[str, Shape], found: Mapping[str, tuple[Shape, str]]) -> str:
+    """What differs between names and shapes that should be and {name: (shape, dtype)} that are: how much of what, and
+    a line each; empty where nothing does."""
     missing = [f"  - {name} {shape}" for name, shape in expected.items() if name not in found]
     unexpected = [f"  + {name} {shape}" for name, (shape, _) in found.items() if name not in expected]
     misshapen, mistyped = [], []
     for name, (shape, dtype) in found.items():
         if name in expected and shape != expected[name]:
             misshapen += [f"  - {name} {expected[name]}\n  + {name} {shape}"]
-        elif name in expected and dtype not in ("float16", "float32", "float64"):
+        elif name in expected and dtype not in DTYPES.values():
             mistyped += [f"  - {name} float16, float32 or float64\n  + {name} {dtype}"]
     kinds = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen, "not a float array": mistyped}
-    if any(kinds.values()):
-        summary = ", ".join(f"{len(rows)} {kind}" for kind, rows in kinds.items() if rows)
-        lines = [f"the weights don't fit the model: {summary} (- expected, + found); nothing was changed"]
-        raise RosettaError("\n".join([*lines, *(row for rows in kinds.values() for row in rows)]))
+    if not any(kinds.values()):
+        return ""
+    summary = ", ".join(f"{len(rows)} {kind}" for kind, rows in kinds.items() if rows)
+    return "\n".join([f"{summary} (- expected, + found)", *(row for rows in kinds.values() for row in rows)])
 
 
 @contextlib.contextmanager
@@ -90,20 +99,26 @@ def save(
 
     Raises RosettaError where the weights don't fit the row, or the file can't be written or reads back otherwise.
     """
-    import safetensors
-    import safetensors.numpy
-
     check(arch, weights)
-    # safetensors 0.8.0 writes the memory of a transposed view in its own order, under the view's shape, without
-    # a word (its issue 825): so contiguous copies go in, and what was written is compared
     plain = {name: np.ascontiguousarray(weights[name]) for name in parameters(arch)}
     meta = {FORMAT: described({**(metadata or {}), "arch": arch.to_json()}, plain)}
     with atomic(path, sum(w.nbytes for w in plain.values())) as temporary:
-        try:
-            safetensors.numpy.save_file(plain, temporary, metadata=meta)
-        except safetensors.SafetensorError as e:  # how the library reports a full disk
-            raise RosettaError(f"can't write {path}: {e}; nothing was written") from None
+        write_safetensors(temporary, plain, meta)
         verify(temporary, plain)
+
+
+def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Writes `arrays` to `path`. Raises RosettaError where that can't be."""
+    import safetensors
+    import safetensors.numpy
+
+    # safetensors 0.8.0 writes the memory of a transposed view in its own order, under the view's shape, without
+    # a word (its issue 825): so contiguous arrays go in, and what was written is compared afterwards
+    plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    try:
+        safetensors.numpy.save_file(plain, path, metadata=dict(metadata))
+    except safetensors.SafetensorError as e:  # how the library reports a full disk
+        raise RosettaError(f"can't write {path.name}: {e}; nothing was written") from None
 
 
 def described(said: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> str:
@@ -166,7 +181,7 @@ def load(path: str | os.PathLike) -> tuple[Arch, Weights, dict[str, str]]:
             arch = Arch.from_json(said)
             slices = {name: f.get_slice(name) for name in f.keys()}
             found = {
-                name: (tuple(s.get_shape()), _DTYPES.get(s.get_dtype(), s.get_dtype())) for name, s in slices.items()
+                name: (tuple(s.get_shape()), DTYPES.get(s.get_dtype(), s.get_dtype())) for name, s in slices.items()
             }
             try:
                 check_shapes(parameters(arch), found)
@@ -180,6 +195,17 @@ def load(path: str | os.PathLike) -> tuple[Arch, Weights, dict[str, str]]:
         raise RosettaError(f"{path} is not a whole safetensors file: {e}") from None
     except OSError as e:
         raise RosettaError(f"can't read {path}: {e.strerror or e}") from None
+
+
+def channels_last(weight: np.ndarray) -> np.ndarray:
+    """A kernel (out, in / groups, *k) as Keras has it, (*k, in / groups, out): a view, one move of axes for every
+    rank."""
+    return np.moveaxis(weight, (0, 1), (-1, -2)) if weight.ndim > 1 else weight
+
+
+def channels_first(weight: np.ndarray) -> np.ndarray:
+    """The way back."""
+    return np.moveaxis(weight, (-1, -2), (0, 1)) if weight.ndim > 1 else weight
 
 
 def not_finite(weights: Mapping[str, np.ndarray]) -> str:
@@ -199,6 +225,3 @@ def _metadata(path: str | os.PathLike, found: dict[str, str]) -> dict[str, str]:
     raise RosettaError(
         f"{path} is safetensors but not of this project: its metadata names no architecture (its keys: {keys})"
     )
-
-
-_DTYPES = {"F16": "float16", "F32": "float32", "F64": "float64"}

@@ -10,16 +10,15 @@ import numpy as np
 
 from common import keras_files
 from common.arch import Arch, nearly
-from common.containers import Container, Entry
 from common.errors import RosettaError, nearest
 from common.foreign import LIBRARIES
 from common.foreign.library import TRANSFORMS, Library, Slot
 from common.foreign.ours import OURS, OURS_KERAS
-from common.frameworks import load
-from common.names import parameters
+from common.foreign.transformers import transformers_config
+from common.frameworks import load, require
 from common.preprocessing import Preprocessing
-from common.recognise import describe, row_of
-from common.weights import FORMAT, described
+from common.recognise import cannot_hold
+from common.weights import FORMAT, described, write_safetensors
 
 SUFFIXES = {
     ".weights.h5": "weights.h5", ".safetensors": "safetensors", ".keras": "keras", ".h5": "h5",
@@ -81,46 +80,6 @@ def target_of(path: Path, library: str | None, arch: Arch) -> Target:
     raise RosettaError(f"{library} can't hold this net: {'; '.join(dict.fromkeys(reasons))}")
 
 
-def cannot_hold(library: Library, arch: Arch) -> str:
-    """Why not, or nothing: a library holds a row if its names and shapes and conventions lead back to it."""
-    if not library.builds(arch):
-        return f"it has names for nets that are {' or '.join(', '.join(sorted(t)) for t in library.traits)}"
-    try:
-        slots = library.slots(arch)
-        # what a library's own configuration says, no convention does
-        config = transformers_config(arch, ()) if library.name == "transformers" else {}
-        held = Container(
-            Path(library.name), "", {s.theirs: Entry(s.shape, "float32", lambda: np.empty(0)) for s in slots}
-        )
-        held.metadata["config"] = config
-        again, _ = row_of(parameters(arch), library, held)
-    except RosettaError as e:
-        return str(e)
-    # rates of training are in nobody's weights
-    again = dataclasses.replace(again, drop_path=arch.drop_path, dropout=arch.dropout)
-    differ = [f.name for f in dataclasses.fields(Arch) if getattr(again, f.name) != getattr(arch, f.name)]
-    if differ:
-        return ", ".join(f"{f} = {getattr(arch, f)!r}, where its files mean {getattr(again, f)!r}" for f in differ)
-    return "" if library.claims(arch) else f"it builds no such net: {describe(arch)}"
-
-
-def transformers_config(arch: Arch, labels: tuple[str, ...]) -> dict[str, Any]:
-    """Hugging Face's config.json of a row."""
-    config: dict[str, Any] = {
-        "architectures": ["ResNetForImageClassification" if arch.num_classes else "ResNetModel"],
-        "model_type": "resnet", "num_channels": arch.in_channels, "embedding_size": arch.stem.convs[-1][0],
-        "hidden_sizes": [w * arch.expansion for w in arch.widths], "depths": list(arch.depths),
-        "layer_type": arch.block, "hidden_act": "relu", "downsample_in_first_stage": arch.first_stride == 2,
-        "downsample_in_bottleneck": arch.stride_in == 1,
-    }  # fmt: skip
-    if arch.num_classes:
-        words = labels or tuple(f"LABEL_{i}" for i in range(arch.num_classes))
-        config |= {
-            "id2label": {str(i): w for i, w in enumerate(words)}, "label2id": {w: i for i, w in enumerate(words)}
-        }  # fmt: skip
-    return config
-
-
 def stored(slots: list[Slot], weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """{their name: array in their layout}: views."""
     return {s.theirs: TRANSFORMS[s.transform][1](weights[s.canonical]) for s in slots}
@@ -140,7 +99,10 @@ def write(
         said["library"] = target.library.name
     ours = {FORMAT: described(said, arrays)}
     if target.kind == "safetensors":
-        _safetensors(path, arrays, ours if target.own else {"format": "pt", **ours}, counters=not target.own)
+        if target.own:
+            write_safetensors(path, arrays, ours)
+        else:
+            write_safetensors(path, _with_counters(arrays), {"format": "pt", **ours})
     elif target.kind == "torch":
         _torch(path, arrays, target.library, json.loads(ours[FORMAT]))
     elif target.kind == "weights.h5":
@@ -153,7 +115,7 @@ def write(
         load("keras", "originals").save(path, target.library.name, nearly(arch), arch, arrays)
     elif target.library.name == "transformers":
         path.mkdir()
-        _safetensors(path / "model.safetensors", arrays, {"format": "pt"}, counters=True)
+        write_safetensors(path / "model.safetensors", _with_counters(arrays), {"format": "pt"})
         (path / "config.json").write_text(json.dumps(transformers_config(arch, labels), indent=2) + "\n")
         if preprocessing:
             (path / "preprocessor_config.json").write_text(json.dumps(_image_processor(preprocessing), indent=2) + "\n")
@@ -171,22 +133,12 @@ def _with_counters(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return found
 
 
-def _safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str], counters: bool) -> None:
-    import safetensors
-    import safetensors.numpy
-
-    # the library writes a view's memory in its own order, without a word (its issue 825)
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    try:
-        safetensors.numpy.save_file(_with_counters(arrays) if counters else dict(arrays), path, metadata=metadata)
-    except safetensors.SafetensorError as e:  # how the library reports a full disk
-        raise RosettaError(f"can't write {path.name}: {e}; nothing was written") from None
-
-
 def _torch(path: Path, arrays: Mapping[str, np.ndarray], library: Library, said: dict[str, str]) -> None:
+    require(f"{path.name} is PyTorch's own format, and writing it", ("torch",), "torch")
     from collections import OrderedDict
 
-    torch = load_torch(path)
+    import torch
+
     state = OrderedDict()
     for name, array in _with_counters(arrays).items():
         array = np.ascontiguousarray(array)
@@ -197,17 +149,6 @@ def _torch(path: Path, arrays: Mapping[str, np.ndarray], library: Library, said:
         torch.save(held, path)
     except RuntimeError as e:  # how PyTorch's writer reports a full disk
         raise RosettaError(f"can't write {path.name}: {str(e).strip().splitlines()[0]}; nothing was written") from None
-
-
-def load_torch(path: Path) -> Any:
-    """torch, or a RosettaError that says why it is needed."""
-    try:
-        import torch
-    except ModuleNotFoundError:
-        raise RosettaError(
-            f"{path.name} is PyTorch's own format, and needs torch: pip install 'resnet-rosetta[torch]'"
-        ) from None
-    return torch
 
 
 def _image_processor(p: Preprocessing) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from common.arch import Arch
 from common.errors import RosettaError
 from common.init import Source, draw_ahead, given
 from common.plan import MOMENTUM, POOL_KERNEL, POOL_PADDING, POOL_STRIDE, Conv, Linear, Norm, Plan, Shortcut, make_plan
+from common.weights import channels_first, channels_last
 
 
 class Module(keras.layers.Layer):
@@ -129,13 +130,13 @@ def sequential(*layers, name: str = "") -> Sequential:
 
 
 def to_keras(weight: np.ndarray) -> np.ndarray:
-    """A kernel (out, in / groups, *k) as Keras has it, (*k, in / groups, out): one move of axes for every rank."""
-    return np.ascontiguousarray(np.moveaxis(weight, (0, 1), (-1, -2))) if weight.ndim > 1 else weight
+    """A kernel (out, in / groups, *k) as Keras has it, (*k, in / groups, out)."""
+    return np.ascontiguousarray(channels_last(weight))
 
 
 def to_torch(weight: np.ndarray) -> np.ndarray:
     """The way back."""
-    return np.ascontiguousarray(np.moveaxis(weight, (-1, -2), (0, 1))) if weight.ndim > 1 else weight
+    return np.ascontiguousarray(channels_first(weight))
 
 
 def to_numpy(tensor) -> np.ndarray:

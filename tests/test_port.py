@@ -24,9 +24,9 @@ from common.arch import VARIANTS, Arch, get
 from common.containers import Container, Entry
 from common.errors import RosettaError
 from common.foreign import LIBRARIES, TRANSFORMERS
+from common.foreign.transformers import transformers_config
 from common.init import randomised
-from common.recognise import recognise
-from common.writers import cannot_hold, transformers_config
+from common.recognise import cannot_hold, recognise
 
 SMALL = get("resnet18", depths=(1, 1), widths=(16, 32), num_classes=7)
 

@@ -17,7 +17,8 @@ from common.arch import VARIANTS, get
 from common.foreign import LIBRARIES, RESNETV2
 from common.init import randomised
 from common.names import parameters
-from common.writers import cannot_hold, stored
+from common.recognise import cannot_hold
+from common.writers import stored
 
 TORCHVISION = """resnet18 resnet34 resnet50 resnet101 resnet152 resnext50_32x4d resnext101_32x8d resnext101_64x4d
 wide_resnet50_2 wide_resnet101_2""".split()

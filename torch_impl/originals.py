@@ -5,9 +5,9 @@ import torch
 
 from common.arch import Arch
 from common.errors import RosettaError
+from common.foreign.transformers import transformers_config
 from common.frameworks import require
 from common.recognise import Recognised
-from common.writers import transformers_config
 from torch_impl.layers import to_numpy
 
 

@@ -13,6 +13,7 @@ from common.errors import RosettaError
 from common.names import Shape, layer_parameters
 from common.plan import Linear, Norm, make_plan
 from common.preprocessing import Preprocessing
+from common.weights import channels_first, channels_last
 
 _FIELD = re.compile(r"\{(\w)([+-]\d+)?\}")
 
@@ -59,8 +60,8 @@ class Slot:
 # {name: (theirs to canonical, canonical to theirs)}: moves of axes, no arithmetic
 TRANSFORMS = {
     "": (lambda w: w, lambda w: w),
-    "HWIO to OIHW": (lambda w: np.moveaxis(w, (-1, -2), (0, 1)), lambda w: np.moveaxis(w, (0, 1), (-1, -2))),
-    "IO to OI": (lambda w: w.T, lambda w: w.T),
+    "HWIO to OIHW": (channels_first, channels_last),
+    "IO to OI": (channels_first, channels_last),
     "1x1 convolution to matrix": (lambda w: w[:, :, 0, 0], lambda w: w[:, :, None, None]),
 }
 

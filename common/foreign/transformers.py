@@ -1,6 +1,7 @@
 """Hugging Face Transformers' names: ResNetForImageClassification, and ResNetModel without "resnet."."""
 
 import dataclasses
+from typing import Any
 
 from common.arch import Arch
 from common.foreign.library import Library
@@ -32,3 +33,20 @@ TRANSFORMERS = Library(
     ), conventions={"stride_in": 2, "norm_eps": 1e-5},
     preprocessing=dataclasses.replace(IMAGENET, interpolation="bicubic"),
 )  # fmt: skip
+
+
+def transformers_config(arch: Arch, labels: tuple[str, ...]) -> dict[str, Any]:
+    """Hugging Face's config.json of a row."""
+    config: dict[str, Any] = {
+        "architectures": ["ResNetForImageClassification" if arch.num_classes else "ResNetModel"],
+        "model_type": "resnet", "num_channels": arch.in_channels, "embedding_size": arch.stem.convs[-1][0],
+        "hidden_sizes": [w * arch.expansion for w in arch.widths], "depths": list(arch.depths),
+        "layer_type": arch.block, "hidden_act": "relu", "downsample_in_first_stage": arch.first_stride == 2,
+        "downsample_in_bottleneck": arch.stride_in == 1,
+    }  # fmt: skip
+    if arch.num_classes:
+        words = labels or tuple(f"LABEL_{i}" for i in range(arch.num_classes))
+        config |= {
+            "id2label": {str(i): w for i, w in enumerate(words)}, "label2id": {w: i for i, w in enumerate(words)}
+        }  # fmt: skip
+    return config
