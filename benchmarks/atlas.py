@@ -88,8 +88,12 @@ def measure(name: str, first: Elsewhere, others: Sequence[Elsewhere]) -> dict[st
 def together(name: str, others: Sequence[str]) -> list[tuple[str, ...]]:
     """Which backends run at once: all engines of Keras, unless their copies of a large net wouldn't fit in memory."""
     keras = tuple(b for b in others if b.startswith("keras"))
-    large = count(parameters(VARIANTS[name])) > LARGE
-    return [*([(b,) for b in keras] if large else [keras] if keras else []), *((b,) for b in others if b not in keras)]
+    at_once = [(b,) for b in keras] if large(name) else [keras] if keras else []
+    return [*at_once, *((b,) for b in others if b not in keras)]
+
+
+def large(name: str) -> bool:
+    return count(parameters(VARIANTS[name])) > LARGE
 
 
 class Processes:
@@ -111,9 +115,9 @@ class Processes:
             self.running[spec] = Elsewhere(spec, self.device, self.environment)
         return self.running[spec]
 
-    def close(self) -> None:
-        while self.running:
-            self.running.popitem()[1].close()
+    def close(self, but: Sequence[str] = ()) -> None:
+        for spec in set(self.running) - set(but):
+            self.running.pop(spec).close()
 
 
 def cell(row: dict, heading: str) -> str:
@@ -240,6 +244,8 @@ def main(device: str, only: tuple[str, ...], backends: tuple[str, ...], again: b
         task = progress.add_task("atlas", total=len(wanted))
         for name, group in wanted:
             progress.update(task, description=f"{name} on {', '.join(group)}")
+            if large(name):  # two of them fit, and not what the others hold
+                running.close(but=(FIRST, *group))
             try:
                 found = measure(name, running[FIRST], [running[b] for b in group])
                 report["variants"].setdefault(name, {}).update(found)

@@ -14,9 +14,9 @@ import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from common.checks import Item, Job, run
+from common.checks import Item, Job
 from common.errors import RosettaError, nearest
 from common.frameworks import require
 from common.graphs import NEEDS
@@ -45,6 +45,12 @@ def check_spec(spec: str, device: str = "cpu") -> str:
     return spec
 
 
+class Task(Protocol):
+    """What a backend can be asked: something to put through its implementation."""
+
+    def through(self, impl: Any) -> Iterator[Item]: ...
+
+
 class Here:
     """A backend in this process: for tests, and for `worker.py`."""
 
@@ -57,15 +63,15 @@ class Here:
 
         return versions(self.spec, self.device)
 
-    def run(self, job: Job) -> Iterator[Item]:
+    def run(self, job: Task) -> Iterator[Item]:
         """The items of `job`, as they come."""
         from common.engines import implementation
 
-        if self.spec.startswith("onnx"):
+        if self.spec.startswith("onnx") and isinstance(job, Job):
             from common.graphs import run_job
 
             return run_job(self.spec, job)
-        return run(implementation(self.spec), job)
+        return job.through(implementation(self.spec))
 
 
 class Elsewhere:
@@ -95,7 +101,7 @@ class Elsewhere:
             self._versions = self._answer(0)
         return self._versions
 
-    def run(self, job: Job) -> Iterator[Item]:
+    def run(self, job: Task) -> Iterator[Item]:
         """As Here's. The process is always one item ahead, so that it works while this one compares."""
         self.versions()
         key = max(self._replies) + 1

@@ -49,6 +49,10 @@ class Job:
             return None
         return np.random.default_rng(self.seed).integers(0, self.arch.num_classes, len(self.x))
 
+    def through(self, impl: Any) -> "Iterator[Item]":
+        """Everything that is asked of one implementation: `run`."""
+        return run(impl, self)
+
     def batch(self, step: int) -> np.ndarray:
         """The images of a step: the same moved sideways, the rest of the way round."""
         return np.roll(self.x, 3 * step, -1)

@@ -88,13 +88,13 @@ def list_(family: str | None, as_json: bool) -> None:
     _columns(lines, "llrrr")
 
 
-def _columns(lines: Sequence[tuple[str, ...]], align: str) -> None:
+def _columns(lines: Sequence[tuple[str, ...]], align: str, heading: bool = True) -> None:
     """A table without borders: rich would take as long to import as the rest of the command takes to run."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for i, line in enumerate(lines):
         cells = [c.ljust(w) if a == "l" else c.rjust(w) for c, w, a in zip(line, widths, align, strict=True)]
         text = "  ".join(cells).rstrip()
-        click.echo(click.style(text, bold=True) if i == 0 else text)
+        click.echo(click.style(text, bold=True) if i == 0 and heading else text)
 
 
 @cli.command()
@@ -559,7 +559,9 @@ def export(source: str, target: str, framework: str, dtype: str, overrides: dict
 
 def main() -> None:
     """The entry point of the `rosetta` script."""
-    cli(prog_name="rosetta")
+    from common import commands  # the others
+
+    commands.cli(prog_name="rosetta")  # and not this module's, which is another one under `python -m common.cli`
 
 
 if __name__ == "__main__":

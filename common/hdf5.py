@@ -4,6 +4,7 @@ Here are both ends. `read` asks, waits, and gives up; `python -m common.hdf5` an
 to be killed. An answer is frames: a length, that many bytes of JSON, and the bytes of the array that it announces.
 """
 
+import atexit
 import contextlib
 import io
 import json
@@ -113,6 +114,7 @@ class _Refused(RosettaError):
 
 
 READER = Reader()
+atexit.register(READER.close)
 
 
 # -- the process itself

@@ -10,7 +10,7 @@ import numpy as np
 
 from common.arch import Arch
 from common.names import Shape, layer_parameters
-from common.plan import Layer, Norm, make_plan
+from common.plan import Layer, Linear, Norm, make_plan
 from common.weights import Weights, check
 
 Finish = Callable[[np.ndarray], np.ndarray]
@@ -31,9 +31,9 @@ def draw_ahead(arch: Arch, seed: int, finish: Finish = lambda w: w) -> Source:
             return np.full(shape, leaf in ("weight", "running_var"), np.float32)
         if leaf == "bias":
             return np.zeros(shape, np.float32)
-        fan_out = shape[0] * math.prod(shape[2:])
+        variance = 1 / shape[1] if isinstance(layer, Linear) else 2 / (shape[0] * math.prod(shape[2:]))
         weight = _rng(seed, f"{layer.name}.{leaf}").standard_normal(shape, np.float32)
-        weight *= np.float32(math.sqrt(2 / fan_out))
+        weight *= np.float32(math.sqrt(variance))
         return finish(weight)
 
     pool = ThreadPoolExecutor(2)
@@ -56,7 +56,8 @@ def initial(arch: Arch, seed: int) -> Weights:
     """He initialisation: untruncated normal, variance 2 / fan-out, biases 0, BatchNorm 1 and 0 (float32).
 
     He et al. 2015, arXiv 1502.01852, equation 14; fan-out = output channels * kernel size, groups not
-    divided out, as torch.nn.init.kaiming_normal_(mode="fan_out") counts it.
+    divided out, as torch.nn.init.kaiming_normal_(mode="fan_out") counts it. The classifier, which no ReLU follows, has
+    1 / fan-in: by its 10 outputs its logits would be so large that the loss began at 7.7 where ln 10 is 2.3.
     """
     return {name: draw() for name, draw in draw_ahead(arch, seed).items()}
 

@@ -31,6 +31,12 @@ def parameters(arch: Arch) -> dict[str, Shape]:
     return _named(make_plan(arch).layers())
 
 
+def section_of(name: str) -> str:
+    """The stem, stage or head that a layer or parameter belongs to, from its canonical name."""
+    top = name.split(".")[0]
+    return top if top.startswith("layer") else "head" if top in ("fc", "logits") or top.startswith("norm") else "stem"
+
+
 def is_trainable(name: str) -> bool:
     """False for the running statistics of a BatchNorm."""
     return not name.endswith(STATISTICS)

@@ -18,7 +18,7 @@ from common.arch import Arch, name_of
 from common.checks import CHECKS, Item, Job
 from common.errors import RosettaError
 from common.init import randomised
-from common.names import count, parameters, sections
+from common.names import count, parameters, section_of, sections
 from common.weights import Weights, check, not_finite
 
 ROUNDING, SUSPICIOUS, DIFFERENT = VERDICTS = ("rounding", "suspicious", "different")
@@ -221,12 +221,6 @@ def _meaning(d: Difference) -> str:
 def worst_of(rows: Sequence[Difference]) -> Difference | None:
     """The largest difference; one that isn't finite is the largest there is."""
     return max(rows, key=lambda d: (d.relative != d.relative, d.relative), default=None)
-
-
-def section_of(name: str) -> str:
-    """The stem, stage or head that a layer or parameter belongs to, from its canonical name."""
-    top = name.split(".")[0]
-    return top if top.startswith("layer") else "head" if top in ("fc", "logits") or top.startswith("norm") else "stem"
 
 
 PARTS = {"statistics": "running statistics"}  # as a page says them

@@ -162,6 +162,11 @@ class Plan:
             yield from layers
 
     @property
+    def random(self) -> bool:
+        """Whether a pass in training mode draws masks."""
+        return any(b.dropout or b.drop_path for t in self.trunks for s in t.stages for b in s.blocks)
+
+    @property
     def total_stride(self) -> int:
         """Pixels of the input to one of the last stage, along an axis."""
         strides = [c.stride for c in self.stem.convs] + [POOL_STRIDE if self.stem.pool else 1]

@@ -19,9 +19,10 @@ from common.foreign.transformers import transformers_config
 from common.names import Shape, parameters
 from common.plan import make_plan, reduced
 from common.preprocessing import Preprocessing
-from common.weights import Weights, check_sum, differences
+from common.weights import TRAINING, Weights, check_sum, differences
 
 BATCHES = "a counter of batches, which nothing reads"
+STATE = "what the training needs to go on"
 
 
 @dataclass
@@ -96,7 +97,8 @@ def recognise(
     if library is not None and library not in (known := sorted({lib.name for lib in (OURS, *LIBRARIES)})):
         raise RosettaError(f"unknown library {library!r}{nearest(library, known) or '; there are ' + ', '.join(known)}")
     entries = _weights_of(held)
-    unused = held.unused | {name: BATCHES for name in held.entries if name not in entries}
+    left = [name for name in held.entries if name not in entries]
+    unused = held.unused | {name: STATE if name.startswith(TRAINING) else BATCHES for name in left}
     if not entries:
         raise RosettaError(f"{held.path} holds no weights")
     said = held.metadata.get("arch")
@@ -134,8 +136,11 @@ def recognise(
 
 
 def _weights_of(held: Container) -> dict[str, Entry]:
-    """The arrays but for PyTorch's counters."""
-    return {name: entry for name, entry in held.entries.items() if not name.endswith("num_batches_tracked")}
+    """The arrays but for PyTorch's counters and what a training of ours keeps."""
+    return {
+        name: entry for name, entry in held.entries.items()
+        if not name.endswith("num_batches_tracked") and not name.startswith(TRAINING)
+    }  # fmt: skip
 
 
 def _row(held: Container, text: str) -> Arch:

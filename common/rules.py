@@ -1,6 +1,9 @@
 """How parameters are updated: PyTorch's rules, as rows that both frameworks read."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+Parts = Mapping[str, tuple[float, float]]  # of parameters, by name: what multiplies the rate, and the weight decay
 
 
 @dataclass(frozen=True)

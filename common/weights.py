@@ -59,6 +59,9 @@ def differences(expected: Mapping[str, Shape], found: Mapping[str, tuple[Shape, 
     return "\n".join([f"{summary} (- expected, + found)", *(row for rows in kinds.values() for row in rows)])
 
 
+os.umask(_UMASK := os.umask(0))  # it can't be read without being set
+
+
 @contextlib.contextmanager
 def atomic(path: str | os.PathLike, size: int = 0, folder: bool = False) -> Iterator[Path]:
     """A temporary path beside `path`, with its suffixes, that takes its place if the block ends well and else is
@@ -85,6 +88,8 @@ def atomic(path: str | os.PathLike, size: int = 0, folder: bool = False) -> Iter
                 os.fsync(f.fileno())
         if path.is_dir():
             raise RosettaError(f"can't write {path}: it is a folder")
+        if not folder:  # safetensors makes a file that only its owner reads
+            temporary.chmod(0o666 & ~_UMASK)
         os.replace(temporary, path)
     except OSError as e:
         raise RosettaError(f"can't write {path}: {e.strerror or e}; nothing was written") from e
@@ -92,16 +97,30 @@ def atomic(path: str | os.PathLike, size: int = 0, folder: bool = False) -> Iter
         shutil.rmtree(beside, ignore_errors=True)
 
 
+TRAINING = "training/"  # begins the names of what a training keeps beside the net
+
+
 def save(
-    path: str | os.PathLike, arch: Arch, weights: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+    path: str | os.PathLike,
+    arch: Arch,
+    weights: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str] | None = None,
+    training: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes `weights` of `arch` as safetensors, whole or not at all, and compares the file with them.
 
-    Raises RosettaError where the weights don't fit the row, or the file can't be written or reads back otherwise.
+    `training` is what `load_training` gives back: "progress", which JSON can hold, and "arrays" by name. Raises
+    RosettaError where the weights don't fit the row, or the file can't be written or reads back otherwise.
     """
     check(arch, weights)
     plain = {name: np.ascontiguousarray(weights[name]) for name in parameters(arch)}
-    meta = {FORMAT: described({**(metadata or {}), "arch": arch.to_json()}, plain)}
+    said = {**(metadata or {}), "arch": arch.to_json()}
+    more = {f"{TRAINING}{name}": np.ascontiguousarray(a) for name, a in (training or {}).get("arrays", {}).items()}
+    if training:
+        said["training"] = json.dumps(training["progress"])
+        said["training_crc32"] = checksum({}, (more[name] for name in sorted(more)))
+    meta = {FORMAT: described(said, plain)}
+    plain |= more
     with atomic(path, sum(w.nbytes for w in plain.values())) as temporary:
         write_safetensors(temporary, plain, meta)
         verify(temporary, plain)
@@ -179,7 +198,7 @@ def load(path: str | os.PathLike) -> tuple[Arch, Weights, dict[str, str]]:
             meta = _metadata(path, dict(f.metadata() or {}))
             said = meta.pop("arch")
             arch = Arch.from_json(said)
-            slices = {name: f.get_slice(name) for name in f.keys()}
+            slices = {name: f.get_slice(name) for name in f.keys() if not name.startswith(TRAINING)}
             found = {
                 name: (tuple(s.get_shape()), DTYPES.get(s.get_dtype(), s.get_dtype())) for name, s in slices.items()
             }
@@ -195,6 +214,25 @@ def load(path: str | os.PathLike) -> tuple[Arch, Weights, dict[str, str]]:
         raise RosettaError(f"{path} is not a whole safetensors file: {e}") from None
     except OSError as e:
         raise RosettaError(f"can't read {path}: {e.strerror or e}") from None
+
+
+def load_training(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """(arrays, progress) that `save` was given as `training`. Raises RosettaError for a file that has none."""
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, framework="numpy") as f:
+            meta = _metadata(path, dict(f.metadata() or {}))
+            names = sorted(name for name in f.keys() if name.startswith(TRAINING))
+            arrays = {name: f.get_tensor(name) for name in names}
+            progress = json.loads(meta["training"])
+    except KeyError:
+        raise RosettaError(f"{path} holds a net, and no training to go on with") from None
+    except (safetensors.SafetensorError, OSError, ValueError) as e:
+        raise RosettaError(f"{path} is not a whole safetensors file: {e}") from None
+    if meta.get("training_crc32") != checksum({}, arrays.values()):
+        raise RosettaError(f"{path} is damaged: what the training keeps has another checksum")
+    return {name.removeprefix(TRAINING): a for name, a in arrays.items()}, progress
 
 
 def channels_last(weight: np.ndarray) -> np.ndarray:

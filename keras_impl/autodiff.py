@@ -9,15 +9,17 @@ from keras_impl.layers import to_numpy, to_torch
 from keras_impl.weights import named_variables
 
 
-def loss_of(logits, labels: np.ndarray | None):
-    """The mean cross-entropy against `labels` (N integers), or without them half the mean square of the
-    logits (N classes; a tensor or an array)."""
+def loss_of(logits, labels: np.ndarray | None, smoothing: float = 0.0):
+    """The mean cross-entropy against `labels` (N integers), of which `smoothing` is spread over all classes; or without
+    them half the mean square of the logits (N classes; a tensor or an array)."""
     logits = ops.convert_to_tensor(logits)
     if labels is None:
         return ops.sum(ops.square(logits)) / (2 * np.prod(logits.shape).item())
     one_hot = ops.one_hot(labels, logits.shape[1], dtype=logits.dtype)
     z = logits - ops.stop_gradient(ops.max(logits, 1, keepdims=True))
     log_p = z - ops.log(ops.sum(ops.exp(z), 1, keepdims=True))
+    if smoothing:
+        one_hot = one_hot * (1 - smoothing) + smoothing / logits.shape[1]
     return -ops.sum(log_p * one_hot) / len(labels)
 
 
@@ -69,7 +71,7 @@ def _jax_pass(model):
         return loss_of(logits, labels), (logits, other)
 
     run = jax.value_and_grad(pure, argnums=(0, 1), has_aux=True)
-    if not any(b.dropout or b.drop_path for t in model.plan.trunks for s in t.stages for b in s.blocks):
+    if not model.plan.random:
         # compiling takes a third of the time in which JAX would compile each operator by itself; a mask, which is drawn
         # when the pass is traced, would be the same in every later pass. The model keeps it: it holds the model, and
         # both go together

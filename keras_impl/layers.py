@@ -330,7 +330,7 @@ class Dense(keras.layers.Dense):
     def __init__(self, c: Linear):
         super().__init__(
             c.out_features,
-            kernel_initializer=from_source(f"{c.name}.weight", he()),
+            kernel_initializer=from_source(f"{c.name}.weight", "lecun_normal"),
             bias_initializer=from_source(f"{c.name}.bias"),
             name=keras_name(c.name),
         )

@@ -5,14 +5,14 @@ rate that was, so that the two differ from the first change of the rate; its wei
 0.9 ten times weaker than PyTorch's; and its Adam adds epsilon before the bias correction.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import keras
 import numpy as np
 from keras import ops
 
-from common.rules import Rule
-from keras_impl.layers import to_numpy, to_torch
+from common.rules import Parts, Rule
+from keras_impl.layers import to_keras, to_numpy, to_torch
 from keras_impl.weights import named_variables
 
 
@@ -29,9 +29,18 @@ class _Rule(keras.optimizers.Optimizer):
         finally:
             keras.config.set_floatx(before)
         self.decay = weight_decay  # the base class' `weight_decay` is Keras' rule, and stays off
+        self.parts: dict[
+            int, tuple[float, float]
+        ] = {}  # by a variable's place: what multiplies the rate, and the decay
 
     def get_config(self):
         return {**super().get_config(), "weight_decay": self.decay}
+
+    def _of(self, variable, learning_rate):
+        """(rate, weight decay) of a variable."""
+        rate = self._wide(learning_rate, variable)
+        times, decay = self.parts.get(self._get_variable_index(variable), (1.0, self.decay))
+        return rate if times == 1 else rate * times, decay
 
     def _wide(self, value, variable):
         """`value` as a tensor to compute in: the variable's dtype, and for half precision, which has no 0.999, float32.
@@ -54,8 +63,9 @@ class SGD(_Rule):
             self.momenta = self.add_optimizer_variables(variables, "momentum") if self.momentum else []
 
     def update_step(self, gradient, variable, learning_rate):
-        g, p, rate = (self._wide(value, variable) for value in (gradient, variable, learning_rate))
-        g = g + self.decay * p
+        g, p = self._wide(gradient, variable), self._wide(variable, variable)
+        rate, decay = self._of(variable, learning_rate)
+        g = g + decay * p
         if self.momentum:
             buffer = self.momenta[self._get_variable_index(variable)]
             v = self.momentum * self._wide(buffer, variable) + g
@@ -83,11 +93,12 @@ class Adam(_Rule):
             self.means, self.squares = self.add_optimizer_variables(variables, ["mean", "square"])
 
     def update_step(self, gradient, variable, learning_rate):
-        g, p, rate = (self._wide(value, variable) for value in (gradient, variable, learning_rate))
+        g, p = self._wide(gradient, variable), self._wide(variable, variable)
+        rate, decay = self._of(variable, learning_rate)
         if self.coupled:
-            g = g + self.decay * p
+            g = g + decay * p
         else:
-            p = p * (1 - rate * self.decay)
+            p = p * (1 - rate * decay)
         i = self._get_variable_index(variable)
         m = self.beta_1 * self._wide(self.means[i], variable) + (1 - self.beta_1) * g
         v = self.beta_2 * self._wide(self.squares[i], variable) + (1 - self.beta_2) * g * g
@@ -112,13 +123,17 @@ class AdamW(Adam):
         super().__init__(learning_rate, beta_1, beta_2, epsilon, weight_decay, **kwargs)
 
 
-def optimizer(model, rule: Rule) -> keras.optimizers.Optimizer:
-    """The optimizer of `model`'s variables that follows `rule`."""
+def optimizer(model, rule: Rule, parts: Parts | None = None) -> keras.optimizers.Optimizer:
+    """The optimizer of `model`'s variables that follows `rule`; `parts` are what multiplies the rate and the weight
+    decay of those that differ, by canonical name."""
     if rule.kind == "SGD":
         made = SGD(rule.rate, rule.momentum, rule.nesterov, rule.weight_decay)
     else:
         kind = {"Adam": Adam, "AdamW": AdamW}[rule.kind]
         made = kind(rule.rate, rule.beta_1, rule.beta_2, rule.epsilon, rule.weight_decay)
+    places = {id(v): i for i, v in enumerate(model.trainable_variables)}
+    names = named_variables(model) if parts else ()
+    made.parts = {places[id(v)]: parts[name] for name, v in names if name in parts}
     made.build(model.trainable_variables)
     return made
 
@@ -138,6 +153,16 @@ def moments(model, optimizer: keras.optimizers.Optimizer) -> Iterator[tuple[str,
             for attribute, kind in _KEPT.items():
                 if kept := getattr(optimizer, attribute, None):
                     yield f"{name} {kind}", to_torch(to_numpy(kept[places[id(variable)]]))
+
+
+def restore(model, optimizer: keras.optimizers.Optimizer, kept: Mapping[str, np.ndarray], steps: int) -> None:
+    """Gives the optimizer what `moments` gave after `steps` steps."""
+    places = {id(v): i for i, v in enumerate(model.trainable_variables)}
+    for name, variable in named_variables(model):
+        for attribute, kind in _KEPT.items():
+            if id(variable) in places and f"{name} {kind}" in kept:
+                getattr(optimizer, attribute)[places[id(variable)]].assign(to_keras(kept[f"{name} {kind}"]))
+    optimizer.iterations.assign(steps)
 
 
 _KEPT = {"momenta": "momentum", "means": "mean", "squares": "square"}

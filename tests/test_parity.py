@@ -208,8 +208,9 @@ def test_initialisation_is_he_fan_out_untruncated():
     weights = torch_impl.export_weights(torch_impl.create_model("resnext50_32x4d", seed=0))
     for name, w in weights.items():
         if w.ndim > 1 and w.size > 20_000:
-            fan_out = w.shape[0] * w[0, 0].size
-            assert w.std() * np.sqrt(fan_out / 2) == pytest.approx(1, abs=0.02), name
+            fan_in, fan_out = w[0].size, w.shape[0] * w[0, 0].size
+            expected = np.sqrt(1 / fan_in if name == "fc.weight" else 2 / fan_out)
+            assert w.std() / expected == pytest.approx(1, abs=0.02), name
             assert abs(w).max() > 3.5 * w.std(), name  # a truncated normal ends at 2
         elif name.endswith("running_var") or (name.endswith("weight") and w.ndim == 1):
             assert (w == 1).all(), name

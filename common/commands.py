@@ -1,0 +1,432 @@
+"""Subcommands that train, evaluate and predict."""
+
+import json
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from common.cli import SeveralBackends, _columns, _Progress, _words, _writable, cli, set_option
+from common.errors import RosettaError
+
+_FRAMEWORK = "torch, keras (on TensorFlow), keras:jax or keras:torch"
+
+
+def _data_options(command: Any) -> Any:
+    for option in (
+        click.option("--skip-corrupt", is_flag=True, help="Leave out images that can't be read, and name them."),
+        click.option("--size", type=click.IntRange(1), metavar="PIXELS", help="Of a folder's images. Default: 224."),
+        click.option("--data-dir", type=click.Path(), metavar="DIR", help="Where the data's files are."),
+        click.option("--workers", type=click.IntRange(1, 64), default=1, help="Threads that load. Default: 1."),
+    ):
+        command = option(command)
+    return command
+
+
+def _numbers(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
+    found = {}
+    for text in values:
+        section, _, number = text.partition("=")
+        try:
+            found[section] = float(number)
+        except ValueError:
+            raise RosettaError(
+                f"{param.opts[0]} {text!r} can't be: expected SECTION=NUMBER, such as layer4=0.1"
+            ) from None
+    return found
+
+
+@cli.command()
+@click.argument("name", required=False)
+@click.option("--data", metavar="DATA", help="digits, fashion-mnist, cifar10, cifar100, ecg, folder:PATH or FILE.npz.")
+@click.option("--framework", default="torch", metavar="F", help=f"{_FRAMEWORK}. Default: torch.")
+@click.option(
+    "--recipe", "recipe_name", metavar="R", help="A row of common/recipe.py. Default: short; transfer with --init."
+)
+@click.option("--epochs", type=int, help="Default: the recipe's.")
+@click.option("--batch", type=int, help="Examples a step. Default: the recipe's.")
+@click.option("--rate", type=float, help="The highest learning rate. Default: the recipe's.")
+@click.option(
+    "--with", "changes", multiple=True, metavar="FIELD=VALUE",
+    help="Replace a field of the recipe: schedule=cosine, smoothing=0.1, precision=mixed_bfloat16; may be repeated.",
+)  # fmt: skip
+@set_option
+@click.option("--init", type=click.Path(), metavar="FILE", help="Begin with a checkpoint, of any library.")
+@click.option(
+    "--freeze", default="", callback=_words, metavar="A,B", help="Sections that don't learn: stem, layer1, ..."
+)
+@click.option(
+    "--times", "rates", multiple=True, callback=_numbers, metavar="SECTION=X", help="Multiply a section's rate."
+)
+@click.option(
+    "--hold-out", type=click.FloatRange(0, 0.9), default=0.0, help="Measure on this part of the training examples."
+)
+@click.option("--no-augment", is_flag=True, help="Train on the examples as they are.")
+@click.option("--seed", type=int, default=0, help="Of weights, order and augmentation. Default: 0.")
+@_data_options
+@click.option("--out", type=click.Path(), metavar="DIR", help="The run's folder. Default: runs/NAME-DATA-FRAMEWORK.")
+@click.option("--resume", type=click.Path(), metavar="DIR", help="Go on with a run where it stopped.")
+@click.option(
+    "--save-every", type=click.FloatRange(0.0), default=60.0, metavar="SECONDS", help="Default: 60, and each epoch."
+)
+@click.option("--steps", type=click.IntRange(1), metavar="N", help="Stop after so many, with a checkpoint.")
+@click.option("--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("--json", "as_json", is_flag=True, help="A line of JSON an epoch on stdout, and nothing else.")
+def train(
+    name: str | None, data: str | None, framework: str, recipe_name: str | None, epochs: int | None, batch: int | None,
+    rate: float | None, changes: tuple[str, ...], overrides: dict[str, Any], init: str | None, freeze: tuple[str, ...],
+    rates: dict[str, float], hold_out: float, no_augment: bool, seed: int, workers: int, data_dir: str | None,
+    size: int | None, skip_corrupt: bool, out: str | None, resume: str | None, save_every: float, steps: int | None,
+    quiet: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Train NAME on --data, in either framework: the same weights, batches and update rule in both.
+
+    The run is a folder: config, metrics, curve, and checkpoints that either framework goes on from. Ctrl-C stops after
+    the step, with a checkpoint; --resume goes on.
+    """
+    from common import training
+
+    if resume:
+        context = click.get_current_context()
+        given = {
+            p for p in context.params
+            if context.get_parameter_source(p) == click.core.ParameterSource.COMMANDLINE
+        } - {"resume", "framework", "save_every", "steps", "quiet", "as_json", "workers"}  # fmt: skip
+        if given:
+            raise RosettaError(f"--resume goes on with what the run's config says: without {', '.join(sorted(given))}")
+        folder = Path(resume)
+        run = training.Run.load(folder)
+        if context.get_parameter_source("framework") == click.core.ParameterSource.COMMANDLINE:
+            run = training.replaced(folder, framework=training.prepare(framework, run.recipe.precision))
+        training.prepare(run.framework, run.recipe.precision)
+        found = run.load_data()
+    else:
+        if not name or not data:
+            raise RosettaError("train needs a NAME and --data: rosetta train cifar_resnet20 --data digits")
+        chosen = recipe_name or ("transfer" if init else "short")
+        fields = {"epochs": epochs, "batch": batch, "rate": rate}
+        recipe = training.recipe_of(chosen, {k: v for k, v in fields.items() if v is not None}, changes)
+        spec = training.prepare(framework, recipe.precision)
+        run, found = training.plan(
+            name, data, recipe, overrides, framework=spec, data_dir=data_dir, size=size, skip_corrupt=skip_corrupt,
+            hold_out=hold_out, seed=seed, init=init, frozen=freeze, rates=rates, augment=not no_augment,
+            workers=workers,
+        )  # fmt: skip
+        folder = Path(out) if out else training.free(Path("runs"), f"{name}-{found.name}-{spec.replace(':', '-')}")
+        training.new(folder, run)
+    asked: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda *_: asked.append(1) if not asked else sys.exit(130))
+    speaker = _Quiet() if quiet else _Json() if as_json else _Bars(folder, found)
+    try:
+        with speaker as say:
+            done = training.train(
+                folder, listener=say, stop=lambda: bool(asked), save_every=save_every, data=found, limit=steps
+            )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked and done.step < done.steps:
+        sys.exit(130)
+
+
+class _Quiet:
+    def __enter__(self) -> Any:
+        return self.say
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def say(self, what: str, progress: Any) -> None:
+        pass
+
+
+class _Json(_Quiet):
+    def say(self, what: str, progress: Any) -> None:
+        if what == "epoch":
+            click.echo(json.dumps(progress.last))
+
+
+class _Bars(_Quiet):
+    """A bar for the epoch, with loss, accuracy, rate and what remains of the whole; a line for each that is over."""
+
+    def __init__(self, folder: Path, data: Any):
+        self.folder, self.data = folder, data
+
+    def __enter__(self) -> Any:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.console = Console(stderr=False, highlight=False)
+        for note in self.data.notes:
+            self.console.print(note, soft_wrap=True)
+        self.bars = Progress(
+            TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.fields[said]}"), TimeRemainingColumn(),
+            console=self.console, transient=True, disable=not self.console.is_terminal,
+        )  # fmt: skip
+        self.bars.start()
+        self.task: Any = None
+        self.headed = False
+        return self.say
+
+    def __exit__(self, *exc: object) -> None:
+        self.bars.stop()
+
+    def say(self, what: str, p: Any) -> None:
+        if self.task is None:
+            self.task = self.bars.add_task("", total=p.steps, said="")
+        if not self.headed:
+            r = p.run.recipe
+            self.console.print(
+                f"[bold]{p.run.name}[/] on {self.data.name}, {p.run.framework}, {r.precision}: {self.folder}",
+                soft_wrap=True,
+            )
+            self.console.print(
+                f"{len(self.data.train):,} examples, {p.steps_per_epoch} steps of {r.batch} an epoch; "
+                f"{len(self.data.test):,} to measure on", style="dim",
+            )  # fmt: skip
+            self.console.print("epoch     loss  accuracy  test loss  accuracy      rate  seconds", style="dim")
+            self.headed = True
+        if what == "step" and p.seen:
+            said = f"loss {p.loss / p.seen:.4f}  accuracy {p.right / p.seen:.2%}  rate {p.rate:.2g}"
+            epoch = (p.step - 1) // p.steps_per_epoch + 1
+            self.bars.update(self.task, completed=p.step, description=f"epoch {epoch}", said=said)
+        elif what == "epoch":
+            m = p.last
+            self.console.print(
+                f"{m['epoch']:5.0f} {m['train_loss']:8.4f}  {m['train_accuracy']:8.2%}   {m['test_loss']:8.4f}  "
+                f"{m['test_accuracy']:8.2%} {m['rate']:9.2g} {m['seconds']:8.0f}"
+            )
+        elif what == "stopped":
+            self.console.print(
+                f"stopped after step {p.step} of {p.steps}: rosetta train --resume {self.folder}", soft_wrap=True
+            )
+        elif what == "done":
+            self.console.print(
+                f"done: {p.last['test_accuracy']:.2%} of {len(self.data.test):,}; {self.folder}", soft_wrap=True
+            )
+
+
+@cli.command()
+@click.argument("source", type=click.Path())
+@click.option("--data", metavar="DATA", help="As in train. Default: the run's.")
+@click.option("--framework", default="torch", metavar="F", help=f"{_FRAMEWORK}, or both. Default: torch.")
+@click.option("--dtype", default="float32", help="Default: float32.")
+@click.option("--device", type=click.Choice(["cpu", "gpu"]), default="cpu", help="Default: cpu.")
+@click.option("--arch", "variant", metavar="NAME", help="The variant that the file must be.")
+@set_option
+@_data_options
+@click.option("--confusion", type=click.Path(), metavar="PNG", help="Draw the confusion matrix.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+def evaluate(
+    source: str, data: str | None, framework: str, dtype: str, device: str, variant: str | None,
+    overrides: dict[str, Any], workers: int, data_dir: str | None, size: int | None, skip_corrupt: bool,
+    confusion: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Measure SOURCE, a run or a checkpoint of any library, on the test examples of --data.
+
+    --framework both runs PyTorch and Keras, and counts the examples of which they say the same class. Exit code 1: they
+    don't, of all.
+    """
+    import dataclasses
+
+    from common import data as datasets
+    from common import evaluation, training
+    from common.arch import get
+
+    if confusion:
+        _writable(confusion)
+    if data is None:
+        run = training.Run.load(Path(source))
+        run = dataclasses.replace(run, data_dir=data_dir or run.data_dir, size=size or run.size, workers=workers)
+        found = run.load_data()
+    else:
+        found = datasets.load(data, data_dir, size=size, **({"skip_corrupt": True} if skip_corrupt else {}))
+    got, by_backend = evaluation.evaluate(
+        source, found, framework, dtype=dtype, device=device, workers=workers,
+        arch=get(variant) if variant else None, overrides=overrides,
+    )  # fmt: skip
+    n = len(found.test)
+    if confusion:
+        first = next(iter(by_backend.values()))
+        evaluation.draw_confusion(
+            confusion, first, found.classes, f"{got.found.name} on {found.name}: {first.accuracy:.2%}"
+        )
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "source": str(source), "name": got.found.name, "data": found.name, "examples": n, "dtype": dtype,
+                    "notes": got.notes, "same_classes": got.same_classes, "relative": got.apart,
+                    "backends": {
+                        b: {
+                            "loss": s.loss, "accuracy": s.accuracy, "top5": s.top5, "confusion": s.confusion.tolist(),
+                            "per_class": {
+                                c: {"examples": k, "recall": r, "precision": p}
+                                for c, (k, r, p) in zip(found.classes, s.per_class, strict=True)
+                            },
+                        }
+                        for b, s in by_backend.items()
+                    },
+                },
+                indent=1,
+            )
+        )  # fmt: skip
+    else:
+        for note in (*found.notes, *got.notes):
+            click.echo(note)
+        click.secho(f"{got.found.name} on {found.name}: {n:,} examples, {dtype}", bold=True)
+        rows = [("", "accuracy", "top 5", "loss", "errors")]
+        for b, s in by_backend.items():
+            rows.append((b, f"{s.accuracy:.2%}", f"{s.top5:.2%}", f"{s.loss:.6f}", f"{n - int(s.confusion.trace()):,}"))
+        _columns(rows, "lrrrr")
+        click.echo()
+        first = next(iter(by_backend.values()))
+        table = [("class", "examples", "recall", "precision", "most often taken for")]
+        for i, (c, (k, recall, precision)) in enumerate(zip(found.classes, first.per_class, strict=True)):
+            others = first.confusion[i].copy()
+            others[i] = 0
+            j = int(others.argmax())
+            wrong = f"{found.classes[j]} ({others[j]})" if others[j] else ""
+            table.append((c, f"{k:,}", f"{recall:.2%}", f"{precision:.2%}", wrong))
+        _columns(table, "lrrrl")
+        if got.apart is not None:
+            click.echo(f"\nthe same class for {got.same_classes:,} of {n:,}; logits within {got.apart:.1e}")
+    sys.exit(0 if got.same_classes == n else 1)
+
+
+@cli.command()
+@click.argument("images", nargs=-1, required=True, type=click.Path())
+@click.option(
+    "--weights",
+    "source",
+    required=True,
+    type=click.Path(),
+    metavar="FILE",
+    help="A run, or a checkpoint of any library.",
+)
+@click.option("--framework", default="torch", metavar="F", help=f"{_FRAMEWORK}, or both. Default: torch.")
+@click.option("--top", type=click.IntRange(1), default=5, help="How many classes. Default: 5.")
+@click.option("--dtype", default="float32", help="Default: float32.")
+@click.option("--device", type=click.Choice(["cpu", "gpu"]), default="cpu", help="Default: cpu.")
+@click.option("--arch", "variant", metavar="NAME", help="The variant that the file must be.")
+@set_option
+@click.option("--skip-corrupt", is_flag=True, help="Leave out images that can't be read, and name them.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+def predict(
+    images: tuple[str, ...], source: str, framework: str, top: int, dtype: str, device: str, variant: str | None,
+    overrides: dict[str, Any], skip_corrupt: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Say what IMAGES show: files, folders, or - for one on standard input.
+
+    The preprocessing and the labels are those that the weights carry. --framework both prints the answers of PyTorch
+    and of Keras, and how far they are apart.
+    """
+    from common import evaluation
+    from common.arch import get
+    from common.scores import softmax
+
+    with tempfile.TemporaryDirectory() as kept:
+        given = list(images)
+        if "-" in given:
+            content = sys.stdin.buffer.read()
+            if not content:
+                raise RosettaError("nothing came on standard input: expected an image")
+            path = os.path.join(kept, "standard input")
+            Path(path).write_bytes(content)
+            given[given.index("-")] = path
+        examples, notes = evaluation.pictures(given, skip_corrupt)
+        got = evaluation.answers(
+            source, examples, framework, dtype=dtype, device=device, arch=get(variant) if variant else None,
+            overrides=overrides,
+        )  # fmt: skip
+    k = got.found.arch.num_classes
+    labels = got.found.labels or tuple(f"class {i}" for i in range(k))
+    p = {b: softmax(y) for b, y in got.logits.items()}
+    rows: list[tuple[str, list[dict[str, Any]]]] = []
+    for i, file in enumerate(examples.files):
+        best = (-next(iter(p.values()))[i]).argsort(kind="stable")[:top]
+        said = [{"label": labels[j], "class": int(j), **{b: float(q[i, j]) for b, q in p.items()}} for j in best]
+        rows.append(("-" if file.name == "standard input" else str(file), said))
+    if as_json:
+        found = {"weights": str(source), "name": got.found.name, "notes": [*notes, *got.notes], "relative": got.apart}
+        click.echo(json.dumps(found | {"images": [{"image": f, "top": said} for f, said in rows]}, indent=1))
+        return
+    for note in (*notes, *got.notes):
+        click.echo(note, err=True)
+    for name, said in rows:
+        click.secho(name, bold=True)
+        table: list[tuple[str, ...]] = [("", *p)] if len(p) > 1 else []
+        table += [(f"  {t['label']}", *(f"{t[b]:.2%}" for b in p)) for t in said]
+        _columns(table, "l" + "r" * len(p), heading=len(p) > 1)
+    if got.apart is not None:
+        click.echo(f"the two frameworks' logits: within {got.apart:.1e} of each other, relative to the largest")
+
+
+@cli.command(cls=SeveralBackends)
+@click.argument("name")
+@click.option("--data", required=True, metavar="DATA", help="As in train.")
+@click.option(
+    "--backends", default="torch,keras:tensorflow", callback=_words, metavar="A B ...",
+    help="Of torch, keras:tensorflow, keras:jax, keras:torch; all against the first.",
+)  # fmt: skip
+@click.option("--steps", type=click.IntRange(1), default=20, help="Default: 20.")
+@click.option(
+    "--measure", type=click.IntRange(1), default=1000, help="How many test examples, at the end. Default: 1000."
+)
+@click.option(
+    "--recipe", "recipe_name", default="short", metavar="R", help="A row of common/recipe.py. Default: short."
+)
+@click.option("--with", "changes", multiple=True, metavar="FIELD=VALUE", help="As in train.")
+@set_option
+@click.option("--init", type=click.Path(), metavar="FILE", help="Begin with a checkpoint, of any library.")
+@click.option("--seed", type=int, default=0, help="Of weights, order and augmentation. Default: 0.")
+@_data_options
+@click.option("--device", type=click.Choice(["cpu", "gpu"]), default="cpu", help="Default: cpu.")
+@click.option("--out", type=click.Path(), metavar="DIR", help="Write race.json and race.png into this folder.")
+def race(
+    name: str, data: str, backends: tuple[str, ...], steps: int, measure: int, recipe_name: str,
+    changes: tuple[str, ...],
+    overrides: dict[str, Any], init: str | None, seed: int, workers: int, data_dir: str | None, size: int | None,
+    skip_corrupt: bool, device: str, out: str | None,
+) -> None:  # fmt: skip
+    """Train NAME on several backends from the same start, and compare the losses step by step.
+
+    Beside how far the frameworks are apart stands how far each one is from itself when the input moves in its last
+    bits: what training makes of rounding. Exit code 1: they are farther apart than that.
+    """
+    from common import race as racing
+    from common import training
+
+    recipe = training.recipe_of(recipe_name, {}, changes)
+    run, found = training.plan(
+        name, data, recipe, overrides, data_dir=data_dir, size=size, skip_corrupt=skip_corrupt, seed=seed, init=init,
+        workers=workers,
+    )  # fmt: skip
+    with _Progress() as progress:
+        r = racing.race(run, found, backends, steps, measured=measure, device=device, progress=progress)
+    if out:
+        racing.write(Path(out), r)
+    click.secho(f"{run.name} on {r.data}, {recipe.precision}, {steps} steps of {recipe.batch}", bold=True)
+    others = list(r.losses)[1:]
+    head = ("step", f"loss of {r.first}", *(f"{b} apart" for b in others), *(f"{b} drift" for b in r.losses), "allowed")
+    table: list[tuple[str, ...]] = [head]
+    allowed = r.allowed()
+    for i in sorted({*range(min(racing.BEGIN, steps)), *(steps * k // 10 - 1 for k in range(1, 11))} - {-1}):
+        apart = (f"{r.apart(b)[i]:.1e}" for b in others)
+        drift = (f"{r.drift(b)[i]:.1e}" for b in r.losses)
+        table.append((f"{i + 1}", f"{r.losses[r.first][i]:.12g}", *apart, *drift, f"{allowed[i]:.1e}"))
+    _columns(table, "r" * len(head))
+    click.echo("apart: from the first backend's loss; drift: from its own, with the input moved in its last bits")
+    for b, (loss, accuracy) in r.test.items():
+        click.echo(
+            f"{b}: test loss {loss:.9g}, accuracy {accuracy:.2%}; weights {r.weights[b]:.1e} from {r.first}'s, "
+            f"{r.weights_again[b]:.1e} from its own, moved"
+        )
+    for b in others:
+        if (step := r.over(b)) is not None:
+            click.echo(f"{b}: farther from {r.first} than rounding takes it, from step {step} on")
+    click.secho("the same training, to rounding" if r.equal else "not the same training", bold=True)
+    sys.exit(0 if r.equal else 1)

@@ -1,0 +1,456 @@
+"""A run: a net trained by a recipe on data, in either framework, in a folder that can go on where it stopped.
+
+config.json         what is trained, on what, how
+metrics.jsonl       a line of JSON each few steps and each epoch
+last.safetensors    the net, and what the training needs to go on: no framework's own
+best.safetensors    the net as it was when it measured best
+curve.png           the curves; for TensorBoard, events in log/
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from common import arch, frameworks, names
+from common import data as datasets
+from common import recipe as recipes
+from common import weights as canonical
+from common.arch import Arch
+from common.backends import check_spec
+from common.data import Batches, Data, counters
+from common.data.augment import NOTHING
+from common.data.sources import held_out
+from common.errors import RosettaError
+from common.init import initial
+from common.port import inspect
+from common.recipe import Recipe, learning
+from common.scores import Scores, scores
+from common.weights import Weights, atomic
+
+LOG_EVERY = 10  # steps to a line of metrics.jsonl
+CONFIG, METRICS, LAST, BEST = "config.json", "metrics.jsonl", "last.safetensors", "best.safetensors"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What config.json says."""
+
+    name: str
+    arch: Arch
+    data: str
+    recipe: Recipe
+    framework: str = "torch"  # a backend: torch, keras:tensorflow, ...
+    data_dir: str | None = None
+    size: int | None = None  # of a folder's images
+    skip_corrupt: bool = False
+    hold_out: float = 0.0  # part of the training examples that is measured on instead of the test's
+    seed: int = 0
+    init: str | None = None  # a checkpoint to begin with
+    frozen: tuple[str, ...] = ()
+    rates: dict[str, float] = field(default_factory=dict)
+    augment: bool = True
+    workers: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        said = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return said | {"arch": json.loads(self.arch.to_json()), "recipe": self.recipe.to_json()}
+
+    @classmethod
+    def load(cls, folder: Path) -> "Run":
+        """Raises RosettaError where the folder holds no run."""
+        path = folder / CONFIG
+        try:
+            said = json.loads(path.read_text())
+            row, recipe = Arch.from_json(json.dumps(said.pop("arch"))), Recipe.from_json(said.pop("recipe"))
+            return cls(**{**said, "frozen": tuple(said["frozen"])}, arch=row, recipe=recipe)
+        except (FileNotFoundError, NotADirectoryError):
+            raise RosettaError(f"{folder} is no run: it has no {CONFIG}") from None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
+            raise RosettaError(f"{path} can't be read: {e}") from None
+
+    def load_data(self) -> Data:
+        options = {"skip_corrupt": True} if self.skip_corrupt else {}
+        data = datasets.load(self.data, self.data_dir, size=self.size, **options)
+        if self.hold_out:
+            data = held_out(data, self.hold_out, self.seed)
+        check(self.arch, data)
+        return data
+
+    def batches(self, data: Data, training: bool) -> Batches:
+        wide = "float64" if self.recipe.precision == "float64" else "float32"
+        common: dict[str, Any] = {"channels": self.arch.in_channels, "dtype": wide, "workers": self.workers}
+        if not training:
+            return Batches(data.test, max(self.recipe.batch, 250), data.preprocessing, **common)
+        how = data.augment if self.augment else NOTHING
+        return Batches(data.train, self.recipe.batch, data.preprocessing, seed=self.seed, how=how, **common)
+
+
+def prepare(framework: str, precision: str, environment: bool = True) -> str:
+    """The backend's full name; the `environment` is set for its import in this process.
+
+    Raises RosettaError for an unknown one, or one that isn't installed.
+    """
+    spec = check_spec(framework)
+    if spec.startswith("onnx"):
+        raise RosettaError(f"{spec} doesn't train: expected torch, keras, keras:jax or keras:torch")
+    if environment and spec.startswith("keras"):
+        os.environ["KERAS_BACKEND"] = spec.split(":")[1]
+    if environment and spec == "keras:jax" and precision == "float64":
+        os.environ["JAX_ENABLE_X64"] = "1"
+    return spec
+
+
+def recipe_of(name: str, fields: dict[str, Any], changes: tuple[str, ...]) -> Recipe:
+    """A recipe by name with `fields`, and `changes` as FIELD=VALUE, values being JSON or words."""
+    for text in changes:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise RosettaError(f"--with {text!r} can't be: expected FIELD=VALUE, such as smoothing=0.1")
+        try:
+            read = json.loads(value)
+        except ValueError:
+            read = value
+        fields[key] = tuple(read) if isinstance(read, list) else read
+    return recipes.get(name, **fields)
+
+
+def plan(name: str, data: str, recipe: Recipe, overrides: dict[str, Any], **options: Any) -> tuple[Run, Data]:
+    """The run of a variant on data, whose classes and channels the net gets, and the data.
+
+    Raises RosettaError where they can't be, and for an unknown section.
+    """
+    run = Run(name, arch.get(name, **overrides), data, recipe, **options)
+    loose = {"skip_corrupt": True} if run.skip_corrupt else {}
+    found = datasets.load(data, run.data_dir, size=run.size, **loose)
+    edges: dict[str, Any] = {"num_classes": len(found.classes), "in_channels": found.shape[0]}
+    run = dataclasses.replace(run, arch=arch.get(name, **{**edges, **overrides}))
+    check(run.arch, found)
+    if run.init is not None:
+        start(run)
+    return run, held_out(found, run.hold_out, run.seed) if run.hold_out else found
+
+
+def replaced(folder: Path, **fields: Any) -> Run:
+    """A run with other fields in its config."""
+    run = dataclasses.replace(Run.load(folder), **fields)
+    with atomic(folder / CONFIG) as temporary:
+        temporary.write_text(json.dumps(run.to_json(), indent=1) + "\n")
+    return run
+
+
+def free(folder: Path, name: str) -> Path:
+    """folder/name, or with a number behind it the first that isn't there."""
+    names = (name, *(f"{name}-{i}" for i in range(2, 10_000)))
+    return next(folder / n for n in names if not (folder / n).exists())
+
+
+def check(net: Arch, data: Data) -> None:
+    """Raises RosettaError where a net can't take such data."""
+    if net.num_classes != len(data.classes):
+        raise RosettaError(
+            f"the net has {net.num_classes} classes, and {data.name} has {len(data.classes)}: "
+            f"{', '.join(data.classes[:5])}{', ...' * (len(data.classes) > 5)}"
+        )
+    if net.in_channels != data.shape[0] or net.dims != len(data.shape) - 1:
+        raise RosettaError(
+            f"the net takes {net.in_channels} channels and {net.dims} axes, and {data.name} has inputs of "
+            f"{' x '.join(map(str, data.shape))}"
+        )
+
+
+@dataclass
+class Progress:
+    """How far a run is."""
+
+    run: Run
+    steps_per_epoch: int
+    step: int = 0  # that are done
+    loss: float = 0.0  # sum over the examples of this epoch
+    right: float = 0.0
+    seen: float = 0.0
+    best: float = -1.0
+    seconds: float = 0.0  # of training, in all sessions
+    last: dict[str, float] = field(default_factory=dict)  # the last epoch's line
+
+    @property
+    def epoch(self) -> int:
+        return self.step // self.steps_per_epoch
+
+    @property
+    def steps(self) -> int:
+        return self.run.recipe.epochs * self.steps_per_epoch
+
+    @property
+    def rate(self) -> float:
+        return self.run.recipe.rate(self.step, self.steps_per_epoch)
+
+    @property
+    def seed(self) -> int:
+        """Of the masks of the next step."""
+        return int(counters.raw(1, self.run.seed, counters.MASKS, self.step)[0] % 2**31)
+
+    def state(self) -> dict[str, Any]:
+        return {k: getattr(self, k) for k in _KEPT}
+
+
+_KEPT = ("step", "loss", "right", "seen", "best", "seconds", "last")
+
+Listener = Callable[[str, Progress], None]  # "step", "epoch", "stopped" or "done"
+
+
+def new(folder: Path, run: Run) -> None:
+    """Makes the folder of a run. Raises RosettaError where something is there already."""
+    learning(run.arch, run.recipe, run.frozen, run.rates)  # which sections there are
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RosettaError(f"{folder} is there already: --resume {folder} goes on with it, --out makes another")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise RosettaError(f"can't write {folder}: {e.strerror}") from None
+    with atomic(folder / CONFIG) as temporary:
+        temporary.write_text(json.dumps(run.to_json(), indent=1) + "\n")
+
+
+def implementation(framework: str) -> Any:
+    """torch_impl or keras_impl, its module `train` loaded."""
+    package = frameworks.load("torch" if framework == "torch" else "keras")
+    frameworks.load("torch" if framework == "torch" else "keras", "train")
+    return package
+
+
+def trainer_of(run: Run, weights: Weights | None = None) -> Any:
+    """The framework's Trainer of a run."""
+    impl = implementation(run.framework)
+    precision = run.recipe.precision
+    dtype = precision if run.framework != "torch" else precision.replace("mixed_bfloat16", "float32")
+    dtype = dtype if run.framework != "torch" else dtype.replace("mixed_float16", "float32")
+    if weights is None:
+        weights = start(run)
+    net = impl.create_model(run.arch, dtype=dtype, weights=weights)
+    return impl.train.Trainer(net, run.recipe, run.frozen, run.rates)
+
+
+def start(run: Run) -> Weights:
+    """The weights that a run begins with: fresh ones, the same in either framework, or those of a checkpoint; its
+    classifier, if it has another number of classes, is fresh."""
+    weights = initial(run.arch, run.seed)
+    if run.init is None:
+        return weights
+    found = inspect(run.init)
+    given, shapes = found.weights(), names.parameters(run.arch)
+    for name, shape in shapes.items():
+        if name in given and given[name].shape == shape:
+            weights[name] = given[name]
+        elif not name.startswith("fc."):
+            has = f"{given[name].shape}" if name in given else "nothing"
+            raise RosettaError(f"{run.init} is another net than {run.name}: at {name} it has {has}, not {shape}")
+    return weights
+
+
+def train(
+    folder: Path,
+    *,
+    listener: Listener = lambda what, progress: None,
+    stop: Callable[[], bool] = lambda: False,
+    save_every: float = 60.0,
+    data: Data | None = None,
+    limit: int | None = None,
+) -> Progress:
+    """Trains the run of `folder` to its end, from its last checkpoint on if there is one.
+
+    A checkpoint is written after each epoch, after each `save_every` seconds, and when `stop` says so, which is asked
+    after each step; `limit` steps of this call are enough. Raises RosettaError where the folder can't be written.
+    """
+    run = Run.load(folder)
+    data = run.load_data() if data is None else data
+    check(run.arch, data)
+    batches, tests = run.batches(data, True), run.batches(data, False)
+    progress = Progress(run, len(batches))
+    weights: Weights | None = None
+    if (folder / LAST).exists():
+        row, weights, _ = canonical.load(folder / LAST)
+        if row != run.arch:
+            raise RosettaError(f"{folder / LAST} is of another net than {folder / CONFIG}")
+        state, said = canonical.load_training(folder / LAST)
+        for key in _KEPT:
+            setattr(progress, key, said[key])
+    trainer = trainer_of(run, weights)
+    if weights is not None:
+        trainer.restore(weights, state)
+        cut(folder / METRICS, progress.step)
+    saver = Saver(folder, run, data, trainer, progress)
+    begun, ended = time.perf_counter() - progress.seconds, progress.step + limit if limit else progress.steps
+    saved = time.perf_counter()
+    with Metrics(folder) as metrics:
+        while progress.step < min(progress.steps, ended):
+            done = progress.step % progress.steps_per_epoch
+            for x, labels in batches.epoch(progress.epoch, done):
+                rate = progress.rate
+                loss, logits = trainer.step(x, labels, rate, progress.seed)
+                if not np.isfinite(loss) and trainer.scale is None:
+                    raise RosettaError(
+                        f"the loss is {loss} at step {progress.step + 1}: the rate {rate:g} is too high for this net, "
+                        f"perhaps; {folder} is as it was at its last checkpoint"
+                    )
+                progress.step += 1
+                progress.loss += loss * len(x)
+                progress.right += float((logits.argmax(1) == labels).sum())
+                progress.seen += len(x)
+                progress.seconds = time.perf_counter() - begun
+                listener("step", progress)
+                if progress.step % LOG_EVERY == 0:
+                    metrics.write({"step": progress.step, "epoch": progress.epoch, "loss": loss, "rate": rate})
+                over = progress.step % progress.steps_per_epoch == 0
+                stopped = stop() or progress.step >= ended
+                if over:
+                    _epoch(trainer, tests, progress, metrics, rate)
+                    if progress.last["test_accuracy"] > progress.best:
+                        progress.best = progress.last["test_accuracy"]
+                        saver.best()
+                if over or stopped or time.perf_counter() - saved > save_every:
+                    saver.last()
+                    saved = time.perf_counter()
+                if over:
+                    listener("epoch", progress)
+                if over or stopped:
+                    break
+            if stopped and progress.step < progress.steps:
+                listener("stopped", progress)
+                break
+    draw(folder)
+    if progress.step >= progress.steps:
+        listener("done", progress)
+    return progress
+
+
+def _epoch(trainer: Any, tests: Batches, progress: Progress, metrics: "Metrics", rate: float) -> None:
+    """The end of an epoch: what it came to, measured on the test examples."""
+    with trainer.averaged():
+        found = measure(trainer.logits, tests)
+    progress.last = {
+        "step": progress.step, "epoch": progress.epoch, "rate": rate,
+        "train_loss": progress.loss / progress.seen, "train_accuracy": progress.right / progress.seen,
+        "test_loss": found.loss, "test_accuracy": found.accuracy, "test_top5": found.top5,
+        "seconds": round(progress.seconds, 3),
+    }  # fmt: skip
+    progress.loss = progress.right = progress.seen = 0.0
+    metrics.write(progress.last)
+
+
+def measure(forward: Callable[[np.ndarray], np.ndarray], batches: Batches) -> Scores:
+    """The scores of a net on batches."""
+    logits = np.concatenate([forward(x) for x, _ in batches.epoch()])
+    return scores(logits, batches.examples.labels)
+
+
+class Saver:
+    """Writes a run's checkpoints."""
+
+    def __init__(self, folder: Path, run: Run, data: Data, trainer: Any, progress: Progress):
+        self.folder, self.run, self.trainer, self.progress = folder, run, trainer, progress
+        self.said = {
+            "preprocessing": data.preprocessing.to_json(),
+            "labels": "\n".join(data.classes),
+            "trained": f"{run.recipe.epochs} epochs on {data.name}, seed {run.seed}, {run.framework}",
+        }
+
+    def last(self) -> None:
+        state = {"progress": self.progress.state(), "arrays": self.trainer.state()}
+        canonical.save(self.folder / LAST, self.run.arch, self.trainer.weights(), self.said, state)
+
+    def best(self) -> None:
+        canonical.save(self.folder / BEST, self.run.arch, self.trainer.weights(), self.said)
+
+
+class Metrics:
+    """metrics.jsonl, and the same for TensorBoard where tensorboardX is installed."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.board = folder, cast(Any, None)
+        with contextlib.suppress(ImportError):
+            from tensorboardX import SummaryWriter
+
+            self.board = SummaryWriter(str(folder / "log"), flush_secs=10)
+
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def write(self, row: dict[str, float]) -> None:
+        try:
+            with open(self.folder / METRICS, "a") as f:
+                f.write(json.dumps(row) + "\n")
+        except OSError as e:
+            raise RosettaError(f"can't write {self.folder / METRICS}: {e.strerror}") from None
+        for key, value in row.items() if self.board else ():
+            if key not in ("step", "epoch", "seconds"):
+                self.board.add_scalar(key.replace("_", "/", 1), value, int(row["step"]))
+
+    def __exit__(self, *_: object) -> None:
+        if self.board:
+            self.board.close()
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """The lines of a run's metrics; a last one that was cut off is left out."""
+    rows = []
+    with contextlib.suppress(FileNotFoundError):
+        for line in (folder / METRICS).read_text().splitlines():
+            with contextlib.suppress(ValueError):
+                rows.append(json.loads(line))
+    return rows
+
+
+def cut(path: Path, step: int) -> None:
+    """Takes away the lines of steps that the checkpoint doesn't have: they come again."""
+    rows = [row for row in read_metrics(path.parent) if row["step"] <= step]
+    with atomic(path) as temporary:
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def draw(folder: Path) -> None:
+    """curve.png, where matplotlib is installed and there is anything to draw."""
+    rows = read_metrics(folder)
+    if not rows:
+        return
+    try:
+        import matplotlib
+    except ImportError:
+        return
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    run = Run.load(folder)
+    steps, epochs = [r for r in rows if "loss" in r], [r for r in rows if "test_loss" in r]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    left.plot([r["step"] for r in steps], [r["loss"] for r in steps], color="0.75", lw=0.8, label="batch")
+    for key, label, colour in (("train_loss", "training", "C0"), ("test_loss", "test", "C1")):
+        left.plot([r["step"] for r in epochs], [r[key] for r in epochs], color=colour, marker=".", label=label)
+    for key, label, colour in (("train_accuracy", "training", "C0"), ("test_accuracy", "test", "C1")):
+        right.plot(
+            [r["step"] for r in epochs], [100 * (1 - r[key]) for r in epochs], color=colour, marker=".", label=label
+        )
+    left.set(xlabel="step", ylabel="loss", yscale="log")
+    right.set(xlabel="step", ylabel="error, %", yscale="log")
+    if epochs:
+        right.axhline(100 * (1 - epochs[-1]["test_accuracy"]), color="C1", lw=0.5, ls=":")
+    for axes in (left, right):
+        axes.grid(alpha=0.3, which="both")
+        axes.legend(frameon=False)
+    figure.suptitle(f"{run.name} on {run.data}, {run.framework}")
+    with atomic(folder / "curve.png") as temporary:
+        figure.savefig(temporary, dpi=120)
+    plt.close(figure)
+
+
+def model_of(source: str | os.PathLike) -> Path:
+    """The weights of a run's folder, or the checkpoint itself."""
+    path = Path(source)
+    return path / LAST if (path / CONFIG).is_file() else path

@@ -1,0 +1,220 @@
+"""Training a Keras net by a recipe: one step, and what to keep of it. The twin of torch_impl/train.py.
+
+    trainer = Trainer(create_model("cifar_resnet20", seed=0), recipe)
+    for step, (x, labels) in enumerate(batches):
+        loss, logits = trainer.step(x, labels, recipe.rate(step, len(batches)))
+
+`model.compile(optim.optimizer(model, recipe.rule), ...)` and `fit` do the same in Keras' own loop.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import keras
+import numpy as np
+from keras import ops
+
+from common.names import section_of
+from common.recipe import LossScale, Recipe, learning
+from keras_impl import optim
+from keras_impl.autodiff import loss_of
+from keras_impl.layers import to_keras, to_numpy, to_torch
+from keras_impl.weights import export_weights, import_weights, named_layers, named_variables
+
+
+def freeze(model, sections: tuple[str, ...]) -> None:
+    """Neither the parameters of these sections (stem, layer1, ..., head) nor their running statistics move any more,
+    and their norms normalise by those: what `trainable` means in Keras."""
+    for name, layer in named_layers(model):
+        if not list(layer._flatten_layers(include_self=False)):
+            layer.trainable = section_of(name) not in sections
+
+
+class Trainer:
+    """A model, its optimizer, and what a recipe keeps beside them.
+
+    `frozen` and `rates` are by section: which don't learn, and what multiplies the rate of the others.
+    """
+
+    def __init__(self, model, recipe: Recipe, frozen: tuple[str, ...] = (), rates: Mapping[str, float] | None = None):
+        self.model, self.recipe, self.steps = model, recipe, 0
+        parts = learning(model.plan.arch, recipe, frozen, rates)
+        freeze(model, frozen)
+        self.parameters = model.trainable_variables
+        self.optimizer = optim.optimizer(model, recipe.rule, parts)
+        self.scale = LossScale() if recipe.precision == "mixed_float16" else None
+        self.average = {n: ops.copy(v.value) for n, v in named_variables(model)} if recipe.ema else {}
+        self.random = [v for v in model.non_trainable_variables if "seed" in v.path]
+        self.forward, self.gradients, self.update = _COMPILED[keras.backend.backend()](self)
+
+    def step(self, x: np.ndarray, labels: np.ndarray, rate: float, seed: int = 0) -> tuple[float, np.ndarray]:
+        """One step of the optimizer on a batch (N C *S; N). Gives the loss and the logits (N classes) before it. Masks
+        of dropout are drawn from `seed`."""
+        for i, state in enumerate(self.random):
+            state.assign(np.array([seed, i], "uint32"))
+        loss, outputs, total, scale = 0.0, [], None, self.scale.value if self.scale else 1.0
+        for rows in np.array_split(np.arange(len(x)), self.recipe.accumulate):
+            share = len(rows) / len(x)
+            images = np.ascontiguousarray(np.moveaxis(x[rows], 1, -1))
+            part, logits, found = self.gradients(images, labels[rows], np.array(share * scale, x.dtype))
+            total = found if total is None else [a + b for a, b in zip(total, found, strict=True)]
+            loss += float(part) * share
+            outputs.append(to_numpy(logits))
+        if self._unscaled(total, scale):
+            self.update(total, rate)
+            self.steps += 1
+            self._averaged()
+        return loss, np.concatenate(outputs)
+
+    def _unscaled(self, gradients: list, scale: float) -> bool:
+        """Takes the loss' scale out of the gradients; whether they are finite."""
+        if self.scale is None:
+            return True
+        for i, g in enumerate(gradients):
+            gradients[i] = g / scale
+        return self.scale.update(all(bool(ops.all(ops.isfinite(g))) for g in gradients))
+
+    def _averaged(self) -> None:
+        for name, variable in named_variables(self.model) if self.average else ():
+            old = self.average[name]
+            self.average[name] = old + (1 - self.recipe.ema) * (variable.value - old)
+
+    def logits(self, x: np.ndarray) -> np.ndarray:
+        """Logits (N classes) of a batch in evaluation mode, from the weights as they are."""
+        return to_numpy(self.forward(np.ascontiguousarray(np.moveaxis(x, 1, -1))))
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """The canonical weights; their average where the recipe keeps one."""
+        if self.average:
+            return {name: to_torch(to_numpy(t)) for name, t in self.average.items()}
+        return export_weights(self.model)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the net has the average of its weights, where the recipe keeps one."""
+        now = export_weights(self.model) if self.average else None
+        if now:
+            import_weights(self.model, self.weights())
+        try:
+            yield
+        finally:
+            if now:
+                import_weights(self.model, now)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything else that the next step depends on, by name."""
+        kept = dict(optim.moments(self.model, self.optimizer))
+        kept["steps"] = np.array([self.steps, *(self.scale.state() if self.scale else ())], np.float64)
+        return kept | ({f"{n} now": w for n, w in export_weights(self.model).items()} if self.average else {})
+
+    def restore(self, weights: Mapping[str, np.ndarray], state: Mapping[str, np.ndarray]) -> None:
+        """Back to where `weights` and `state` were taken."""
+        now = {n.removesuffix(" now"): w for n, w in state.items() if n.endswith(" now")}
+        import_weights(self.model, now or weights)
+        self.average = {n: ops.convert_to_tensor(to_keras(weights[n])) for n in self.average}
+        self.steps = int(state["steps"][0])
+        if self.scale:
+            self.scale.restore(state["steps"][1:])
+        optim.restore(self.model, self.optimizer, state, self.steps)
+
+    def _loss(self, logits, labels):
+        wide = ops.cast(logits, "float32") if logits.dtype in _HALF else logits
+        return loss_of(wide, labels, self.recipe.smoothing), wide
+
+    def _clipped(self, gradients: list) -> list:
+        """torch.nn.utils.clip_grad_norm_'s rule."""
+        if not self.recipe.clip:
+            return gradients
+        norm = ops.sqrt(sum(ops.sum(ops.square(g)) for g in gradients))
+        return [g * ops.minimum(self.recipe.clip / (norm + 1e-6), 1.0) for g in gradients]
+
+
+def _tensorflow(t: Trainer):
+    """(forward pass, loss with gradients, update), each a graph."""
+    import tensorflow as tf
+
+    _HALF.update((tf.float16, tf.bfloat16))
+
+    @tf.function
+    def gradients(x, labels, weight):
+        with tf.GradientTape() as tape:
+            loss, logits = t._loss(t.model(x, training=True), labels)
+            weighted = loss * weight
+        return loss, logits, tape.gradient(weighted, [v.value for v in t.parameters])
+
+    @tf.function
+    def update(gradients):
+        t.optimizer.apply(t._clipped(gradients), t.parameters)
+
+    def apply(gradients, rate):
+        t.optimizer.learning_rate = rate
+        update(gradients)
+
+    return tf.function(lambda x: t.model(x, training=False)), gradients, apply
+
+
+def _jax(t: Trainer):
+    """The same, compiled; JAX' functions are given every variable and give back what has changed."""
+    import jax
+
+    _HALF.update((np.dtype("float16"), "bfloat16"))
+    trainable, others, kept = t.model.trainable_variables, t.model.non_trainable_variables, t.optimizer.variables
+
+    def values(variables):
+        return [v.value for v in variables]
+
+    def put(variables, found):
+        for variable, value in zip(variables, found, strict=True):
+            variable.assign(value)
+
+    def weighted(parameters, other, x, labels, weight):
+        logits, other = t.model.stateless_call(parameters, other, x, training=True)
+        loss, logits = t._loss(logits, labels)
+        return loss * weight, (loss, logits, other)
+
+    differentiated = jax.jit(jax.grad(weighted, has_aux=True))
+
+    def gradients(x, labels, weight):
+        found, (loss, logits, other) = differentiated(values(trainable), values(others), x, labels, weight)
+        put(others, other)
+        return loss, logits, found
+
+    @jax.jit
+    def applied(kept, found, parameters):
+        return t.optimizer.stateless_apply(kept, t._clipped(found), parameters)
+
+    def update(found, rate):
+        t.optimizer.learning_rate = rate
+        parameters, moved = applied(values(kept), found, values(trainable))
+        put(trainable, parameters)
+        put(kept, moved)
+
+    evaluated = jax.jit(lambda a, b, x: t.model.stateless_call(a, b, x, training=False)[0])
+    return lambda x: evaluated(values(trainable), values(others), x), gradients, update
+
+
+def _torch(t: Trainer):
+    """The same, as it comes."""
+    import torch
+
+    _HALF.update((torch.float16, torch.bfloat16))
+
+    def gradients(x, labels, weight):
+        loss, logits = t._loss(t.model(x, training=True), labels)
+        found = torch.autograd.grad(loss * float(weight), [v.value for v in t.parameters])
+        return loss.detach(), logits.detach(), list(found)
+
+    @torch.no_grad()
+    def update(found, rate):
+        t.optimizer.learning_rate = rate
+        t.optimizer.apply(t._clipped(found), t.parameters)
+
+    @torch.no_grad()
+    def forward(x):
+        return t.model(x, training=False)
+
+    return forward, gradients, update
+
+
+_COMPILED = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
+_HALF: set = set()  # half precision, as the backend calls it

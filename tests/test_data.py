@@ -1,0 +1,318 @@
+"""Data: the same batches whatever the workers and the restart, and clear words for what is no data."""
+
+import gzip
+import http.server
+import io
+import tarfile
+import threading
+from functools import partial
+
+import numpy as np
+import pytest
+from conftest import ROOT  # noqa: F401
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from common import data as datasets
+from common.data import Batches, Examples, augment, counters, download, folder, sources
+from common.data.augment import Augment
+from common.errors import RosettaError
+from common.preprocessing import Preprocessing
+
+PLAIN = Preprocessing((0.0,), (1.0,), scale=1.0)
+
+
+def examples(n=37, shape=(1, 9, 7)) -> Examples:
+    x = np.random.default_rng(0).integers(0, 256, (n, *shape)).astype(np.uint8)
+    return Examples(np.arange(n, dtype=np.int64), x)
+
+
+def epoch(workers=1, start=0, number=0, **kwargs):
+    how = Augment("pad", 2, flip=True)
+    return list(
+        Batches(examples(), 8, PLAIN, channels=1, seed=3, how=how, workers=workers, **kwargs).epoch(number, start)
+    )
+
+
+def test_batches_depend_on_seed_epoch_and_number_alone():
+    whole = epoch()
+    for workers, start in ((1, 2), (3, 0), (4, 3)):
+        for (x, y), (a, b) in zip(whole[start:], epoch(workers, start), strict=True):
+            assert np.array_equal(x, a) and np.array_equal(y, b)
+    assert sorted(np.concatenate([y for _, y in whole])) == list(range(37))
+    assert not np.array_equal(whole[0][1], epoch(number=1)[0][1])
+
+
+def test_what_is_drawn_never_changes():
+    """Runs of last year are to be repeated: Philox's raw numbers are numpy's promise, what is made of them ours."""
+    assert counters.raw(2, 5, counters.AUGMENT, 1, 2).tolist() == [9883722841766589021, 16683568341380906759]
+    assert counters.permutation(6, 0, 0).tolist() == [0, 2, 1, 5, 4, 3]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 3), st.booleans(), st.integers(1, 2), st.integers(0, 99))
+def test_augmented_images_are_shifted_and_mirrored_ones(pad, flip, dims, seed):
+    x = examples(5, (2, 6, 5)[: dims + 1]).x
+    found = augment.augment(x, Augment("pad", pad, flip), seed, 1, 2)
+    assert found.shape == x.shape
+    padded = np.pad(x, ((0, 0), (0, 0), *((pad, pad),) * dims))
+    views = np.lib.stride_tricks.sliding_window_view(padded, x.shape[2:], tuple(range(2, 2 + dims)))
+    for i, y in enumerate(found):
+        places = np.moveaxis(views[i].reshape(x.shape[1], -1, *x.shape[2:]), 1, 0)
+        mirrored = [places[..., ::-1]] if flip else []
+        assert any((p == y).all() for of in (places, *mirrored) for p in of)
+
+
+def test_both_kinds_of_augmentation_happen():
+    x = np.broadcast_to(np.arange(8, dtype=np.uint8), (400, 1, 8, 8))
+    found = augment.augment(x, Augment("", 0, flip=True), 0, 0, 0)
+    assert 0.4 < (found[:, 0, 0, 0] == 7).mean() < 0.6
+    found = augment.augment(x, Augment("pad", 2), 0, 0, 0)
+    assert set(found[:, 0, 4, 4]) == {2, 3, 4, 5, 6}
+
+
+def test_parts_of_images_are_within_and_as_large_as_said():
+    areas = []
+    for seed in range(300):
+        left, top, right, bottom = augment.part(60, 40, counters.raw(30, seed, 1))
+        assert 0 <= left < right <= 60 and 0 <= top < bottom <= 40
+        areas.append((right - left) * (bottom - top) / 2400)
+    assert min(areas) < 0.15 and max(areas) > 0.8
+    assert augment.part(1, 1000, counters.raw(30, 0, 1)) == (0, 499, 1, 500)  # ten tries in vain
+
+
+def test_pixels_are_scaled_as_the_preprocessing_says():
+    how = Preprocessing((0.5, 0.25, 0.0), (0.5, 1.0, 2.0))
+    x = examples(4, (3, 5, 5))
+    ((scaled, _),) = Batches(x, 4, how, dtype="float64").epoch()
+    mean, std = (np.array(v)[:, None, None] for v in (how.mean, how.std))
+    assert np.array_equal(scaled, (x.x / 255 - mean) / std)
+    wide = Examples(x.labels, x.x.astype(np.float32))
+    ((same, _),) = Batches(wide, 4, how, dtype="float64").epoch()
+    assert np.abs(scaled - same).max() < 1e-6
+
+
+def test_a_last_batch_of_one_is_left_out_of_training():
+    assert len(Batches(examples(17), 8, PLAIN, seed=0)) == 2
+    assert len(Batches(examples(18), 8, PLAIN, seed=0)) == 3
+    assert len(Batches(examples(17), 8, PLAIN)) == 3
+
+
+def test_digits_and_signals():
+    digits = datasets.load("digits")
+    assert digits.shape == (1, 8, 8) and (len(digits.train), len(digits.test)) == (1438, 359)
+    ecg = datasets.load("ecg")
+    assert ecg.shape == (1, 1000) and ecg.train.x.dtype == np.float32 and len(ecg.classes) == 4
+    assert np.bincount(ecg.test.labels).tolist() == [200] * 4
+
+
+@pytest.fixture
+def server(tmp_path):
+    """(folder, address): what lies in the folder is served."""
+    root = tmp_path / "served"
+    root.mkdir()
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=root)
+    handler.log_message = lambda *args: None
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield root, f"http://127.0.0.1:{running.server_address[1]}"
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def fashion(monkeypatch):
+    """Fashion-MNIST's four files, of which the sums are those of a small set in the same format."""
+    rng, files = np.random.default_rng(0), {}
+    for which, n in (("train", 20), ("t10k", 10)):
+        images = b"\0\0\x08\x03" + b"".join(k.to_bytes(4, "big") for k in (n, 28, 28)) + rng.bytes(n * 784)
+        labels = b"\0\0\x08\x01" + n.to_bytes(4, "big") + bytes(i % 10 for i in range(n))
+        for kind, content in (("images-idx3", images), ("labels-idx1", labels)):
+            name = f"{which}-{kind}-ubyte"
+            files[name] = gzip.compress(content)
+            monkeypatch.setitem(sources._FASHION, name, sources.hashlib.sha256(content).hexdigest())
+    return files
+
+
+def test_fashion_mnist_from_the_network_and_from_a_folder(server, fashion, monkeypatch, tmp_path):
+    root, address = server
+    for name, content in fashion.items():
+        (root / f"{name}.gz").write_bytes(content)
+    monkeypatch.setattr(sources, "_DEBIAN", tmp_path / "none")
+    monkeypatch.setattr(sources, "FASHION_URL", address)
+    monkeypatch.setenv("RESNET_ROSETTA_CACHE", str(tmp_path / "cache"))
+    data = datasets.load("fashion-mnist")
+    assert data.train.x.shape == (20, 1, 28, 28) and data.test.labels.tolist() == list(range(10))
+    (root / "train-images-idx3-ubyte.gz").unlink()  # it is in the cache now
+    assert np.array_equal(datasets.load("fashion-mnist").train.x, data.train.x)
+    here = datasets.load("fashion-mnist", tmp_path / "cache" / "fashion-mnist")
+    assert np.array_equal(here.train.x, data.train.x)
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [("missing", "404"), ("other", "checksum"), ("short", "came damaged"), ("nobody", "can't download")],
+)
+def test_a_download_that_fails_leaves_nothing(server, fashion, monkeypatch, tmp_path, fault, expected):
+    root, address = server
+    if fault == "nobody":
+        address = "http://127.0.0.1:9"
+    for name, content in fashion.items() if fault != "missing" else ():
+        kept = content if fault != "short" else content[: len(content) // 2]
+        (root / f"{name}.gz").write_bytes(kept if fault != "other" else gzip.compress(b"another file"))
+    monkeypatch.setattr(sources, "_DEBIAN", tmp_path / "none")
+    monkeypatch.setattr(sources, "FASHION_URL", address)
+    monkeypatch.setenv("RESNET_ROSETTA_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(RosettaError, match=expected):
+        datasets.load("fashion-mnist")
+    assert not any(p.is_file() for p in (tmp_path / "cache").rglob("*"))
+
+
+def test_the_real_fashion_mnist():
+    if not sources._DEBIAN.is_dir():
+        pytest.skip("Fashion-MNIST isn't there: Debian's package dataset-fashion-mnist has it")
+    data = datasets.load("fashion-mnist")
+    assert len(data.train) == 60_000 and len(data.test) == 10_000
+    assert data.train.x.mean() / 255 == pytest.approx(data.preprocessing.mean[0], abs=1e-4)
+    assert np.bincount(data.test.labels).tolist() == [1000] * 10
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_cifar_in_the_binary_format(name, server, monkeypatch, tmp_path):
+    root, address = server
+    rng, coarse = np.random.default_rng(0), name == "cifar100"
+    x, y = rng.integers(0, 256, (30, 3, 32, 32), np.uint8), np.arange(30, dtype=np.uint8) % 10
+    rows = [np.full((30, 1), 7, np.uint8)] * coarse + [y[:, None], x.reshape(30, -1)]
+    content = np.concatenate(rows, 1).tobytes()
+    url, _, train, test, *stats = sources._CIFAR[name]
+    with tarfile.open(root / "archive.tar.gz", "w:gz") as tar:
+        files = {
+            **dict.fromkeys([*train, test], content),
+            "fine_label_names.txt": b"\n".join(b"c%d" % i for i in range(100)),
+        }
+        for file, what in files.items():
+            info = tarfile.TarInfo(f"../../out/{file}")  # an archive's paths lead nowhere
+            info.size = len(what)
+            tar.addfile(info, io.BytesIO(what))
+    md5 = sources.hashlib.md5((root / "archive.tar.gz").read_bytes()).hexdigest()
+    monkeypatch.setitem(sources._CIFAR, name, (f"{address}/archive.tar.gz", md5, train, test, *stats))
+    monkeypatch.setenv("RESNET_ROSETTA_CACHE", str(tmp_path / "cache"))
+    data = datasets.load(name)
+    assert np.array_equal(data.test.x, x) and np.array_equal(data.test.labels, y)
+    assert len(data.train) == 30 * len(train) and len(data.classes) == (100 if coarse else 10)
+    assert np.array_equal(datasets.load(name, tmp_path / "cache" / name).test.x, x)
+    (tmp_path / "cache" / name / test).write_bytes(content[:-5])
+    with pytest.raises(RosettaError, match="an image each"):
+        datasets.load(name, tmp_path / "cache" / name)
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder of two classes, of images that differ in size."""
+    rng = np.random.default_rng(0)
+    for half, n in (("train", 4), ("val", 2)):
+        for label, name in enumerate(("cat", "dog")):
+            (tmp_path / "pictures" / half / name).mkdir(parents=True)
+            for i in range(n):
+                size = (40 + 7 * i, 50, 3)
+                pixels = rng.integers(0, 100, size).astype(np.uint8) + np.uint8(100 * label)
+                Image.fromarray(pixels).save(tmp_path / "pictures" / half / name / f"{i}.png")
+    return tmp_path / "pictures"
+
+
+def test_a_folder_of_images(images):
+    data = datasets.load(f"folder:{images}", size=32)
+    assert data.classes == ("cat", "dog") and data.train.labels.tolist() == [0] * 4 + [1] * 4
+    (x, y), *_ = Batches(data.train, 8, data.preprocessing, seed=0, how=data.augment, workers=2).epoch()
+    assert x.shape == (8, 3, 32, 32) and x[y == 1].mean() > x[y == 0].mean()
+    again, *_ = Batches(data.train, 8, data.preprocessing, seed=0, how=data.augment).epoch()
+    assert np.array_equal(x, again[0])
+
+
+def test_corrupt_images_are_named_counted_and_skipped_only_if_asked(images):
+    (images / "train" / "cat" / "1.png").write_bytes(b"no image")
+    whole = (images / "train" / "dog" / "2.png").read_bytes()
+    (images / "train" / "dog" / "2.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(RosettaError, match=r"2 images that can't be read(?s:.*)cat/1.png(?s:.*)dog/2.png"):
+        datasets.load(f"folder:{images}")
+    data = datasets.load(f"folder:{images}", skip_corrupt=True)
+    assert len(data.train) == 6 and "left out 2 images" in data.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (lambda p: [f.unlink() for f in (p / "train" / "cat").iterdir()], "cat has no image"),
+        (lambda p: (p / "train").rename(p / "train2"), "no folder train"),
+        (lambda p: (p / "val" / "cat").rename(p / "val" / "cow"), "lacks: cow"),
+        (lambda p: [(p / h / "cat").rename(p / f"{h}cat") for h in ("train", "val")], "1 folders of a class"),
+        (lambda p: p.rename(p.with_name("elsewhere")), "no such folder"),
+    ],
+    ids=["empty class", "no train", "strange class", "one class", "nothing"],
+)
+def test_a_folder_that_is_no_data(images, spoil, expected):
+    spoil(images)
+    with pytest.raises(RosettaError, match=expected):
+        datasets.load(f"folder:{images}")
+
+
+def npz(path, **changes):
+    x = np.zeros((6, 5, 5, 3), np.uint8)
+    arrays = {"x_train": x, "y_train": np.arange(6) % 3, "x_test": x, "y_test": np.arange(6) % 3} | changes
+    np.savez(path, **{k: v for k, v in arrays.items() if v is not None})
+
+
+def test_a_npz(tmp_path):
+    npz(tmp_path / "a.npz", classes=np.array(["x", "y", "z"]))
+    data = datasets.load(str(tmp_path / "a.npz"))
+    assert data.shape == (3, 5, 5) and data.classes == ("x", "y", "z")
+    npz(tmp_path / "b.npz", x_train=np.zeros((6, 50, 2)), x_test=np.zeros((6, 50, 2)))
+    assert datasets.load(str(tmp_path / "b.npz")).shape == (2, 50)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"y_test": None}, "lacks y_test"),
+        ({"y_train": np.arange(6) * 0}, "1 class:"),
+        ({"y_test": np.arange(6)}, "labels from 0 to 5: expected 0 to 2"),
+        ({"y_test": np.arange(6) - 1}, "labels from -1"),
+        ({"y_train": np.arange(5)}, "for 5 labels"),
+        ({"y_train": np.arange(6) / 2}, "expected integers"),
+        ({"x_train": np.full((6, 5, 5, 3), np.nan)}, "finite"),
+        ({"x_test": np.zeros((6, 4, 5, 3), np.uint8)}, "one shape"),
+        ({"x_train": np.array([{}] * 6)}, "plain arrays"),
+    ],
+)
+def test_a_npz_that_is_no_data(tmp_path, changes, expected):
+    npz(tmp_path / "a.npz", **changes)
+    with pytest.raises(RosettaError, match=expected):
+        datasets.load(str(tmp_path / "a.npz"))
+
+
+def test_unknown_data():
+    with pytest.raises(RosettaError, match="did you mean.*fashion-mnist"):
+        datasets.load("fasion-mnist")
+    with pytest.raises(RosettaError, match="no such file"):
+        datasets.load("missing.npz")
+
+
+def test_the_cache_is_where_it_is_said_to_be(monkeypatch, tmp_path):
+    monkeypatch.delenv("RESNET_ROSETTA_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert download.cache() == tmp_path / "resnet-rosetta"
+
+
+def test_held_out_examples_are_of_the_training_ones():
+    data = datasets.load("digits")
+    part = sources.held_out(data, 0.1, seed=0)
+    assert (len(part.train), len(part.test)) == (1438 - 144, 144)
+    rows = np.concatenate([part.train.x, part.test.x]).reshape(1438, -1)
+    assert np.array_equal(np.unique(rows, axis=0), np.unique(data.train.x.reshape(1438, -1), axis=0))
+
+
+def test_images_are_found_by_their_suffixes(images):
+    (images / "notes.txt").write_text("no image")
+    assert len(list(folder.images(images))) == 12
