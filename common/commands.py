@@ -67,6 +67,10 @@ def _numbers(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 )
 @click.option("--no-augment", is_flag=True, help="Train on the examples as they are.")
 @click.option("--seed", type=int, default=0, help="Of weights, order and augmentation. Default: 0.")
+@click.option(
+    "--devices", type=click.IntRange(1), default=1, metavar="N",
+    help="Keras on JAX or TensorFlow: share each batch. PyTorch: torchrun --nproc-per-node N -m common.cli train ...",
+)  # fmt: skip
 @_data_options
 @click.option("--out", type=click.Path(), metavar="DIR", help="The run's folder. Default: runs/NAME-DATA-FRAMEWORK.")
 @click.option("--resume", type=click.Path(), metavar="DIR", help="Go on with a run where it stopped.")
@@ -79,9 +83,9 @@ def _numbers(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 def train(
     name: str | None, data: str | None, framework: str, recipe_name: str | None, epochs: int | None, batch: int | None,
     rate: float | None, changes: tuple[str, ...], overrides: dict[str, Any], init: str | None, freeze: tuple[str, ...],
-    rates: dict[str, float], hold_out: float, no_augment: bool, seed: int, workers: int, data_dir: str | None,
-    size: int | None, skip_corrupt: bool, out: str | None, resume: str | None, save_every: float, steps: int | None,
-    quiet: bool, as_json: bool,
+    rates: dict[str, float], hold_out: float, no_augment: bool, seed: int, devices: int, workers: int,
+    data_dir: str | None, size: int | None, skip_corrupt: bool, out: str | None, resume: str | None,
+    save_every: float, steps: int | None, quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Train NAME on --data, in either framework: the same weights, batches and update rule in both.
 
@@ -90,6 +94,7 @@ def train(
     """
     from common import training
 
+    several, first = int(os.environ.get("WORLD_SIZE", "1")) > 1, os.environ.get("RANK", "0") == "0"  # torchrun's
     if resume:
         context = click.get_current_context()
         given = {
@@ -102,7 +107,7 @@ def train(
         run = training.Run.load(folder)
         if context.get_parameter_source("framework") == click.core.ParameterSource.COMMANDLINE:
             run = training.replaced(folder, framework=training.prepare(framework, run.recipe.precision))
-        training.prepare(run.framework, run.recipe.precision)
+        training.prepare(run.framework, run.recipe.precision, devices=run.devices)
         found = run.load_data()
     else:
         if not name or not data:
@@ -110,17 +115,22 @@ def train(
         chosen = recipe_name or ("transfer" if init else "short")
         fields = {"epochs": epochs, "batch": batch, "rate": rate}
         recipe = training.recipe_of(chosen, {k: v for k, v in fields.items() if v is not None}, changes)
-        spec = training.prepare(framework, recipe.precision)
+        spec = training.prepare(framework, recipe.precision, devices=devices)
         run, found = training.plan(
             name, data, recipe, overrides, framework=spec, data_dir=data_dir, size=size, skip_corrupt=skip_corrupt,
             hold_out=hold_out, seed=seed, init=init, frozen=freeze, rates=rates, augment=not no_augment,
-            workers=workers,
+            workers=workers, devices=devices,
         )  # fmt: skip
+        if several and not out:
+            raise RosettaError("under torchrun a run needs --out: its processes have to agree on the folder")
         folder = Path(out) if out else training.free(Path("runs"), f"{name}-{found.name}-{spec.replace(':', '-')}")
-        training.new(folder, run)
+        if first:
+            training.new(folder, run)
+        else:
+            training.appears(folder)
     asked: list[int] = []
     before = signal.signal(signal.SIGINT, lambda *_: asked.append(1) if not asked else sys.exit(130))
-    speaker = _Quiet() if quiet else _Json() if as_json else _Bars(folder, found)
+    speaker = _Quiet() if quiet or not first else _Json() if as_json else _Bars(folder, found)
     try:
         with speaker as say:
             done = training.train(

@@ -46,10 +46,9 @@ class Trained:
             for x, labels in batches.epoch(progress.epoch):
                 if self.moved:
                     x = (x * (1 + self.moved * rng.standard_normal(x.shape))).astype(x.dtype)
-                loss, logits = trainer.step(x, labels, progress.rate, progress.seed)
+                loss, right = trainer.step(x, labels, progress.rate, progress.seed)
                 progress.step += 1
-                right = float((logits.argmax(1) == labels).mean())
-                yield Item("race", "step", str(progress.step), np.array([loss, right]))
+                yield Item("race", "step", str(progress.step), np.array([loss, right / len(x)]))
                 if progress.step == self.steps:
                     break
         with trainer.averaged():

@@ -58,6 +58,7 @@ class Run:
     rates: dict[str, float] = field(default_factory=dict)
     augment: bool = True
     workers: int = 1
+    devices: int = 1  # of one process: Keras on JAX or TensorFlow
 
     def to_json(self) -> dict[str, Any]:
         said = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -93,7 +94,7 @@ class Run:
         return Batches(data.train, self.recipe.batch, data.preprocessing, seed=self.seed, how=how, **common)
 
 
-def prepare(framework: str, precision: str, environment: bool = True) -> str:
+def prepare(framework: str, precision: str, environment: bool = True, devices: int = 1) -> str:
     """The backend's full name; the `environment` is set for its import in this process.
 
     Raises RosettaError for an unknown one, or one that isn't installed.
@@ -101,10 +102,16 @@ def prepare(framework: str, precision: str, environment: bool = True) -> str:
     spec = check_spec(framework)
     if spec.startswith("onnx"):
         raise RosettaError(f"{spec} doesn't train: expected torch, keras, keras:jax or keras:torch")
+    if devices > 1 and spec in ("torch", "keras:torch"):
+        how = f"takes a process a device: torchrun --nproc-per-node {devices} -m common.cli train ..."
+        raise RosettaError(f"--devices is for keras:jax and keras:tensorflow; PyTorch {how}")
     if environment and spec.startswith("keras"):
         os.environ["KERAS_BACKEND"] = spec.split(":")[1]
     if environment and spec == "keras:jax" and precision == "float64":
         os.environ["JAX_ENABLE_X64"] = "1"
+    if environment and spec == "keras:jax" and devices > 1:  # as many as are asked for, where there are only CPUs
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={devices}".strip()
     return spec
 
 
@@ -219,6 +226,15 @@ def new(folder: Path, run: Run) -> None:
         temporary.write_text(json.dumps(run.to_json(), indent=1) + "\n")
 
 
+def appears(folder: Path, seconds: float = 60.0) -> None:
+    """Waits until another process has made the run. Raises RosettaError where none does."""
+    until = time.monotonic() + seconds
+    while not (folder / CONFIG).exists():
+        if time.monotonic() > until:
+            raise RosettaError(f"{folder} has not been made by the first process")
+        time.sleep(0.05)
+
+
 def implementation(framework: str) -> Any:
     """torch_impl or keras_impl, its module `train` loaded."""
     package = frameworks.load("torch" if framework == "torch" else "keras")
@@ -272,6 +288,14 @@ def train(
     run = Run.load(folder)
     data = run.load_data() if data is None else data
     check(run.arch, data)
+    with implementation(run.framework).train.distributed(run.devices):
+        return _train(folder, run, data, listener, stop, save_every, limit)
+
+
+def _train(
+    folder: Path, run: Run, data: Data, listener: Listener, stop: Callable[[], bool], save_every: float,
+    limit: int | None,
+) -> Progress:  # fmt: skip
     batches, tests = run.batches(data, True), run.batches(data, False)
     progress = Progress(run, len(batches))
     weights: Weights | None = None
@@ -285,16 +309,14 @@ def train(
     trainer = trainer_of(run, weights)
     if weights is not None:
         trainer.restore(weights, state)
-        cut(folder / METRICS, progress.step)
-    saver = Saver(folder, run, data, trainer, progress)
+    writer = Writer(folder, run, data, trainer, progress, listener)
     begun, ended = time.perf_counter() - progress.seconds, progress.step + limit if limit else progress.steps
-    saved = time.perf_counter()
-    with Metrics(folder) as metrics:
+    with writer:
         while progress.step < min(progress.steps, ended):
             done = progress.step % progress.steps_per_epoch
             for x, labels in batches.epoch(progress.epoch, done):
                 rate = progress.rate
-                loss, logits = trainer.step(x, labels, rate, progress.seed)
+                loss, right = trainer.step(x, labels, rate, progress.seed)
                 if not np.isfinite(loss) and trainer.scale is None:
                     raise RosettaError(
                         f"the loss is {loss} at step {progress.step + 1}: the rate {rate:g} is too high for this net, "
@@ -302,47 +324,28 @@ def train(
                     )
                 progress.step += 1
                 progress.loss += loss * len(x)
-                progress.right += float((logits.argmax(1) == labels).sum())
+                progress.right += right
                 progress.seen += len(x)
                 progress.seconds = time.perf_counter() - begun
-                listener("step", progress)
-                if progress.step % LOG_EVERY == 0:
-                    metrics.write({"step": progress.step, "epoch": progress.epoch, "loss": loss, "rate": rate})
                 over = progress.step % progress.steps_per_epoch == 0
-                stopped = stop() or progress.step >= ended
+                stopped = trainer.agreed(stop() or progress.step >= ended)
+                writer.step(loss, rate)
                 if over:
-                    _epoch(trainer, tests, progress, metrics, rate)
-                    if progress.last["test_accuracy"] > progress.best:
-                        progress.best = progress.last["test_accuracy"]
-                        saver.best()
-                if over or stopped or time.perf_counter() - saved > save_every:
-                    saver.last()
-                    saved = time.perf_counter()
+                    writer.epoch(tests, rate)
+                if over or stopped or writer.due(save_every):
+                    writer.last()
                 if over:
-                    listener("epoch", progress)
+                    writer.tell("epoch")
                 if over or stopped:
                     break
             if stopped and progress.step < progress.steps:
-                listener("stopped", progress)
+                writer.tell("stopped")
                 break
-    draw(folder)
+    if trainer.rank == 0:
+        draw(folder)
     if progress.step >= progress.steps:
-        listener("done", progress)
+        writer.tell("done")
     return progress
-
-
-def _epoch(trainer: Any, tests: Batches, progress: Progress, metrics: "Metrics", rate: float) -> None:
-    """The end of an epoch: what it came to, measured on the test examples."""
-    with trainer.averaged():
-        found = measure(trainer.logits, tests)
-    progress.last = {
-        "step": progress.step, "epoch": progress.epoch, "rate": rate,
-        "train_loss": progress.loss / progress.seen, "train_accuracy": progress.right / progress.seen,
-        "test_loss": found.loss, "test_accuracy": found.accuracy, "test_top5": found.top5,
-        "seconds": round(progress.seconds, 3),
-    }  # fmt: skip
-    progress.loss = progress.right = progress.seen = 0.0
-    metrics.write(progress.last)
 
 
 def measure(forward: Callable[[np.ndarray], np.ndarray], batches: Batches) -> Scores:
@@ -351,39 +354,68 @@ def measure(forward: Callable[[np.ndarray], np.ndarray], batches: Batches) -> Sc
     return scores(logits, batches.examples.labels)
 
 
-class Saver:
-    """Writes a run's checkpoints."""
+class Writer:
+    """Writes what a run leaves in its folder, from the first of its processes: checkpoints, metrics.jsonl, and the same
+    for TensorBoard where tensorboardX is installed."""
 
-    def __init__(self, folder: Path, run: Run, data: Data, trainer: Any, progress: Progress):
+    def __init__(
+        self, folder: Path, run: Run, data: Data, trainer: Any, progress: Progress, listener: Listener
+    ):  # fmt: skip
         self.folder, self.run, self.trainer, self.progress = folder, run, trainer, progress
+        self.first, self.listener, self.board = trainer.rank == 0, listener, cast(Any, None)
+        self.saved = time.perf_counter()
         self.said = {
             "preprocessing": data.preprocessing.to_json(),
             "labels": "\n".join(data.classes),
             "trained": f"{run.recipe.epochs} epochs on {data.name}, seed {run.seed}, {run.framework}",
         }
 
-    def last(self) -> None:
-        state = {"progress": self.progress.state(), "arrays": self.trainer.state()}
-        canonical.save(self.folder / LAST, self.run.arch, self.trainer.weights(), self.said, state)
-
-    def best(self) -> None:
-        canonical.save(self.folder / BEST, self.run.arch, self.trainer.weights(), self.said)
-
-
-class Metrics:
-    """metrics.jsonl, and the same for TensorBoard where tensorboardX is installed."""
-
-    def __init__(self, folder: Path):
-        self.folder, self.board = folder, cast(Any, None)
+    def __enter__(self) -> None:
+        if not self.first:
+            return
+        cut(self.folder / METRICS, self.progress.step)
         with contextlib.suppress(ImportError):
             from tensorboardX import SummaryWriter
 
-            self.board = SummaryWriter(str(folder / "log"), flush_secs=10)
+            self.board = SummaryWriter(str(self.folder / "log"), flush_secs=10)
 
-    def __enter__(self) -> "Metrics":
-        return self
+    def __exit__(self, *_: object) -> None:
+        if self.board:
+            self.board.close()
 
-    def write(self, row: dict[str, float]) -> None:
+    def tell(self, what: str) -> None:
+        if self.first:
+            self.listener(what, self.progress)
+
+    def step(self, loss: float, rate: float) -> None:
+        """After each step."""
+        p = self.progress
+        self.tell("step")
+        if p.step % LOG_EVERY == 0:
+            self.line({"step": p.step, "epoch": p.epoch, "loss": loss, "rate": rate})
+
+    def epoch(self, tests: Batches, rate: float) -> None:
+        """The end of an epoch: what it came to, measured on the test examples."""
+        p = self.progress
+        if self.first:
+            with self.trainer.averaged():
+                found = measure(self.trainer.logits, tests)
+            p.last = {
+                "step": p.step, "epoch": p.epoch, "rate": rate,
+                "train_loss": p.loss / p.seen, "train_accuracy": p.right / p.seen,
+                "test_loss": found.loss, "test_accuracy": found.accuracy, "test_top5": found.top5,
+                "seconds": round(p.seconds, 3),
+            }  # fmt: skip
+            self.line(p.last)
+            if found.accuracy > p.best:
+                p.best = found.accuracy
+                canonical.save(self.folder / BEST, self.run.arch, self.trainer.weights(), self.said)
+        p.loss = p.right = p.seen = 0.0
+
+    def line(self, row: dict[str, float]) -> None:
+        """A line of metrics.jsonl."""
+        if not self.first:
+            return
         try:
             with open(self.folder / METRICS, "a") as f:
                 f.write(json.dumps(row) + "\n")
@@ -393,9 +425,16 @@ class Metrics:
             if key not in ("step", "epoch", "seconds"):
                 self.board.add_scalar(key.replace("_", "/", 1), value, int(row["step"]))
 
-    def __exit__(self, *_: object) -> None:
-        if self.board:
-            self.board.close()
+    def due(self, seconds: float) -> bool:
+        """Whether the last checkpoint is so old."""
+        return time.perf_counter() - self.saved > seconds
+
+    def last(self) -> None:
+        """A checkpoint to go on from."""
+        if self.first:
+            state = {"progress": self.progress.state(), "arrays": self.trainer.state()}
+            canonical.save(self.folder / LAST, self.run.arch, self.trainer.weights(), self.said, state)
+        self.saved = time.perf_counter()
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:

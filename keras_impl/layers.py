@@ -280,6 +280,19 @@ def _grouped_tensorflow(x, kernel, strides, padding: str, groups: int):
     return tf.concat([tf.nn.convolution(a, k, strides, padding) for a, k in pairs], -1)
 
 
+def _replicas():
+    """What adds up a tensor over TensorFlow's replicas, where there are several: a batch is normalised as a whole, as
+    JAX does by itself. Keras' `synchronized` takes the variance as a difference of two large numbers."""
+    if keras.backend.backend() != "tensorflow":
+        return None
+    import tensorflow as tf
+
+    here = tf.distribute.get_replica_context()
+    if here is None or here.num_replicas_in_sync == 1:
+        return None
+    return lambda x: here.all_reduce(tf.distribute.ReduceOp.SUM, x)
+
+
 class BatchNorm(keras.layers.BatchNormalization):
     """Batch normalisation with PyTorch's running statistics: the batch is normalised by its biased variance, but the
     running variance is the unbiased one, n / (n - 1) times as large. Keras 3 keeps the biased one, so that a net
@@ -308,8 +321,13 @@ class BatchNorm(keras.layers.BatchNormalization):
                 raise ValueError(
                     f"expected more than 1 value per channel when training, got input of shape {tuple(x.shape)}"
                 )
-            mean = _mean(x, axes)
-            variance = _mean(ops.square(x - mean), axes)
+            if (replicas := _replicas()) is None:
+                mean = _mean(x, axes)
+                variance = _mean(ops.square(x - mean), axes)
+            else:
+                n = replicas(ops.cast(n, dtype))
+                mean = replicas(ops.sum(x, axes)) / n
+                variance = replicas(ops.sum(ops.square(x - mean), axes)) / n
             self.moving_mean.assign((1 - MOMENTUM) * running_mean + MOMENTUM * mean)
             self.moving_variance.assign((1 - MOMENTUM) * running_var + MOMENTUM * (variance * n / (n - 1)))
         else:

@@ -2,7 +2,7 @@
 
     trainer = Trainer(create_model("cifar_resnet20", seed=0), recipe)
     for step, (x, labels) in enumerate(batches):
-        loss, logits = trainer.step(x, labels, recipe.rate(step, len(batches)))
+        loss, right = trainer.step(x, labels, recipe.rate(step, len(batches)))
 
 `model.compile(optim.optimizer(model, recipe.rule), ...)` and `fit` do the same in Keras' own loop.
 """
@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from common.errors import RosettaError
 from common.names import section_of
 from common.recipe import LossScale, Recipe, learning
 from keras_impl import optim
@@ -30,6 +31,36 @@ def freeze(model, sections: tuple[str, ...]) -> None:
             layer.trainable = section_of(name) not in sections
 
 
+@contextmanager
+def distributed(devices: int = 1) -> Iterator[None]:
+    """Inside, nets are made for so many devices, each of which takes its part of every batch: keras.distribution on
+    JAX, tf.distribute on TensorFlow. Where there is no accelerator, the CPU counts as so many. Raises RosettaError
+    where there are fewer."""
+    backend = keras.backend.backend()
+    if devices == 1:
+        yield
+    elif backend == "jax":
+        there = keras.distribution.list_devices()
+        if len(there) < devices:
+            raise RosettaError(f"--devices {devices}: JAX sees {len(there)}")
+        keras.distribution.set_distribution(keras.distribution.DataParallel(devices=there[:devices]))
+        try:
+            yield
+        finally:
+            keras.distribution.set_distribution(None)
+    else:
+        import tensorflow as tf
+
+        cards, cpus = tf.config.list_physical_devices("GPU"), tf.config.list_physical_devices("CPU")
+        if not cards:
+            tf.config.set_logical_device_configuration(cpus[0], [tf.config.LogicalDeviceConfiguration()] * devices)
+        there = tf.config.list_logical_devices("GPU" if cards else "CPU")
+        if len(there) < devices:
+            raise RosettaError(f"--devices {devices}: TensorFlow sees {len(there)}")
+        with tf.distribute.MirroredStrategy([d.name for d in there[:devices]]).scope():
+            yield
+
+
 class Trainer:
     """A model, its optimizer, and what a recipe keeps beside them.
 
@@ -37,7 +68,7 @@ class Trainer:
     """
 
     def __init__(self, model, recipe: Recipe, frozen: tuple[str, ...] = (), rates: Mapping[str, float] | None = None):
-        self.model, self.recipe, self.steps = model, recipe, 0
+        self.model, self.recipe, self.steps, self.rank = model, recipe, 0, 0
         parts = learning(model.plan.arch, recipe, frozen, rates)
         freeze(model, frozen)
         self.parameters = model.trainable_variables
@@ -47,24 +78,24 @@ class Trainer:
         self.random = [v for v in model.non_trainable_variables if "seed" in v.path]
         self.forward, self.gradients, self.update = _COMPILED[keras.backend.backend()](self)
 
-    def step(self, x: np.ndarray, labels: np.ndarray, rate: float, seed: int = 0) -> tuple[float, np.ndarray]:
-        """One step of the optimizer on a batch (N C *S; N). Gives the loss and the logits (N classes) before it. Masks
-        of dropout are drawn from `seed`."""
+    def step(self, x: np.ndarray, labels: np.ndarray, rate: float, seed: int = 0) -> tuple[float, int]:
+        """One step of the optimizer on a batch (N C *S; N), of which each device takes its part. Gives the loss before
+        it, and how many classes were right. Masks of dropout are drawn from `seed`."""
         for i, state in enumerate(self.random):
             state.assign(np.array([seed, i], "uint32"))
-        loss, outputs, total, scale = 0.0, [], None, self.scale.value if self.scale else 1.0
+        loss, right, total, scale = 0.0, 0, None, self.scale.value if self.scale else 1.0
         for rows in np.array_split(np.arange(len(x)), self.recipe.accumulate):
             share = len(rows) / len(x)
             images = np.ascontiguousarray(np.moveaxis(x[rows], 1, -1))
-            part, logits, found = self.gradients(images, labels[rows], np.array(share * scale, x.dtype))
-            total = found if total is None else [a + b for a, b in zip(total, found, strict=True)]
+            part, said, found = self.gradients(images, labels[rows], share * scale)
+            total = list(found) if total is None else [a + b for a, b in zip(total, found, strict=True)]
             loss += float(part) * share
-            outputs.append(to_numpy(logits))
+            right += int((said == labels[rows]).sum())
         if self._unscaled(total, scale):
             self.update(total, rate)
             self.steps += 1
             self._averaged()
-        return loss, np.concatenate(outputs)
+        return loss, right
 
     def _unscaled(self, gradients: list, scale: float) -> bool:
         """Takes the loss' scale out of the gradients; whether they are finite."""
@@ -78,6 +109,10 @@ class Trainer:
         for name, variable in named_variables(self.model) if self.average else ():
             old = self.average[name]
             self.average[name] = old + (1 - self.recipe.ema) * (variable.value - old)
+
+    def agreed(self, stop: bool) -> bool:
+        """As in PyTorch, where there are several processes."""
+        return stop
 
     def logits(self, x: np.ndarray) -> np.ndarray:
         """Logits (N classes) of a batch in evaluation mode, from the weights as they are."""
@@ -134,17 +169,44 @@ def _tensorflow(t: Trainer):
     import tensorflow as tf
 
     _HALF.update((tf.float16, tf.bfloat16))
+    strategy = tf.distribute.get_strategy()  # the default one has one replica
 
-    @tf.function
-    def gradients(x, labels, weight):
+    def mine(x, labels, weight):
+        everyone = tf.distribute.get_replica_context()
         with tf.GradientTape() as tape:
             loss, logits = t._loss(t.model(x, training=True), labels)
             weighted = loss * weight
-        return loss, logits, tape.gradient(weighted, [v.value for v in t.parameters])
+        found = tape.gradient(weighted, [v.value for v in t.parameters])
+        if strategy.num_replicas_in_sync > 1:
+            found = everyone.all_reduce(tf.distribute.ReduceOp.SUM, found)
+        return weighted, tf.argmax(logits, 1), found
+
+    @tf.function
+    def every(x, labels, weight):
+        return strategy.run(mine, (x, labels, weight))
+
+    def gradients(x, labels, weight):
+        rows = np.array_split(np.arange(len(x)), strategy.num_replicas_in_sync)
+
+        def parts(of):
+            return strategy.experimental_distribute_values_from_function(
+                lambda replica: tf.convert_to_tensor(of(rows[replica.replica_id_in_sync_group]))
+            )
+
+        shares = parts(lambda r: np.array(weight * len(r) / len(x), x.dtype))
+        losses, said, found = every(parts(lambda r: x[r]), parts(lambda r: labels[r]), shares)
+        of = strategy.experimental_local_results
+        loss = sum(map(float, of(losses))) / weight
+        return loss, np.concatenate([s.numpy() for s in of(said)]), [of(g)[0] for g in found]
+
+    def all_update(gradients):
+        # Keras' optimizer adds up what the replicas give it, who all have the whole sum already
+        shares = [g / strategy.num_replicas_in_sync for g in t._clipped(gradients)]
+        t.optimizer.apply(shares, t.parameters)
 
     @tf.function
     def update(gradients):
-        t.optimizer.apply(t._clipped(gradients), t.parameters)
+        strategy.run(all_update, (gradients,))
 
     def apply(gradients, rate):
         t.optimizer.learning_rate = rate
@@ -170,14 +232,25 @@ def _jax(t: Trainer):
     def weighted(parameters, other, x, labels, weight):
         logits, other = t.model.stateless_call(parameters, other, x, training=True)
         loss, logits = t._loss(logits, labels)
-        return loss * weight, (loss, logits, other)
+        return loss * weight, (loss, ops.argmax(logits, 1), other)
 
     differentiated = jax.jit(jax.grad(weighted, has_aux=True))
 
+    distribution = keras.distribution.distribution()
+
+    def spread(array):
+        """Over the devices; a batch that they can't share alike is everybody's whole."""
+        if distribution is None or len(array) % distribution.num_model_replicas:
+            return array
+        return keras.distribution.distribute_tensor(array, distribution.get_data_layout(array.shape))
+
     def gradients(x, labels, weight):
-        found, (loss, logits, other) = differentiated(values(trainable), values(others), x, labels, weight)
+        weight = np.array(weight, x.dtype)
+        found, (loss, said, other) = differentiated(
+            values(trainable), values(others), spread(x), spread(labels), weight
+        )
         put(others, other)
-        return loss, logits, found
+        return loss, np.asarray(said), found
 
     @jax.jit
     def applied(kept, found, parameters):
@@ -201,8 +274,8 @@ def _torch(t: Trainer):
 
     def gradients(x, labels, weight):
         loss, logits = t._loss(t.model(x, training=True), labels)
-        found = torch.autograd.grad(loss * float(weight), [v.value for v in t.parameters])
-        return loss.detach(), logits.detach(), list(found)
+        found = torch.autograd.grad(loss * weight, [v.value for v in t.parameters])
+        return loss.detach(), logits.argmax(1).cpu().numpy(), found
 
     @torch.no_grad()
     def update(found, rate):

@@ -331,6 +331,33 @@ def test_a_race_is_even_and_an_unequal_one_is_seen(tmp_path, monkeypatch):
     assert (tmp_path / "race.png").stat().st_size > 10_000
 
 
+MANY = {
+    "torchrun": (["torch.distributed.run", "--nproc-per-node", "2", "-m", "common.cli"], []),
+    "keras.distribution": (["common.cli"], ["--framework", "keras:jax", "--devices", "2"]),
+    "tf.distribute": (["common.cli"], ["--framework", "keras", "--devices", "2"]),
+}
+
+
+@pytest.mark.parametrize("way", MANY)
+def test_two_processes_or_devices_are_one(tmp_path, way):
+    """At the same global batch, through batch normalisation, clipping and a last batch of an odd number."""
+    words = ["train", "cifar_resnet20", *SETS, "--data", "digits", "--epochs", "1", "--batch", "358", "--quiet"]
+    words += ["--with", "precision=float64", "--with", "clip=1.0", "--with", "warmup=0", "--no-augment"]
+    words += ["--hold-out", "0.002"]  # 1,435 are left
+    rosetta(*words, "--out", tmp_path / "one", "--steps", 5)
+    launch, options = MANY[way]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", *launch, *words, *options, "--out", str(tmp_path / "many"), "--steps", "5"],
+        env=env, cwd=ROOT, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    a, b = (canonical.load(tmp_path / n / "last.safetensors")[1] for n in ("one", "many"))
+    assert max(relative(a[n], b[n]) for n in a) < 1e-9
+    a, b = (canonical.load_training(tmp_path / n / "last.safetensors") for n in ("one", "many"))
+    assert a[1]["right"] == b[1]["right"] and a[1]["loss"] == pytest.approx(b[1]["loss"], rel=1e-9)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("framework", IMPLS)
 def test_twenty_kills_lose_nothing(tmp_path, framework):
@@ -408,6 +435,7 @@ def test_fashion_mnist_is_the_same_run_in_float64(tmp_path):
         (["cifar_resnet20", "--data", "digits", "--framework", "jax"], "unknown backend"),
         (["cifar_resnet20", "--data", "digits", "--init", "missing.safetensors"], "no such file"),
         (["cifar_resnet20", "--data", "digits", "--with", "batch=-3"], "batch is -3"),
+        (["cifar_resnet20", "--data", "digits", "--devices", "2"], "torchrun --nproc-per-node 2"),
         (["--resume", "nowhere"], "is no run"),
         (["--resume", "nowhere", "--seed", "3"], "without seed"),
         (["cifar_resnet20", "--data", "cifar10", "--data-dir", "nowhere"], "no such file"),

@@ -2,14 +2,17 @@
 
 trainer = Trainer(create_model("cifar_resnet20", seed=0), recipe)
 for step, (x, labels) in enumerate(batches):
-    loss, logits = trainer.step(x, labels, recipe.rate(step, len(batches)))
+    loss, right = trainer.step(x, labels, recipe.rate(step, len(batches)))
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 from common.names import section_of
 from common.recipe import LossScale, Recipe, learning
@@ -27,6 +30,53 @@ def freeze(model, sections: tuple[str, ...]) -> None:
     model.frozen = [m for name, m in model.named_modules() if isinstance(m, BatchNorm) and section_of(name) in sections]
 
 
+@contextmanager
+def distributed(devices: int = 1) -> Iterator[None]:
+    """Inside, this process is one of torchrun's, if it is: each takes its part of every batch. `devices` are Keras'."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx, x):
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return _Sum.forward(ctx, gradient)
+
+
+class SyncNorm(BatchNorm):
+    """Normalises by the batch of all processes. PyTorch's own SyncBatchNorm has no CPU."""
+
+    def forward(self, x):
+        if not self.training:
+            return super().forward(x)
+        axes, shape = (0, *range(2, x.ndim)), (1, -1, *(1,) * (x.ndim - 2))
+        n = _Sum.apply(x.new_tensor([x.numel() / x.shape[1]]))
+        mean = _Sum.apply(x.sum(axes)) / n
+        centred = x - mean.view(shape)
+        variance = _Sum.apply(centred.square().sum(axes)) / n
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * n / (n - 1), self.momentum)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return centred * scale.view(shape) + self.bias.view(shape)
+
+
 class Trainer:
     """A model, its optimizer, and what a recipe keeps beside them.
 
@@ -37,6 +87,7 @@ class Trainer:
         self.model, self.recipe, self.steps = model, recipe, 0
         parts = learning(model.plan.arch, recipe, frozen, rates)
         freeze(model, frozen)
+        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         # channels last: a third faster on a CPU (benchmarks/train.py), but for float64, which oneDNN doesn't have
         images = model.plan.arch.dims == 2 and recipe.precision != "float64"
         self.layout = torch.channels_last if images else torch.contiguous_format
@@ -49,25 +100,34 @@ class Trainer:
         self.scale = LossScale() if half == torch.float16 else None
         self.average = {n: t.clone() for n, t in named_tensors(model)} if recipe.ema else {}
         self.random = model.plan.random
+        self.net = model
+        if self.world > 1:
+            for m in model.modules():
+                if isinstance(m, BatchNorm):
+                    m.__class__ = SyncNorm
+            self.net = DistributedDataParallel(model, broadcast_buffers=False)
 
-    def step(self, x: np.ndarray, labels: np.ndarray, rate: float, seed: int = 0) -> tuple[float, np.ndarray]:
-        """One step of the optimizer on a batch (N C *S; N). Gives the loss and the logits (N classes) before it. Masks
-        of dropout are drawn from `seed`."""
+    def step(self, x: np.ndarray, labels: np.ndarray, rate: float, seed: int = 0) -> tuple[float, int]:
+        """One step of the optimizer on a batch (N C *S; N), of which each process takes its part. Gives the loss before
+        it, and how many classes were right. Masks of dropout are drawn from `seed`."""
         self.model.train()
         for m in self.model.frozen:
             m.eval()
         if self.random:
-            torch.manual_seed(seed)
-        loss, outputs, scale = 0.0, [], self.scale.value if self.scale else 1.0
-        for rows in np.array_split(np.arange(len(x)), self.recipe.accumulate):
+            torch.manual_seed(seed + self.rank)
+        mine = np.array_split(np.arange(len(x)), self.world)[self.rank]
+        found, scale = torch.zeros(2, dtype=torch.float64, device=self.device), self.scale.value if self.scale else 1.0
+        for rows in np.array_split(mine, self.recipe.accumulate):
             share = len(rows) / len(x)
             with self.autocast:
-                logits = self.model(self._tensor(x[rows]))
+                logits = self.net(self._tensor(x[rows]))
             logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
             part = loss_of(logits, labels[rows], self.recipe.smoothing) * share
-            (part * scale).backward()
-            loss += float(part.detach())
-            outputs.append(logits.detach())
+            (part * (scale * self.world)).backward()  # DistributedDataParallel takes the mean of the processes
+            right = logits.argmax(1) == torch.as_tensor(labels[rows], device=self.device)
+            found += torch.stack([part.detach().double(), right.sum().double()])
+        if self.world > 1:
+            dist.all_reduce(found)
         if self._unscaled(scale):
             if self.recipe.clip:
                 torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
@@ -76,7 +136,7 @@ class Trainer:
             self._averaged()
         else:
             self.optimizer.zero_grad()
-        return loss, to_numpy(torch.cat(outputs))
+        return float(found[0]), int(found[1])
 
     def _unscaled(self, scale: float) -> bool:
         """Takes the loss' scale out of the gradients; whether they are finite."""
@@ -90,6 +150,14 @@ class Trainer:
     def _averaged(self) -> None:
         for name, tensor in named_tensors(self.model) if self.average else ():
             self.average[name].lerp_(tensor, 1 - self.recipe.ema)
+
+    def agreed(self, stop: bool) -> bool:
+        """Whether any process says so."""
+        if self.world > 1:
+            asked = torch.tensor(float(stop), device=self.device)
+            dist.all_reduce(asked)
+            return bool(asked)
+        return stop
 
     @torch.no_grad()
     def logits(self, x: np.ndarray) -> np.ndarray:
