@@ -14,7 +14,7 @@ help: ## List the targets
 	$(PYTHON) -m venv .venv
 	@# first and alone: another package's wish for torch would pull a build of its own
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	$(PIP) --editable '.[torch,keras]'
+	$(PIP) --editable '.[torch,keras,train]'
 	@touch $@
 
 .venv/installed-test: .venv/installed

@@ -309,6 +309,8 @@ def _train(
     trainer = trainer_of(run, weights)
     if weights is not None:
         trainer.restore(weights, state)
+    if 0 < (last := len(data.train) % run.recipe.batch) < trainer.world:
+        raise RosettaError(f"a last batch of {last} can't be shared by {trainer.world} processes: take another --batch")
     writer = Writer(folder, run, data, trainer, progress, listener)
     begun, ended = time.perf_counter() - progress.seconds, progress.step + limit if limit else progress.steps
     with writer:

@@ -141,7 +141,23 @@ def optimizer(model, rule: Rule, parts: Parts | None = None) -> keras.optimizers
 def step(model, optimizer: keras.optimizers.Optimizer, gradients, rate: float) -> None:
     """One step at `rate`; `gradients` are tensors in the order of `model.trainable_variables`."""
     optimizer.learning_rate = rate
-    optimizer.apply(gradients, model.trainable_variables)
+    if keras.backend.backend() == "jax":
+        _jax_step(optimizer, gradients, model.trainable_variables)
+    else:
+        optimizer.apply(gradients, model.trainable_variables)
+
+
+def _jax_step(optimizer: keras.optimizers.Optimizer, gradients, variables) -> None:
+    """Compiled: one by one, JAX' operators on each parameter take three times as long as all gradients."""
+    import jax
+
+    run = vars(optimizer).get("_compiled")
+    if run is None:
+        run = jax.jit(optimizer.stateless_apply)
+        object.__setattr__(optimizer, "_compiled", run)  # which goes with it
+    parameters, kept = run([v.value for v in optimizer.variables], gradients, [v.value for v in variables])
+    for variable, value in zip([*variables, *optimizer.variables], [*parameters, *kept], strict=True):
+        variable.assign(value)
 
 
 def moments(model, optimizer: keras.optimizers.Optimizer) -> Iterator[tuple[str, np.ndarray]]:

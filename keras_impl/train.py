@@ -68,7 +68,7 @@ class Trainer:
     """
 
     def __init__(self, model, recipe: Recipe, frozen: tuple[str, ...] = (), rates: Mapping[str, float] | None = None):
-        self.model, self.recipe, self.steps, self.rank = model, recipe, 0, 0
+        self.model, self.recipe, self.steps, self.rank, self.world = model, recipe, 0, 0, 1
         parts = learning(model.plan.arch, recipe, frozen, rates)
         freeze(model, frozen)
         self.parameters = model.trainable_variables
@@ -84,7 +84,7 @@ class Trainer:
         for i, state in enumerate(self.random):
             state.assign(np.array([seed, i], "uint32"))
         loss, right, total, scale = 0.0, 0, None, self.scale.value if self.scale else 1.0
-        for rows in np.array_split(np.arange(len(x)), self.recipe.accumulate):
+        for rows in np.array_split(np.arange(len(x)), min(self.recipe.accumulate, len(x))):
             share = len(rows) / len(x)
             images = np.ascontiguousarray(np.moveaxis(x[rows], 1, -1))
             part, said, found = self.gradients(images, labels[rows], share * scale)
@@ -220,7 +220,7 @@ def _jax(t: Trainer):
     import jax
 
     _HALF.update((np.dtype("float16"), "bfloat16"))
-    trainable, others, kept = t.model.trainable_variables, t.model.non_trainable_variables, t.optimizer.variables
+    trainable, others = t.model.trainable_variables, t.model.non_trainable_variables
 
     def values(variables):
         return [v.value for v in variables]
@@ -252,15 +252,10 @@ def _jax(t: Trainer):
         put(others, other)
         return loss, np.asarray(said), found
 
-    @jax.jit
-    def applied(kept, found, parameters):
-        return t.optimizer.stateless_apply(kept, t._clipped(found), parameters)
+    clipped = jax.jit(t._clipped)
 
     def update(found, rate):
-        t.optimizer.learning_rate = rate
-        parameters, moved = applied(values(kept), found, values(trainable))
-        put(trainable, parameters)
-        put(kept, moved)
+        optim.step(t.model, t.optimizer, clipped(found), rate)
 
     evaluated = jax.jit(lambda a, b, x: t.model.stateless_call(a, b, x, training=False)[0])
     return lambda x: evaluated(values(trainable), values(others), x), gradients, update
@@ -279,8 +274,7 @@ def _torch(t: Trainer):
 
     @torch.no_grad()
     def update(found, rate):
-        t.optimizer.learning_rate = rate
-        t.optimizer.apply(t._clipped(found), t.parameters)
+        optim.step(t.model, t.optimizer, t._clipped(found), rate)
 
     @torch.no_grad()
     def forward(x):

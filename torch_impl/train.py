@@ -117,7 +117,7 @@ class Trainer:
             torch.manual_seed(seed + self.rank)
         mine = np.array_split(np.arange(len(x)), self.world)[self.rank]
         found, scale = torch.zeros(2, dtype=torch.float64, device=self.device), self.scale.value if self.scale else 1.0
-        for rows in np.array_split(mine, self.recipe.accumulate):
+        for rows in np.array_split(mine, min(self.recipe.accumulate, len(mine))):
             share = len(rows) / len(x)
             with self.autocast:
                 logits = self.net(self._tensor(x[rows]))
