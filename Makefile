@@ -46,6 +46,7 @@ format: .venv/installed-test ## Put the sources in ruff's format
 benchmark: .venv/installed-test ## Throughput against torchvision, timm and keras.applications; porting against KerasHub's converter
 	@$(BIN)/python benchmarks/forward.py --json benchmarks/results/forward-cpu.json
 	@$(BIN)/python benchmarks/port.py --json benchmarks/results/port-cpu.json
+	@PYTHONPATH=benchmarks $(BIN)/python benchmarks/train.py --json benchmarks/results/train-cpu.json
 
 atlas: .venv/installed-test ## Every variant on every backend and check; writes docs/atlas.* and the README's table; goes on where it stopped
 	@PYTHONPATH=benchmarks $(BIN)/python benchmarks/atlas.py

@@ -71,7 +71,7 @@ def _jax_pass(model):
         return loss_of(logits, labels), (logits, other)
 
     run = jax.value_and_grad(pure, argnums=(0, 1), has_aux=True)
-    if not model.plan.random:
+    if not model.plan.random and len(list(model.plan.layers())) < _MANY:
         # compiling takes a third of the time in which JAX would compile each operator by itself; a mask, which is drawn
         # when the pass is traced, would be the same in every later pass. The model keeps it: it holds the model, and
         # both go together
@@ -91,4 +91,5 @@ def _torch(model, x, labels):
     return loss.detach(), logits.detach(), by_input, by_variable
 
 
+_MANY = 1000  # convolutions and norms: XLA took more than 8 minutes and 12 GB to compile 2,403 of them
 _GRADIENTS = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}

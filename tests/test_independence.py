@@ -27,7 +27,8 @@ def loaded(code: str, backend: str = "tensorflow") -> set[str]:
             "import common.arch, common.plan, common.names, common.weights, common.init, common.noise, common.images, "
             "common.parity, common.port, common.checks, common.rules, common.backends, common.engines, common.worker, "
             "common.graphs, common.export, common.report, common.cli, common.frameworks, common.foreign, "
-            "common.containers, common.recognise, common.writers, common.hdf5, common.keras_files",
+            "common.containers, common.recognise, common.writers, common.hdf5, common.keras_files, common.data, "
+            "common.recipe, common.training, common.scores, common.evaluation, common.race, common.commands",
             set(),
         ),
         (
@@ -50,10 +51,18 @@ def test_the_import_check_can_fail():
 
 
 @pytest.mark.parametrize(
-    "command", [["list"], ["list", "--json"], ["show", "cifar_resnet1202"], ["--help"], ["compare", "--help"]]
+    "command",
+    [
+        ["list"],
+        ["list", "--json"],
+        ["show", "cifar_resnet1202"],
+        ["--help"],
+        ["compare", "--help"],
+        ["train", "--help"],
+    ],
 )
 def test_the_command_line_loads_no_framework_to_show_something(command):
-    code = f"from common.cli import cli\ntry: cli({command})\nexcept SystemExit as e: assert not e.code, e.code"
+    code = f"from common.commands import cli\ntry: cli({command})\nexcept SystemExit as e: assert not e.code, e.code"
     assert loaded(code) == set()
 
 

@@ -260,6 +260,59 @@ def test_keras_libraries_there_and_back(tmp_path, library):
             assert all(np.array_equal(a[n], b[n]) for n in b)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("depth", [50, 101, 152])
+@pytest.mark.parametrize("version", ["", "V2"])
+def test_every_net_of_keras_applications_is_recognised_from_its_files(tmp_path, depth, version):
+    import keras
+
+    theirs = getattr(keras.applications, f"ResNet{depth}{version}")(weights=None, classifier_activation=None)
+    theirs.save_weights(tmp_path / "a.weights.h5")
+    theirs.save(tmp_path / "a.h5")
+    theirs.save(tmp_path / "a.keras")
+    shutil.copy(tmp_path / "a.weights.h5", tmp_path / "bare.weights.h5")
+    with h5py.File(tmp_path / "bare.weights.h5", "a") as f:
+        f.visititems(lambda _, o: o.attrs.pop("name", None) and None)
+    for file in sorted(tmp_path.iterdir()):
+        found = port.inspect(file)
+        assert found.name == f"resnet{depth}{version.lower()}_keras" and found.library.name == "keras.applications"
+        weights = found.weights()
+    x = np.random.default_rng(1).standard_normal((1, 3, 224, 224)).astype("float32")
+    logits = torch_impl.create_model(found.arch, weights=weights).eval()(torch.from_numpy(x)).detach().numpy()
+    assert relative(np.asarray(theirs(np.moveaxis(x, 1, -1), training=False)), logits) <= 1e-4
+
+
+HUBS = {  # what KerasHub's presets are built from: blocks, kind, pre-activation, stem
+    "resnet18": ([2, 2, 2, 2], "basic_block", False, ([64], [7])),
+    "resnet34": ([3, 4, 6, 3], "basic_block", False, ([64], [7])),
+    "resnet50": ([3, 4, 6, 3], "bottleneck_block", False, ([64], [7])),
+    "resnet101": ([3, 4, 23, 3], "bottleneck_block", False, ([64], [7])),
+    "resnet152": ([3, 8, 36, 3], "bottleneck_block", False, ([64], [7])),
+    "resnetv2_50": ([3, 4, 6, 3], "bottleneck_block", True, ([64], [7])),
+    "resnetv2_101": ([3, 4, 23, 3], "bottleneck_block", True, ([64], [7])),
+    "resnet18d": ([2, 2, 2, 2], "basic_block_vd", False, ([32, 32, 64], [3, 3, 3])),
+    "resnet101d": ([3, 4, 23, 3], "bottleneck_block_vd", False, ([32, 32, 64], [3, 3, 3])),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HUBS)
+def test_kerashubs_nets_are_recognised_from_their_files(tmp_path, name):
+    hub = pytest.importorskip("keras_hub")
+    depths, block, preact, (filters, kernels) = HUBS[name]
+    body = hub.models.ResNetBackbone(
+        input_conv_filters=filters, input_conv_kernel_sizes=kernels, stackwise_num_filters=[64, 128, 256, 512],
+        stackwise_num_blocks=depths, stackwise_num_strides=[1, 2, 2, 2], block_type=block, use_pre_activation=preact,
+    )  # fmt: skip
+    theirs = hub.models.ResNetImageClassifier(backbone=body, num_classes=1000)
+    theirs.save_weights(tmp_path / "a.weights.h5")
+    theirs.save(tmp_path / "a.keras")
+    for file in sorted(tmp_path.iterdir()):
+        found = port.inspect(file)
+        assert found.name == name and found.library.name == "keras-hub", found.name
+        found.weights()
+
+
 # -- real checkpoints
 
 

@@ -1,0 +1,193 @@
+"""A training step of ours against a plain loop over torchvision's and timm's ResNet-50 and against keras.applications'
+`train_on_batch`; what loading takes of a step; memory over an epoch.
+
+    PYTHONPATH=benchmarks python benchmarks/train.py [--rounds 9] [--json benchmarks/results/train-cpu.json]
+
+Each side is given whole: ours as `rosetta train` runs it, from arrays, with loss and correct answers read back.
+"""
+
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import click
+import numpy as np
+from forward import alternate, processor, ratio
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from common import recipe
+from common.data import Batches, load
+from common.rules import Rule
+
+RULE = Rule("SGD", 1e-3, momentum=0.9, nesterov=True, weight_decay=1e-4)
+
+
+def pytorch(batch: int, size: int) -> dict[str, Callable[[], object]]:
+    import torch
+
+    import torch_impl
+    from torch_impl.train import Trainer
+
+    schemas = torch.library.Library("torchvision", "DEF")  # its compiled operators ask for a CUDA build
+    schemas.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    schemas.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import timm
+    from torchvision.models import resnet50
+
+    pytorch.keep = schemas  # type: ignore[attr-defined]
+    x, y = np.random.randn(batch, 3, size, size).astype(np.float32), np.random.randint(0, 1000, batch)
+    how = dataclasses.replace(recipe.get("imagenet"), rule=RULE)
+    ours = {n: Trainer(torch_impl.create_model("resnet50"), how) for n in ("ours", "ours again")}
+
+    def plain(model, optimizer):
+        def step():
+            model.train()
+            logits = model(torch.from_numpy(x))
+            loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(y))
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            return loss.item(), int((logits.argmax(1) == torch.from_numpy(y)).sum())
+
+        return step
+
+    peers = {"torchvision": resnet50(weights=None), "timm": timm.create_model("resnet50")}
+    runs: dict[str, Callable[[], object]] = {"ours": lambda: ours["ours"].step(x, y, 1e-3)}
+    for name, model in peers.items():
+        runs[name] = plain(model, torch.optim.SGD(model.parameters(), 1e-3, 0.9, weight_decay=1e-4, nesterov=True))
+    return {**runs, "ours again": lambda: ours["ours again"].step(x, y, 1e-3)}
+
+
+def tensorflow(batch: int, size: int) -> dict[str, Callable[[], object]]:
+    import keras
+
+    import keras_impl
+    from keras_impl.train import Trainer
+
+    x, y = np.random.randn(batch, 3, size, size).astype(np.float32), np.random.randint(0, 1000, batch)
+    last = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    how = dataclasses.replace(recipe.get("imagenet"), rule=RULE)
+    ours = {n: Trainer(keras_impl.create_model("resnet50_keras"), how) for n in ("ours", "ours again")}
+    theirs = keras.applications.ResNet50(weights=None, classifier_activation=None)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    theirs.compile(keras.optimizers.SGD(1e-3, 0.9, nesterov=True, weight_decay=1e-4), loss, ["accuracy"])
+    return {
+        "ours, v1": lambda: ours["ours"].step(x, y, 1e-3),
+        "keras.applications, train_on_batch": lambda: theirs.train_on_batch(last, y),
+        "ours, v1 again": lambda: ours["ours again"].step(x, y, 1e-3),
+    }
+
+
+def loading(steps: int) -> dict[str, float]:
+    """Milliseconds of making a batch of 128 of Fashion-MNIST, of waiting for one beside the net, and of its step."""
+    import torch_impl
+    from torch_impl.train import Trainer
+
+    data = load("fashion-mnist")
+    how = recipe.get("cifar")
+    batches = Batches(data.train, 128, data.preprocessing, channels=1, seed=0, how=data.augment)
+    order = np.arange(len(data.train))
+    made = []
+    for k in range(50):
+        start = time.perf_counter()
+        batches.batch(0, k, order)
+        made.append(time.perf_counter() - start)
+    trainer = Trainer(torch_impl.create_model("cifar_resnet20", in_channels=1, num_classes=10), how)
+    waited, stepped, coming = [], [], batches.epoch()
+    for _ in range(steps):
+        start = time.perf_counter()
+        x, y = next(coming)
+        middle = time.perf_counter()
+        trainer.step(x, y, 0.1)
+        waited.append(middle - start)
+        stepped.append(time.perf_counter() - middle)
+    make, wait, step = (1e3 * statistics.median(v) for v in (made, waited[2:], stepped[2:]))
+    return {
+        "make_ms": make,
+        "wait_ms": wait,
+        "step_ms": step,
+        "make_over_step": make / step,
+        "wait_over_step": wait / step,
+    }
+
+
+def memory(framework: str) -> dict[str, float]:
+    """Resident MiB of a run of cifar_resnet20 on digits after 2 epochs and at the end of 40."""
+    code = f"""
+import resource, sys, tempfile, pathlib
+from common import training
+folder = pathlib.Path(tempfile.mkdtemp()) / "run"
+spec = training.prepare({framework!r}, "float32")
+run, data = training.plan("cifar_resnet20", "digits", training.recipe_of("short", {{"epochs": 40}}, ()),
+                          {{"depths": (1, 1, 1)}}, framework=spec)
+training.new(folder, run)
+now = lambda: int(open("/proc/self/statm").read().split()[1]) * 4096 / 2**20
+seen = {{}}
+def listen(what, p):
+    if what == "epoch" and p.epoch in (2, 40):
+        seen[p.epoch] = now()
+training.train(folder, listener=listen, data=data, save_every=1e9)
+print("MEMORY", seen[2], seen[40])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    early, late = map(float, done.stdout.split("MEMORY")[1].split())
+    return {"after_2_epochs_mib": early, "after_40_epochs_mib": late}
+
+
+@click.command()
+@click.option("--batch", default=8, show_default=True)
+@click.option("--size", default=224, show_default=True, help="Pixels.")
+@click.option("--rounds", default=9, show_default=True)
+@click.option("--json", "file", type=click.Path(dir_okay=False), help="Write the figures.")
+def main(batch: int, size: int, rounds: int, file: str | None) -> None:
+    """Ours against the peers, in one run."""
+    console = Console(width=120)
+    names = ("torch", "torchvision", "timm", "keras", "tensorflow-cpu", "numpy")
+    report = {"device": processor(), "versions": {n: version(n) for n in names}, "date": date.today().isoformat()}
+    report |= {"batch": batch, "size": size, "rounds": rounds, "cases": {}}
+    report["loading"] = found = loading(40)
+    table = Table("training step", "peer", "ours, s", "peer, s", "times as fast", "quartiles", box=None)
+    for case, make in (("PyTorch, ResNet-50", pytorch), ("Keras on TensorFlow, ResNet-50", tensorflow)):
+        runs = make(batch, size)
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task(case, total=len(runs) * (rounds + 1))
+            seconds = alternate(runs, rounds, lambda p=progress, t=task: p.advance(t))
+        ours = next(iter(runs))
+        medians = {n: statistics.median(s) for n, s in seconds.items()}
+        ratios = {peer: ratio(seconds[ours], s) for peer, s in seconds.items() if peer != ours}
+        report["cases"][case] = {"seconds": medians, "ours_is_times_as_fast": ratios}
+        for peer, r in ratios.items():
+            quartiles = f"{r['low']:.2f} to {r['high']:.2f}"
+            table.add_row(case, peer, f"{medians[ours]:.3f}", f"{medians[peer]:.3f}", f"{r['median']:.2f}", quartiles)
+    report["memory"] = {f: memory(f) for f in ("torch", "keras:tensorflow")}
+    console.print(table)
+    console.print(
+        f"loading: a batch of 128 takes {found['make_ms']:.2f} ms to make, {found['wait_ms']:.2f} ms to wait for, and "
+        f"a step of cifar_resnet20 {found['step_ms']:.0f} ms: {found['make_over_step']:.1%} and "
+        f"{found['wait_over_step']:.1%}"
+    )
+    for framework, m in report["memory"].items():
+        console.print(f"memory, {framework}: {m['after_2_epochs_mib']:.0f} MiB after 2 epochs, "
+                      f"{m['after_40_epochs_mib']:.0f} after 40")  # fmt: skip
+    console.print(
+        f"{report['device']}; {', '.join(f'{n} {v}' for n, v in report['versions'].items())}; "
+        f"batch {batch}, {size} pixels, n = {rounds}, {report['date']}"
+    )
+    if file:
+        Path(file).write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
