@@ -45,7 +45,10 @@ def _numbers(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 @click.option("--data", metavar="DATA", help="digits, fashion-mnist, cifar10, cifar100, ecg, folder:PATH or FILE.npz.")
 @click.option("--framework", default="torch", metavar="F", help=f"{_FRAMEWORK}. Default: torch.")
 @click.option(
-    "--recipe", "recipe_name", metavar="R", help="A row of common/recipe.py. Default: short; transfer with --init."
+    "--recipe",
+    "recipe_name",
+    metavar="R",
+    help="A row of common/recipe.py. Default: short, small for digits, transfer with --init.",
 )
 @click.option("--epochs", type=int, help="Default: the recipe's.")
 @click.option("--batch", type=int, help="Examples a step. Default: the recipe's.")
@@ -112,7 +115,7 @@ def train(
     else:
         if not name or not data:
             raise RosettaError("train needs a NAME and --data: rosetta train cifar_resnet20 --data digits")
-        chosen = recipe_name or ("transfer" if init else "short")
+        chosen = recipe_name or ("transfer" if init else "small" if data == "digits" else "short")
         fields = {"epochs": epochs, "batch": batch, "rate": rate}
         recipe = training.recipe_of(chosen, {k: v for k, v in fields.items() if v is not None}, changes)
         spec = training.prepare(framework, recipe.precision, devices=devices)

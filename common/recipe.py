@@ -105,6 +105,10 @@ RECIPES = {
     "short": Recipe(
         Rule("SGD", 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4), epochs=15, schedule="cosine", warmup=1.0,
     ),
+    # ours: for a thousand examples or so
+    "small": Recipe(
+        Rule("SGD", 0.05, momentum=0.9, nesterov=True, weight_decay=5e-4), 32, 15, schedule="cosine", warmup=1.0
+    ),
     # ours: a new head on trained weights
     "transfer": Recipe(
         Rule("SGD", 0.01, momentum=0.9, weight_decay=1e-4), batch=32, epochs=10, schedule="cosine", warmup=0.5
