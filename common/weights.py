@@ -133,7 +133,7 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Ma
 
     # safetensors 0.8.0 writes the memory of a transposed view in its own order, under the view's shape, without
     # a word (its issue 825): so contiguous arrays go in, and what was written is compared afterwards
-    plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    plain = {name: np.require(array, requirements="C") for name, array in arrays.items()}  # a scalar stays one
     try:
         safetensors.numpy.save_file(plain, path, metadata=dict(metadata))
     except safetensors.SafetensorError as e:  # how the library reports a full disk
