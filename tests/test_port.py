@@ -105,19 +105,20 @@ def torch_nets(library, referees, transformers):
     if library == "timm":
         r = timm.models.resnet
         se = dict(attn_layer="se")
+        narrow = dict(channels=(32, 64, 96, 128))
         return [
-            r.ResNet(r.BasicBlock, (1, 1, 2, 1), num_classes=5, block_args=se),
-            r.ResNet(r.Bottleneck, (1, 2, 1, 1), stem_width=32, stem_type="deep", avg_down=True),
-            r.ResNet(r.Bottleneck, (1, 1, 1, 1), num_classes=0, in_chans=1, cardinality=32, base_width=4),
+            r.ResNet(r.BasicBlock, (1, 1, 2, 1), num_classes=5, block_args=se, **narrow),
+            r.ResNet(r.Bottleneck, (1, 2, 1, 1), stem_width=32, stem_type="deep", avg_down=True, **narrow),
+            r.ResNet(r.Bottleneck, (1, 1, 1, 1), num_classes=0, in_chans=1, cardinality=16, base_width=8, **narrow),
         ]
     if library == "timm-resnetv2":
         return [timm.create_model("resnetv2_18", num_classes=9)]
     config = transformers.ResNetConfig
-    small = dict(embedding_size=64, depths=[1, 2, 1, 1])
+    small = dict(embedding_size=64, depths=[1, 2, 1, 1], hidden_sizes=[64, 128, 256, 512])
     return [
         transformers.ResNetForImageClassification(config(num_labels=5, **small)),
         transformers.ResNetForImageClassification(config(downsample_in_bottleneck=True, **small)),
-        transformers.ResNetModel(config(layer_type="basic", hidden_sizes=[64, 128, 256, 512], **small)),
+        transformers.ResNetModel(config(layer_type="basic", **small)),
     ]
 
 
