@@ -296,8 +296,14 @@ HUBS = {  # what KerasHub's presets are built from: blocks, kind, pre-activation
 }
 
 
+NO_FIELD = pytest.mark.xfail(
+    reason="2026-11-22: it projects in the first block of stage 1, too, where nothing changes: no field says that yet",
+    strict=True,
+)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", HUBS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=NO_FIELD) if n == "resnet18d" else n for n in HUBS])
 def test_kerashubs_nets_are_recognised_from_their_files(tmp_path, name):
     hub = pytest.importorskip("keras_hub")
     depths, block, preact, (filters, kernels) = HUBS[name]
