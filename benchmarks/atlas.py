@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 import numpy as np
-from forward import processor
+from peers import processor
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 

@@ -1,77 +1,24 @@
 """Throughput of both implementations against torchvision's, timm's and keras.applications' ResNet, in one run.
 
-    python benchmarks/forward.py [--rounds 15] [--json benchmarks/results/forward-cpu.json]
-
-Ours and the peers take turns, so that a change of the machine's speed meets all alike; the ratio is taken round by
-round and its median quoted. Two runs of the same code stand beside, as what is noise.
+python benchmarks/forward.py [--rounds 15] [--json benchmarks/results/forward-cpu.json]
 """
 
-import gc
-import json
-import os
-import platform
 import statistics
 import time
 import tracemalloc
-from collections.abc import Callable
-from datetime import date
-from importlib.metadata import version
-from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import click
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
+from peers import CONSOLE, Runs, conclude, keras_peer, measure, report_of, speeds, torch_peers
 
 
-def processor() -> str:
-    """The CPU's name and its number of cores."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-
-
-def alternate(runs: dict[str, Callable[[], object]], rounds: int, tick: Callable[[], None]) -> dict[str, list[float]]:
-    """Seconds of each run in each round, the order turned from round to round, after one round to warm up."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for round_ in range(rounds + 1):
-        names = list(runs)
-        for name in names[round_ % len(names) :] + names[: round_ % len(names)]:
-            gc.collect()
-            start = time.perf_counter()
-            result = runs[name]()
-            taken = time.perf_counter() - start
-            del result
-            if round_:
-                seconds[name].append(taken)
-            tick()
-    return seconds
-
-
-def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:
-    """How many times as fast ours is: median and quartiles of the rounds' ratios."""
-    each = [b / a for a, b in zip(ours, theirs, strict=True)]
-    low, _, high = statistics.quantiles(each, n=4)
-    return {"median": statistics.median(each), "low": low, "high": high}
-
-
-def pytorch(batch: int, size: int) -> dict[str, dict[str, Callable[[], object]]]:
+def pytorch(batch: int, size: int) -> dict[str, Runs]:
     import torch
 
     import torch_impl
 
-    schemas = torch.library.Library("torchvision", "DEF")  # its compiled operators ask for a CUDA build
-    schemas.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    schemas.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    import timm
-    from torchvision.models import resnet50
-
-    pytorch.keep = schemas  # type: ignore[attr-defined]
-    models = {"ours": torch_impl.create_model("resnet50"), "torchvision": resnet50(weights=None)}
-    models |= {"timm": timm.create_model("resnet50"), "ours again": torch_impl.create_model("resnet50")}
+    models = {"ours": torch_impl.create_model("resnet50"), **torch_peers()}
+    models["ours again"] = torch_impl.create_model("resnet50")
     x, y = torch.randn(batch, 3, size, size), torch.randint(0, 1000, (batch,))
 
     def forward(model):
@@ -91,16 +38,13 @@ def pytorch(batch: int, size: int) -> dict[str, dict[str, Callable[[], object]]]
     }
 
 
-def tensorflow(batch: int, size: int) -> dict[str, dict[str, Callable[[], object]]]:
+def tensorflow(batch: int, size: int) -> dict[str, Runs]:
     import keras
 
     import keras_impl
 
-    def theirs(depth: int = 50):
-        return getattr(keras.applications, f"ResNet{depth}")(weights=None, classifier_activation=None)
-
     # the same net, v1 with biases; and ours as torchvision has it, v1.5, which is 6 % more multiply-adds
-    models = {"ours, v1": keras_impl.create_model("resnet50_keras"), "keras.applications": theirs()}
+    models = {"ours, v1": keras_impl.create_model("resnet50_keras"), "keras.applications": keras_peer()}
     models |= {"ours": keras_impl.create_model("resnet50"), "ours, v1 again": keras_impl.create_model("resnet50_keras")}
     x, y = np.random.randn(batch, size, size, 3).astype(np.float32), np.random.randint(0, 1000, batch)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -110,7 +54,7 @@ def tensorflow(batch: int, size: int) -> dict[str, dict[str, Callable[[], object
 
     def building(depth: int):
         ours = lambda: keras_impl.create_model(f"resnet{depth}_keras")  # noqa: E731
-        return {"ours, v1": ours, "keras.applications": lambda: theirs(depth), "ours, v1 again": ours}
+        return {"ours, v1": ours, "keras.applications": lambda: keras_peer(depth), "ours, v1 again": ours}
 
     return {
         "Keras forward, called eagerly": {n: lambda m=m: m(tensor) for n, m in models.items()},
@@ -147,37 +91,16 @@ def moving_weights() -> dict[str, float]:
 @click.option("--json", "file", type=click.Path(dir_okay=False), help="Write the figures.")
 def main(batch: int, size: int, rounds: int, file: str | None) -> None:
     """Ours against the peers, in one run."""
-    console = Console(width=120)
-    names = ("torch", "torchvision", "timm", "keras", "tensorflow-cpu", "numpy")
-    report = {"device": processor(), "versions": {n: version(n) for n in names}, "date": date.today().isoformat()}
-    report |= {"batch": batch, "size": size, "rounds": rounds, "cases": {}}
-    table = Table("case", "peer", "ours, s", "peer, s", "times as fast", "quartiles", box=None)
-    for cases in (pytorch(batch, size), tensorflow(batch, size)):
-        for case, runs in cases.items():
-            with Progress(console=Console(stderr=True), transient=True) as progress:
-                task = progress.add_task(case, total=len(runs) * (rounds + 1))
-                seconds = alternate(runs, rounds, lambda p=progress, t=task: p.advance(t))
-            ours = next(iter(runs))
-            medians = {n: statistics.median(s) for n, s in seconds.items()}
-            ratios = {peer: ratio(seconds[ours], s) for peer, s in seconds.items() if peer != ours}
-            report["cases"][case] = {"seconds": medians, "ours_is_times_as_fast": ratios}
-            for peer, r in ratios.items():
-                quartiles = f"{r['low']:.2f} to {r['high']:.2f}"
-                table.add_row(
-                    case, peer, f"{medians[ours]:.3f}", f"{medians[peer]:.3f}", f"{r['median']:.2f}", quartiles
-                )
+    report, table = report_of(batch=batch, size=size, rounds=rounds), speeds()
+    for make in (pytorch, tensorflow):
+        measure(report, make(batch, size), table)
     report["moving ResNet-152's weights, PyTorch to Keras"] = moved = moving_weights()
-    console.print(table)
-    console.print(
+    CONSOLE.print(table)
+    CONSOLE.print(
         f"ResNet-152's weights from PyTorch into Keras: {moved['seconds']:.2f} s, "
         f"{moved['extra_memory_over_weights']:.2f} times the weights in extra memory"
     )
-    console.print(
-        f"{report['device']}; {', '.join(f'{n} {v}' for n, v in report['versions'].items())}; "
-        f"batch {batch}, {size} pixels, n = {rounds}, {report['date']}"
-    )
-    if file:
-        Path(file).write_text(json.dumps(report, indent=1) + "\n")
+    conclude(report, file)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import click
-from forward import processor
+from peers import processor
 from rich.console import Console
 from rich.table import Table
 

@@ -7,25 +7,14 @@ Each side is given whole: ours as `rosetta train` runs it, from arrays, with los
 """
 
 import dataclasses
-import json
-import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from datetime import date
-from importlib.metadata import version
-from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import click
 import numpy as np
-from forward import alternate, processor, ratio
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
+from peers import CONSOLE, Runs, conclude, keras_peer, measure, report_of, speeds, torch_peers
 
 from common import recipe
 from common.data import Batches, load
@@ -34,19 +23,12 @@ from common.rules import Rule
 RULE = Rule("SGD", 1e-3, momentum=0.9, nesterov=True, weight_decay=1e-4)
 
 
-def pytorch(batch: int, size: int) -> dict[str, Callable[[], object]]:
+def pytorch(batch: int, size: int) -> dict[str, Runs]:
     import torch
 
     import torch_impl
     from torch_impl.train import Trainer
 
-    schemas = torch.library.Library("torchvision", "DEF")  # its compiled operators ask for a CUDA build
-    schemas.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    schemas.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    import timm
-    from torchvision.models import resnet50
-
-    pytorch.keep = schemas  # type: ignore[attr-defined]
     x, y = np.random.randn(batch, 3, size, size).astype(np.float32), np.random.randint(0, 1000, batch)
     how = dataclasses.replace(recipe.get("imagenet"), rule=RULE)
     ours = {n: Trainer(torch_impl.create_model("resnet50"), how) for n in ("ours", "ours again")}
@@ -63,14 +45,14 @@ def pytorch(batch: int, size: int) -> dict[str, Callable[[], object]]:
 
         return step
 
-    peers = {"torchvision": resnet50(weights=None), "timm": timm.create_model("resnet50")}
-    runs: dict[str, Callable[[], object]] = {"ours": lambda: ours["ours"].step(x, y, 1e-3)}
-    for name, model in peers.items():
+    runs = {"ours": lambda: ours["ours"].step(x, y, 1e-3)}
+    for name, model in torch_peers().items():
         runs[name] = plain(model, torch.optim.SGD(model.parameters(), 1e-3, 0.9, weight_decay=1e-4, nesterov=True))
-    return {**runs, "ours again": lambda: ours["ours again"].step(x, y, 1e-3)}
+    runs["ours again"] = lambda: ours["ours again"].step(x, y, 1e-3)
+    return {"PyTorch training step, loss and answers read back": runs}
 
 
-def tensorflow(batch: int, size: int) -> dict[str, Callable[[], object]]:
+def tensorflow(batch: int, size: int) -> dict[str, Runs]:
     import keras
 
     import keras_impl
@@ -80,14 +62,15 @@ def tensorflow(batch: int, size: int) -> dict[str, Callable[[], object]]:
     last = np.ascontiguousarray(np.moveaxis(x, 1, -1))
     how = dataclasses.replace(recipe.get("imagenet"), rule=RULE)
     ours = {n: Trainer(keras_impl.create_model("resnet50_keras"), how) for n in ("ours", "ours again")}
-    theirs = keras.applications.ResNet50(weights=None, classifier_activation=None)
+    theirs = keras_peer()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     theirs.compile(keras.optimizers.SGD(1e-3, 0.9, nesterov=True, weight_decay=1e-4), loss, ["accuracy"])
-    return {
+    runs = {
         "ours, v1": lambda: ours["ours"].step(x, y, 1e-3),
         "keras.applications, train_on_batch": lambda: theirs.train_on_batch(last, y),
         "ours, v1 again": lambda: ours["ours again"].step(x, y, 1e-3),
     }
+    return {"Keras training step on TensorFlow": runs}
 
 
 def loading(steps: int) -> dict[str, float]:
@@ -126,12 +109,12 @@ def loading(steps: int) -> dict[str, float]:
 def memory(framework: str) -> dict[str, float]:
     """Resident MiB of a run of cifar_resnet20 on digits after 2 epochs and at the end of 40."""
     code = f"""
-import resource, sys, tempfile, pathlib
-from common import training
+import pathlib, tempfile
+from common import recipe, training
 folder = pathlib.Path(tempfile.mkdtemp()) / "run"
 spec = training.prepare({framework!r}, "float32")
-run, data = training.plan("cifar_resnet20", "digits", training.recipe_of("short", {{"epochs": 40}}, ()),
-                          {{"depths": (1, 1, 1)}}, framework=spec)
+run, data = training.plan("cifar_resnet20", "digits", recipe.get("short", epochs=40), {{"depths": (1, 1, 1)}},
+                          framework=spec)
 training.new(folder, run)
 now = lambda: int(open("/proc/self/statm").read().split()[1]) * 4096 / 2**20
 seen = {{}}
@@ -153,40 +136,21 @@ print("MEMORY", seen[2], seen[40])
 @click.option("--json", "file", type=click.Path(dir_okay=False), help="Write the figures.")
 def main(batch: int, size: int, rounds: int, file: str | None) -> None:
     """Ours against the peers, in one run."""
-    console = Console(width=120)
-    names = ("torch", "torchvision", "timm", "keras", "tensorflow-cpu", "numpy")
-    report = {"device": processor(), "versions": {n: version(n) for n in names}, "date": date.today().isoformat()}
-    report |= {"batch": batch, "size": size, "rounds": rounds, "cases": {}}
+    report, table = report_of(batch=batch, size=size, rounds=rounds), speeds()
     report["loading"] = found = loading(40)
-    table = Table("training step", "peer", "ours, s", "peer, s", "times as fast", "quartiles", box=None)
-    for case, make in (("PyTorch, ResNet-50", pytorch), ("Keras on TensorFlow, ResNet-50", tensorflow)):
-        runs = make(batch, size)
-        with Progress(console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task(case, total=len(runs) * (rounds + 1))
-            seconds = alternate(runs, rounds, lambda p=progress, t=task: p.advance(t))
-        ours = next(iter(runs))
-        medians = {n: statistics.median(s) for n, s in seconds.items()}
-        ratios = {peer: ratio(seconds[ours], s) for peer, s in seconds.items() if peer != ours}
-        report["cases"][case] = {"seconds": medians, "ours_is_times_as_fast": ratios}
-        for peer, r in ratios.items():
-            quartiles = f"{r['low']:.2f} to {r['high']:.2f}"
-            table.add_row(case, peer, f"{medians[ours]:.3f}", f"{medians[peer]:.3f}", f"{r['median']:.2f}", quartiles)
+    for make in (pytorch, tensorflow):
+        measure(report, make(batch, size), table)
     report["memory"] = {f: memory(f) for f in ("torch", "keras:tensorflow")}
-    console.print(table)
-    console.print(
+    CONSOLE.print(table)
+    CONSOLE.print(
         f"loading: a batch of 128 takes {found['make_ms']:.2f} ms to make, {found['wait_ms']:.2f} ms to wait for, and "
         f"a step of cifar_resnet20 {found['step_ms']:.0f} ms: {found['make_over_step']:.1%} and "
         f"{found['wait_over_step']:.1%}"
     )
     for framework, m in report["memory"].items():
-        console.print(f"memory, {framework}: {m['after_2_epochs_mib']:.0f} MiB after 2 epochs, "
+        CONSOLE.print(f"memory, {framework}: {m['after_2_epochs_mib']:.0f} MiB after 2 epochs, "
                       f"{m['after_40_epochs_mib']:.0f} after 40")  # fmt: skip
-    console.print(
-        f"{report['device']}; {', '.join(f'{n} {v}' for n, v in report['versions'].items())}; "
-        f"batch {batch}, {size} pixels, n = {rounds}, {report['date']}"
-    )
-    if file:
-        Path(file).write_text(json.dumps(report, indent=1) + "\n")
+    conclude(report, file)
 
 
 if __name__ == "__main__":

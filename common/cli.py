@@ -34,7 +34,8 @@ def _overrides(ctx: click.Context, param: click.Parameter, values: tuple[str, ..
     for text in values:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise RosettaError(f"--set {text!r} can't be: expected FIELD=VALUE, such as groups=8 or depths=[2,2,2,2]")
+            such = "smoothing=0.1" if param.name == "changes" else "groups=8 or depths=[2,2,2,2]"
+            raise RosettaError(f"{param.opts[0]} {text!r} can't be: expected FIELD=VALUE, such as {such}")
         try:
             result[key] = json.loads(
                 value.replace("(", "[").replace(")", "]").replace("True", "true").replace("False", "false")

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from common.cli import SeveralBackends, _columns, _Progress, _words, _writable, cli, set_option
+from common.cli import SeveralBackends, _columns, _overrides, _Progress, _words, _writable, cli, set_option
 from common.errors import RosettaError
 
 _FRAMEWORK = "torch, keras (on TensorFlow), keras:jax or keras:torch"
@@ -54,7 +54,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 @click.option("--batch", type=int, help="Examples a step. Default: the recipe's.")
 @click.option("--rate", type=float, help="The highest learning rate. Default: the recipe's.")
 @click.option(
-    "--with", "changes", multiple=True, metavar="FIELD=VALUE",
+    "--with", "changes", multiple=True, callback=_overrides, metavar="FIELD=VALUE",
     help="Replace a field of the recipe: schedule=cosine, smoothing=0.1, precision=mixed_bfloat16; may be repeated.",
 )  # fmt: skip
 @set_option
@@ -85,7 +85,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 @click.option("--json", "as_json", is_flag=True, help="A line of JSON an epoch on stdout, and nothing else.")
 def train(
     name: str | None, data: str | None, framework: str, recipe_name: str | None, epochs: int | None, batch: int | None,
-    rate: float | None, changes: tuple[str, ...], overrides: dict[str, Any], init: str | None, freeze: tuple[str, ...],
+    rate: float | None, changes: dict[str, Any], overrides: dict[str, Any], init: str | None, freeze: tuple[str, ...],
     rates: dict[str, float], hold_out: float, no_augment: bool, seed: int, devices: int, workers: int,
     data_dir: str | None, size: int | None, skip_corrupt: bool, out: str | None, resume: str | None,
     save_every: float, steps: int | None, quiet: bool, as_json: bool,
@@ -95,6 +95,7 @@ def train(
     The run is a folder: config, metrics, curve, and checkpoints that either framework goes on from. Ctrl-C stops after
     the step, with a checkpoint; --resume goes on.
     """
+    from common import recipe as recipes
     from common import training
 
     several, first = int(os.environ.get("WORLD_SIZE", "1")) > 1, os.environ.get("RANK", "0") == "0"  # torchrun's
@@ -117,7 +118,7 @@ def train(
             raise RosettaError("train needs a NAME and --data: rosetta train cifar_resnet20 --data digits")
         chosen = recipe_name or ("transfer" if init else "small" if data == "digits" else "short")
         fields = {"epochs": epochs, "batch": batch, "rate": rate}
-        recipe = training.recipe_of(chosen, {k: v for k, v in fields.items() if v is not None}, changes)
+        recipe = recipes.get(chosen, **{k: v for k, v in fields.items() if v is not None} | changes)
         spec = training.prepare(framework, recipe.precision, devices=devices)
         run, found = training.plan(
             name, data, recipe, overrides, framework=spec, data_dir=data_dir, size=size, skip_corrupt=skip_corrupt,
@@ -181,7 +182,6 @@ class _Bars(_Quiet):
         )  # fmt: skip
         self.bars.start()
         self.task: Any = None
-        self.headed = False
         return self.say
 
     def __exit__(self, *exc: object) -> None:
@@ -190,7 +190,6 @@ class _Bars(_Quiet):
     def say(self, what: str, p: Any) -> None:
         if self.task is None:
             self.task = self.bars.add_task("", total=p.steps, said="")
-        if not self.headed:
             r = p.run.recipe
             self.console.print(
                 f"[bold]{p.run.name}[/] on {self.data.name}, {p.run.framework}, {r.precision}: {self.folder}",
@@ -201,7 +200,6 @@ class _Bars(_Quiet):
                 f"{len(self.data.test):,} to measure on", style="dim",
             )  # fmt: skip
             self.console.print("epoch     loss  accuracy  test loss  accuracy      rate  seconds", style="dim")
-            self.headed = True
         if what == "step" and p.seen:
             said = f"loss {p.loss / p.seen:.4f}  accuracy {p.right / p.seen:.2%}  rate {p.rate:.2g}"
             epoch = (p.step - 1) // p.steps_per_epoch + 1
@@ -248,6 +246,7 @@ def evaluate(
     from common import data as datasets
     from common import evaluation, training
     from common.arch import get
+    from common.port import inspect
 
     if confusion:
         _writable(confusion)
@@ -256,11 +255,9 @@ def evaluate(
         run = dataclasses.replace(run, data_dir=data_dir or run.data_dir, size=size or run.size, workers=workers)
         found = run.load_data()
     else:
-        found = datasets.load(data, data_dir, size=size, **({"skip_corrupt": True} if skip_corrupt else {}))
-    got, by_backend = evaluation.evaluate(
-        source, found, framework, dtype=dtype, device=device, workers=workers,
-        arch=get(variant) if variant else None, overrides=overrides,
-    )  # fmt: skip
+        found = datasets.load(data, data_dir, size=size, skip_corrupt=skip_corrupt)
+    net = inspect(training.model_of(source), arch=get(variant) if variant else None, overrides=overrides)
+    got, by_backend = evaluation.evaluate(net, found, framework, dtype=dtype, device=device, workers=workers)
     n = len(found.test)
     if confusion:
         first = next(iter(by_backend.values()))
@@ -339,7 +336,9 @@ def predict(
     """
     from common import evaluation
     from common.arch import get
+    from common.port import inspect
     from common.scores import softmax
+    from common.training import model_of
 
     with tempfile.TemporaryDirectory() as kept:
         given = list(images)
@@ -351,10 +350,8 @@ def predict(
             Path(path).write_bytes(content)
             given[given.index("-")] = path
         examples, notes = evaluation.pictures(given, skip_corrupt)
-        got = evaluation.answers(
-            source, examples, framework, dtype=dtype, device=device, arch=get(variant) if variant else None,
-            overrides=overrides,
-        )  # fmt: skip
+        net = inspect(model_of(source), arch=get(variant) if variant else None, overrides=overrides)
+        got = evaluation.answers(net, examples, framework, dtype=dtype, device=device)
     k = got.found.arch.num_classes
     labels = got.found.labels or tuple(f"class {i}" for i in range(k))
     p = {b: softmax(y) for b, y in got.logits.items()}
@@ -392,7 +389,7 @@ def predict(
 @click.option(
     "--recipe", "recipe_name", default="short", metavar="R", help="A row of common/recipe.py. Default: short."
 )
-@click.option("--with", "changes", multiple=True, metavar="FIELD=VALUE", help="As in train.")
+@click.option("--with", "changes", multiple=True, callback=_overrides, metavar="FIELD=VALUE", help="As in train.")
 @set_option
 @click.option("--init", type=click.Path(), metavar="FILE", help="Begin with a checkpoint, of any library.")
 @click.option("--seed", type=int, default=0, help="Of weights, order and augmentation. Default: 0.")
@@ -401,7 +398,7 @@ def predict(
 @click.option("--out", type=click.Path(), metavar="DIR", help="Write race.json and race.png into this folder.")
 def race(
     name: str, data: str, backends: tuple[str, ...], steps: int, measure: int, recipe_name: str,
-    changes: tuple[str, ...],
+    changes: dict[str, Any],
     overrides: dict[str, Any], init: str | None, seed: int, workers: int, data_dir: str | None, size: int | None,
     skip_corrupt: bool, device: str, out: str | None,
 ) -> None:  # fmt: skip
@@ -411,9 +408,10 @@ def race(
     bits: what training makes of rounding. Exit code 1: they are farther apart than that.
     """
     from common import race as racing
+    from common import recipe as recipes
     from common import training
 
-    recipe = training.recipe_of(recipe_name, {}, changes)
+    recipe = recipes.get(recipe_name, **changes)
     run, found = training.plan(
         name, data, recipe, overrides, data_dir=data_dir, size=size, skip_corrupt=skip_corrupt, seed=seed, init=init,
         workers=workers,

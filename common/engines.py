@@ -9,11 +9,11 @@ from common.frameworks import load
 _MODULES = ("trace", "autodiff", "optim")
 
 
-def implementation(spec: str) -> Any:
-    """torch_impl or keras_impl, with the modules that a check uses."""
+def implementation(spec: str, modules: tuple[str, ...] = _MODULES) -> Any:
+    """torch_impl or keras_impl, with these of its modules: by default those that a check uses."""
     framework = "torch" if spec == "torch" else "keras"
     package = load(framework)
-    for module in _MODULES:
+    for module in modules:
         load(framework, module)
     return package
 

@@ -1,7 +1,7 @@
 """What a trained net says of examples: in one framework or in both, each in a process of its own."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +14,14 @@ from common.backends import Elsewhere
 from common.checks import Item
 from common.data import Batches, Data, Examples, folder
 from common.errors import RosettaError
+from common.figures import figure
 from common.parity import EPSILON
 from common.plan import make_plan
-from common.port import inspect
-from common.preprocessing import IMAGENET, Preprocessing
+from common.preprocessing import Preprocessing, imagenet
 from common.recognise import Recognised
 from common.scores import Scores, scores
-from common.training import check, model_of
+from common.training import check
 from common.weights import Weights
-
-FRAMEWORKS = {"both": ("torch", "keras:tensorflow"), "keras": ("keras:tensorflow",)}
 
 
 @dataclass(frozen=True)
@@ -60,10 +58,6 @@ class Answers:
     notes: list[str]
 
     @property
-    def first(self) -> np.ndarray:
-        return next(iter(self.logits.values()))
-
-    @property
     def apart(self) -> float | None:
         """How far the backends' logits are apart, over the largest; None of one backend."""
         if len(self.logits) < 2:
@@ -79,48 +73,44 @@ class Answers:
 
 
 def answers(
-    source: str | os.PathLike, examples: Examples, framework: str = "torch", *,
-    preprocessing: Preprocessing | None = None, dtype: str = "float32", device: str = "cpu", workers: int = 1,
-    arch: Arch | None = None, overrides: Mapping[str, Any] | None = None,
+    found: Recognised, examples: Examples, framework: str = "torch", *, preprocessing: Preprocessing | None = None,
+    dtype: str = "float32", device: str = "cpu", workers: int = 1,
 ) -> Answers:  # fmt: skip
-    """What the checkpoint or run `source` says of `examples`. `framework` is a backend, or "both".
+    """What a checkpoint says of `examples`. `framework` is a backend, or "both".
 
     The weights' own preprocessing is taken, else `preprocessing`, else ImageNet's, and that is noted. Raises
-    RosettaError for a bad file and where a backend is missing.
+    RosettaError for weights that can't be read and where a backend is missing.
     """
     if dtype not in EPSILON:
         raise RosettaError(f"dtype {dtype!r} can't be: expected {', '.join(EPSILON)}")
-    found = inspect(model_of(source), arch=arch, overrides=overrides)
     notes = list(found.notes)
-    how = found.preprocessing or preprocessing
-    if found.preprocessing is None:
+    how = found.preprocessing
+    if how is None:
         which = "the data's" if preprocessing else "ImageNet's"
-        side = make_plan(found.arch).default_input()[-1]
-        how = how or Preprocessing(IMAGENET.mean, IMAGENET.std, size=side, resize=round(side * 8 / 7))
+        how = preprocessing or imagenet(make_plan(found.arch).default_input()[-1])
         notes.append(f"the weights say nothing of their preprocessing; {which} is taken: {how}")
-    assert how is not None
     if not found.arch.num_classes:
-        raise RosettaError(f"{source} has no classifier: it can't say classes")
+        raise RosettaError(f"{found.held.path} has no classifier: it can't say classes")
     job = Predict(found.arch, found.weights(), examples, how, dtype, workers=workers)
     logits: dict[str, np.ndarray] = {}
     with ExitStack() as stack:
-        running = [stack.enter_context(closing(Elsewhere(b, device))) for b in FRAMEWORKS.get(framework, (framework,))]
+        names = ("torch", "keras") if framework == "both" else (framework,)
+        running = [stack.enter_context(closing(Elsewhere(b, device))) for b in names]
         for backend in running:
             logits[backend.spec] = np.concatenate([item.value for item in backend.run(job)])
     return Answers(found, logits, how, notes)
 
 
 def evaluate(
-    source: str | os.PathLike, data: Data, framework: str = "torch", **options: Any
+    found: Recognised, data: Data, framework: str = "torch", **options: Any
 ) -> tuple[Answers, dict[str, Scores]]:
-    """The scores of `source` on the test examples, by backend. Raises RosettaError as `answers` does, and where net and
-    data don't fit."""
-    found = inspect(model_of(source), arch=options.get("arch"), overrides=options.get("overrides"))
+    """The scores of a checkpoint on the test examples, by backend. Raises RosettaError as `answers` does, and where net
+    and data don't fit."""
     check(found.arch, data)
     if found.labels and tuple(found.labels) != data.classes:
         differ = next((a, b) for a, b in zip(found.labels, data.classes, strict=True) if a != b)
         raise RosettaError(f"the weights' classes are not {data.name}'s: {differ[0]!r} there is {differ[1]!r} here")
-    got = answers(source, data.test, framework, preprocessing=data.preprocessing, **options)
+    got = answers(found, data.test, framework, preprocessing=data.preprocessing, **options)
     return got, {b: scores(y, data.test.labels) for b, y in got.logits.items()}
 
 
@@ -149,26 +139,16 @@ def pictures(paths: Sequence[str | os.PathLike], skip_corrupt: bool = False) -> 
 
 def draw_confusion(path: str | os.PathLike, found: Scores, classes: Sequence[str], title: str) -> None:
     """The confusion matrix as a PNG: rows are true classes, shares of a row as colour, counts as text."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    from common.weights import atomic
-
     counts = found.confusion
     k = len(classes)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = min(4 + 0.45 * k, 30)
-    figure, axes = plt.subplots(figsize=(side, side), layout="constrained")
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    if k <= 40:
-        axes.set_xticks(range(k), classes, rotation=45, ha="right")
-        axes.set_yticks(range(k), classes)
-        for i, j in zip(*np.nonzero(counts), strict=True):
-            colour = "white" if share[i, j] > 0.5 else "black"
-            axes.text(j, i, f"{counts[i, j]}", ha="center", va="center", color=colour, fontsize=8)
-    axes.set(xlabel="said", ylabel="true", title=title)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-    plt.close(figure)
+    with figure(path, 1, 1, (side, side)) as (_, axes):
+        axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        if k <= 40:
+            axes.set_xticks(range(k), classes, rotation=45, ha="right")
+            axes.set_yticks(range(k), classes)
+            for i, j in zip(*np.nonzero(counts), strict=True):
+                colour = "white" if share[i, j] > 0.5 else "black"
+                axes.text(j, i, f"{counts[i, j]}", ha="center", va="center", color=colour, fontsize=8)
+        axes.set(xlabel="said", ylabel="true", title=title)

@@ -3,12 +3,13 @@
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from common.errors import RosettaError
 from common.plan import Plan
-from common.preprocessing import IMAGENET
+from common.preprocessing import IMAGENET, imagenet
 
 MEAN, STD = IMAGENET.mean, IMAGENET.std
 
@@ -42,6 +43,14 @@ def read(paths: Sequence[str | Path], plan: Plan, size: int | None = None) -> np
     if min(axes) < 1:
         raise RosettaError(f"size {size} can't be: expected at least 1 pixel")
     return np.stack([_read(Path(path), channels, axes, plan.total_stride) for path in paths])
+
+
+def middle(image: Any, short: int, axes: Sequence[int], resample: Any) -> Any:
+    """Pillow's image resized by its shorter side to `short`, and of that the middle, `axes` high and wide."""
+    scale = short / min(image.size)
+    image = image.resize([max(short, round(n * scale)) for n in image.size], resample)
+    left, top = (image.width - axes[1]) // 2, (image.height - axes[0]) // 2
+    return image.crop((left, top, left + axes[1], top + axes[0]))
 
 
 def _array(path: Path, channels: int, dims: int) -> np.ndarray:
@@ -80,11 +89,8 @@ def _read(path: Path, channels: int, axes: list[int], stride: int) -> np.ndarray
     if len(axes) == 1:  # rows of the image are the channels of a signal
         pixels = np.asarray(image.resize((axes[0], channels), Image.Resampling.BICUBIC), np.float64)
         return (pixels / 255 - np.mean(MEAN)) / np.mean(STD)
-    short = round(max(axes) * 8 / 7)
-    scale = short / min(image.size)
-    image = image.resize([max(short, round(n * scale)) for n in image.size], Image.Resampling.BILINEAR)
-    left, top = (image.width - axes[1]) // 2, (image.height - axes[0]) // 2
-    pixels = np.asarray(image.crop((left, top, left + axes[1], top + axes[0])), np.float64) / 255  # H W [3]
+    image = middle(image, imagenet(max(axes)).resize, axes, Image.Resampling.BILINEAR)
+    pixels = np.asarray(image, np.float64) / 255  # H W [3]
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     mean, std = (np.mean(MEAN), np.mean(STD)) if pixels.shape[-1] == 1 else (np.array(MEAN), np.array(STD))

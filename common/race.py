@@ -16,6 +16,7 @@ from common.backends import started
 from common.checks import Item
 from common.data import Data
 from common.errors import RosettaError
+from common.figures import figure
 from common.parity import EPSILON, MANY_FLOORS, difference
 from common.training import Run
 from common.weights import atomic
@@ -125,7 +126,7 @@ def race(
     Raises RosettaError where a backend is missing or fewer than two are named.
     """
     for name in backends:
-        training.prepare(name, "float32", environment=False)
+        training.trains(name)
     result = Race(run, data.name, steps)
     ends: dict[tuple[str, bool], dict[str, np.ndarray]] = {}
     with started(backends, device) as running:
@@ -157,31 +158,23 @@ def race(
 
 def draw(path: Path, r: Race) -> None:
     """The curves on each other, and below them how far apart they are."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(8, 8), sharex=True, layout="constrained")
-    steps = np.arange(1, r.steps + 1)
-    for i, (name, losses) in enumerate(r.losses.items()):  # the wider line shows under the next
-        top.plot(steps, losses, color=f"C{i}", lw=6 / (i + 1), alpha=0.8, label=name)
-    tiny = EPSILON[r.dtype] / 8
-    for i, name in enumerate(r.losses):
-        if i:
-            label = f"{name} from {r.first}"
-            bottom.plot(steps, np.maximum(r.apart(name), tiny), color=f"C{i}", lw=2, label=label)
-        label = f"{name} from itself, input moved by {MOVED[r.dtype]:g}"
-        bottom.plot(steps, np.maximum(r.drift(name), tiny), color=f"C{i}", lw=1, ls="--", label=label)
-    bottom.plot(steps, r.allowed(), color="0.6", lw=1, ls=":", label="allowed")
-    top.set(ylabel="loss", yscale="log", title=f"{r.run.name} on {r.data}, {r.run.recipe.precision}")
-    bottom.set(xlabel="step", ylabel="distance of the losses, relative", yscale="log")
-    for axes in (top, bottom):
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-    plt.close(figure)
+    with figure(path, 2, 1, (8, 8), sharex=True) as (_, (top, bottom)):
+        steps = np.arange(1, r.steps + 1)
+        for i, (name, losses) in enumerate(r.losses.items()):  # the wider line shows under the next
+            top.plot(steps, losses, color=f"C{i}", lw=6 / (i + 1), alpha=0.8, label=name)
+        tiny = EPSILON[r.dtype] / 8
+        for i, name in enumerate(r.losses):
+            if i:
+                label = f"{name} from {r.first}"
+                bottom.plot(steps, np.maximum(r.apart(name), tiny), color=f"C{i}", lw=2, label=label)
+            label = f"{name} from itself, input moved by {MOVED[r.dtype]:g}"
+            bottom.plot(steps, np.maximum(r.drift(name), tiny), color=f"C{i}", lw=1, ls="--", label=label)
+        bottom.plot(steps, r.allowed(), color="0.6", lw=1, ls=":", label="allowed")
+        top.set(ylabel="loss", yscale="log", title=f"{r.run.name} on {r.data}, {r.run.recipe.precision}")
+        bottom.set(xlabel="step", ylabel="distance of the losses, relative", yscale="log")
+        for axes in (top, bottom):
+            axes.grid(alpha=0.3)
+            axes.legend(frameon=False)
 
 
 def write(folder: Path, r: Race) -> None:

@@ -79,7 +79,7 @@ class Recipe:
     def from_json(cls, said: dict[str, Any]) -> "Recipe":
         """Raises RosettaError where `said` is no recipe."""
         try:
-            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in said.items()}
+            fields = _tuples(said)
             return cls(**{**fields, "rule": Rule(**fields["rule"])})
         except (TypeError, KeyError, AttributeError):
             raise RosettaError(f"no recipe: {json.dumps(said)[:100]}") from None
@@ -117,6 +117,11 @@ RECIPES = {
 }  # fmt: skip
 
 
+def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON has them, without lists."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+
+
 def get(name: str, **changes: Any) -> Recipe:
     """A named recipe with fields replaced; those of its rule by their own names (rate, momentum, ...).
 
@@ -125,6 +130,7 @@ def get(name: str, **changes: Any) -> Recipe:
     if name not in RECIPES:
         raise RosettaError(f"unknown recipe {name!r}{nearest(name, RECIPES) or '; there are ' + ', '.join(RECIPES)}")
     made = RECIPES[name]
+    changes = _tuples(changes)
     rules, own = ({f.name for f in dataclasses.fields(c)} for c in (Rule, Recipe))
     for key in changes:
         if key not in rules | own - {"rule"}:

@@ -9,6 +9,7 @@ curve.png           the curves; for TensorBoard, events in log/
 
 import contextlib
 import dataclasses
+import importlib.util
 import json
 import os
 import time
@@ -19,16 +20,16 @@ from typing import Any, cast
 
 import numpy as np
 
-from common import arch, frameworks, names
 from common import data as datasets
-from common import recipe as recipes
+from common import engines, names
 from common import weights as canonical
-from common.arch import Arch
+from common.arch import Arch, get
 from common.backends import check_spec
 from common.data import Batches, Data, counters
 from common.data.augment import NOTHING
 from common.data.sources import held_out
 from common.errors import RosettaError
+from common.figures import figure
 from common.init import initial
 from common.port import inspect
 from common.recipe import Recipe, learning
@@ -77,11 +78,14 @@ class Run:
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
             raise RosettaError(f"{path} can't be read: {e}") from None
 
+    def read_data(self) -> Data:
+        """Its data, whether or not the net can take them."""
+        data = datasets.load(self.data, self.data_dir, size=self.size, skip_corrupt=self.skip_corrupt)
+        return held_out(data, self.hold_out, self.seed) if self.hold_out else data
+
     def load_data(self) -> Data:
-        options = {"skip_corrupt": True} if self.skip_corrupt else {}
-        data = datasets.load(self.data, self.data_dir, size=self.size, **options)
-        if self.hold_out:
-            data = held_out(data, self.hold_out, self.seed)
+        """Its data. Raises RosettaError where the net can't take them."""
+        data = self.read_data()
         check(self.arch, data)
         return data
 
@@ -94,39 +98,31 @@ class Run:
         return Batches(data.train, self.recipe.batch, data.preprocessing, seed=self.seed, how=how, **common)
 
 
-def prepare(framework: str, precision: str, environment: bool = True, devices: int = 1) -> str:
-    """The backend's full name; the `environment` is set for its import in this process.
-
-    Raises RosettaError for an unknown one, or one that isn't installed.
-    """
+def trains(framework: str) -> str:
+    """The backend's full name. Raises RosettaError for one that is unknown, isn't installed or only evaluates."""
     spec = check_spec(framework)
     if spec.startswith("onnx"):
         raise RosettaError(f"{spec} doesn't train: expected torch, keras, keras:jax or keras:torch")
-    if devices > 1 and spec in ("torch", "keras:torch"):
-        how = f"takes a process a device: torchrun --nproc-per-node {devices} -m common.cli train ..."
-        raise RosettaError(f"--devices is for keras:jax and keras:tensorflow; PyTorch {how}")
-    if environment and spec.startswith("keras"):
-        os.environ["KERAS_BACKEND"] = spec.split(":")[1]
-    if environment and spec == "keras:jax" and precision == "float64":
-        os.environ["JAX_ENABLE_X64"] = "1"
-    if environment and spec == "keras:jax" and devices > 1:  # as many as are asked for, where there are only CPUs
-        flags = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={devices}".strip()
     return spec
 
 
-def recipe_of(name: str, fields: dict[str, Any], changes: tuple[str, ...]) -> Recipe:
-    """A recipe by name with `fields`, and `changes` as FIELD=VALUE, values being JSON or words."""
-    for text in changes:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise RosettaError(f"--with {text!r} can't be: expected FIELD=VALUE, such as smoothing=0.1")
-        try:
-            read = json.loads(value)
-        except ValueError:
-            read = value
-        fields[key] = tuple(read) if isinstance(read, list) else read
-    return recipes.get(name, **fields)
+def prepare(framework: str, precision: str, devices: int = 1) -> str:
+    """As `trains`, the environment being set for its import in this process.
+
+    Raises RosettaError also for `devices` that the framework doesn't take.
+    """
+    spec = trains(framework)
+    if devices > 1 and spec in ("torch", "keras:torch"):
+        how = f"takes a process a device: torchrun --nproc-per-node {devices} -m common.cli train ..."
+        raise RosettaError(f"--devices is for keras:jax and keras:tensorflow; PyTorch {how}")
+    if spec.startswith("keras"):
+        os.environ["KERAS_BACKEND"] = spec.split(":")[1]
+    if spec == "keras:jax" and precision == "float64":
+        os.environ["JAX_ENABLE_X64"] = "1"
+    if spec == "keras:jax" and devices > 1:  # as many as are asked for, where there are only CPUs
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={devices}".strip()
+    return spec
 
 
 def plan(name: str, data: str, recipe: Recipe, overrides: dict[str, Any], **options: Any) -> tuple[Run, Data]:
@@ -134,15 +130,14 @@ def plan(name: str, data: str, recipe: Recipe, overrides: dict[str, Any], **opti
 
     Raises RosettaError where they can't be, and for an unknown section.
     """
-    run = Run(name, arch.get(name, **overrides), data, recipe, **options)
-    loose = {"skip_corrupt": True} if run.skip_corrupt else {}
-    found = datasets.load(data, run.data_dir, size=run.size, **loose)
+    run = Run(name, get(name, **overrides), data, recipe, **options)
+    found = run.read_data()
     edges: dict[str, Any] = {"num_classes": len(found.classes), "in_channels": found.shape[0]}
-    run = dataclasses.replace(run, arch=arch.get(name, **{**edges, **overrides}))
+    run = dataclasses.replace(run, arch=get(name, **{**edges, **overrides}))
     check(run.arch, found)
     if run.init is not None:
         start(run)
-    return run, held_out(found, run.hold_out, run.seed) if run.hold_out else found
+    return run, found
 
 
 def replaced(folder: Path, **fields: Any) -> Run:
@@ -237,20 +232,16 @@ def appears(folder: Path, seconds: float = 60.0) -> None:
 
 def implementation(framework: str) -> Any:
     """torch_impl or keras_impl, its module `train` loaded."""
-    package = frameworks.load("torch" if framework == "torch" else "keras")
-    frameworks.load("torch" if framework == "torch" else "keras", "train")
-    return package
+    return engines.implementation(framework, ("train",))
 
 
 def trainer_of(run: Run, weights: Weights | None = None) -> Any:
     """The framework's Trainer of a run."""
     impl = implementation(run.framework)
-    precision = run.recipe.precision
-    dtype = precision if run.framework != "torch" else precision.replace("mixed_bfloat16", "float32")
-    dtype = dtype if run.framework != "torch" else dtype.replace("mixed_float16", "float32")
-    if weights is None:
-        weights = start(run)
-    net = impl.create_model(run.arch, dtype=dtype, weights=weights)
+    dtype = run.recipe.precision  # in PyTorch a mixed one is a context that the Trainer makes
+    if run.framework == "torch" and dtype.startswith("mixed"):
+        dtype = "float32"
+    net = impl.create_model(run.arch, dtype=dtype, weights=start(run) if weights is None else weights)
     return impl.train.Trainer(net, run.recipe, run.frozen, run.rates)
 
 
@@ -461,34 +452,26 @@ def draw(folder: Path) -> None:
     rows = read_metrics(folder)
     if not rows:
         return
-    try:
-        import matplotlib
-    except ImportError:
+    if importlib.util.find_spec("matplotlib") is None:
         return
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     run = Run.load(folder)
     steps, epochs = [r for r in rows if "loss" in r], [r for r in rows if "test_loss" in r]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    left.plot([r["step"] for r in steps], [r["loss"] for r in steps], color="0.75", lw=0.8, label="batch")
-    for key, label, colour in (("train_loss", "training", "C0"), ("test_loss", "test", "C1")):
-        left.plot([r["step"] for r in epochs], [r[key] for r in epochs], color=colour, marker=".", label=label)
-    for key, label, colour in (("train_accuracy", "training", "C0"), ("test_accuracy", "test", "C1")):
-        right.plot(
-            [r["step"] for r in epochs], [100 * (1 - r[key]) for r in epochs], color=colour, marker=".", label=label
-        )
-    left.set(xlabel="step", ylabel="loss", yscale="log")
-    right.set(xlabel="step", ylabel="error, %", yscale="log")
-    if epochs:
-        right.axhline(100 * (1 - epochs[-1]["test_accuracy"]), color="C1", lw=0.5, ls=":")
-    for axes in (left, right):
-        axes.grid(alpha=0.3, which="both")
-        axes.legend(frameon=False)
-    figure.suptitle(f"{run.name} on {run.data}, {run.framework}")
-    with atomic(folder / "curve.png") as temporary:
-        figure.savefig(temporary, dpi=120)
-    plt.close(figure)
+    with figure(folder / "curve.png", 1, 2, (10, 4)) as (whole, (left, right)):
+        left.plot([r["step"] for r in steps], [r["loss"] for r in steps], color="0.75", lw=0.8, label="batch")
+        for key, label, colour in (("train_loss", "training", "C0"), ("test_loss", "test", "C1")):
+            left.plot([r["step"] for r in epochs], [r[key] for r in epochs], color=colour, marker=".", label=label)
+        for key, label, colour in (("train_accuracy", "training", "C0"), ("test_accuracy", "test", "C1")):
+            right.plot(
+                [r["step"] for r in epochs], [100 * (1 - r[key]) for r in epochs], color=colour, marker=".", label=label
+            )
+        left.set(xlabel="step", ylabel="loss", yscale="log")
+        right.set(xlabel="step", ylabel="error, %", yscale="log")
+        if epochs:
+            right.axhline(100 * (1 - epochs[-1]["test_accuracy"]), color="C1", lw=0.5, ls=":")
+        for axes in (left, right):
+            axes.grid(alpha=0.3, which="both")
+            axes.legend(frameon=False)
+        whole.suptitle(f"{run.name} on {run.data}, {run.framework}")
 
 
 def model_of(source: str | os.PathLike) -> Path:

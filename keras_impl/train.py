@@ -15,12 +15,14 @@ import numpy as np
 from keras import ops
 
 from common.errors import RosettaError
+from common.kept import Kept
 from common.names import section_of
 from common.recipe import LossScale, Recipe, learning
 from keras_impl import optim
+from keras_impl import weights as store
 from keras_impl.autodiff import loss_of
 from keras_impl.layers import to_keras, to_numpy, to_torch
-from keras_impl.weights import export_weights, import_weights, named_layers, named_variables
+from keras_impl.weights import named_layers, named_variables
 
 
 def freeze(model, sections: tuple[str, ...]) -> None:
@@ -61,11 +63,13 @@ def distributed(devices: int = 1) -> Iterator[None]:
             yield
 
 
-class Trainer:
+class Trainer(Kept):
     """A model, its optimizer, and what a recipe keeps beside them.
 
     `frozen` and `rates` are by section: which don't learn, and what multiplies the rate of the others.
     """
+
+    optim, store = optim, store
 
     def __init__(self, model, recipe: Recipe, frozen: tuple[str, ...] = (), rates: Mapping[str, float] | None = None):
         self.model, self.recipe, self.steps, self.rank, self.world = model, recipe, 0, 0, 1
@@ -118,42 +122,15 @@ class Trainer:
         """Logits (N classes) of a batch in evaluation mode, from the weights as they are."""
         return to_numpy(self.forward(np.ascontiguousarray(np.moveaxis(x, 1, -1))))
 
-    def weights(self) -> dict[str, np.ndarray]:
-        """The canonical weights; their average where the recipe keeps one."""
-        if self.average:
-            return {name: to_torch(to_numpy(t)) for name, t in self.average.items()}
-        return export_weights(self.model)
+    def to_canonical(self, tensor) -> np.ndarray:
+        return to_torch(to_numpy(tensor))
 
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Inside, the net has the average of its weights, where the recipe keeps one."""
-        now = export_weights(self.model) if self.average else None
-        if now:
-            import_weights(self.model, self.weights())
-        try:
-            yield
-        finally:
-            if now:
-                import_weights(self.model, now)
-
-    def state(self) -> dict[str, np.ndarray]:
-        """Everything else that the next step depends on, by name."""
-        kept = dict(optim.moments(self.model, self.optimizer))
-        kept["steps"] = np.array([self.steps, *(self.scale.state() if self.scale else ())], np.float64)
-        return kept | ({f"{n} now": w for n, w in export_weights(self.model).items()} if self.average else {})
-
-    def restore(self, weights: Mapping[str, np.ndarray], state: Mapping[str, np.ndarray]) -> None:
-        """Back to where `weights` and `state` were taken."""
-        now = {n.removesuffix(" now"): w for n, w in state.items() if n.endswith(" now")}
-        import_weights(self.model, now or weights)
-        self.average = {n: ops.convert_to_tensor(to_keras(weights[n])) for n in self.average}
-        self.steps = int(state["steps"][0])
-        if self.scale:
-            self.scale.restore(state["steps"][1:])
-        optim.restore(self.model, self.optimizer, state, self.steps)
+    def from_canonical(self, array: np.ndarray):
+        return ops.convert_to_tensor(to_keras(array))
 
     def _loss(self, logits, labels):
-        wide = ops.cast(logits, "float32") if logits.dtype in _HALF else logits
+        half = keras.backend.standardize_dtype(logits.dtype) in ("float16", "bfloat16")
+        wide = ops.cast(logits, "float32") if half else logits
         return loss_of(wide, labels, self.recipe.smoothing), wide
 
     def _clipped(self, gradients: list) -> list:
@@ -168,7 +145,6 @@ def _tensorflow(t: Trainer):
     """(forward pass, loss with gradients, update), each a graph."""
     import tensorflow as tf
 
-    _HALF.update((tf.float16, tf.bfloat16))
     strategy = tf.distribute.get_strategy()  # the default one has one replica
 
     def mine(x, labels, weight):
@@ -219,7 +195,6 @@ def _jax(t: Trainer):
     """The same, compiled; JAX' functions are given every variable and give back what has changed."""
     import jax
 
-    _HALF.update((np.dtype("float16"), "bfloat16"))
     trainable, others = t.model.trainable_variables, t.model.non_trainable_variables
 
     def values(variables):
@@ -265,8 +240,6 @@ def _torch(t: Trainer):
     """The same, as it comes."""
     import torch
 
-    _HALF.update((torch.float16, torch.bfloat16))
-
     def gradients(x, labels, weight):
         loss, logits = t._loss(t.model(x, training=True), labels)
         found = torch.autograd.grad(loss * weight, [v.value for v in t.parameters])
@@ -284,4 +257,3 @@ def _torch(t: Trainer):
 
 
 _COMPILED = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
-_HALF: set = set()  # half precision, as the backend calls it

@@ -28,7 +28,8 @@ def loaded(code: str, backend: str = "tensorflow") -> set[str]:
             "common.parity, common.port, common.checks, common.rules, common.backends, common.engines, common.worker, "
             "common.graphs, common.export, common.report, common.cli, common.frameworks, common.foreign, "
             "common.containers, common.recognise, common.writers, common.hdf5, common.keras_files, common.data, "
-            "common.recipe, common.training, common.scores, common.evaluation, common.race, common.commands",
+            "common.recipe, common.training, common.kept, common.figures, common.scores, common.evaluation, "
+            "common.race, common.commands",
             set(),
         ),
         (

@@ -14,12 +14,14 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from common.kept import Kept
 from common.names import section_of
 from common.recipe import LossScale, Recipe, learning
 from torch_impl import optim
+from torch_impl import weights as store
 from torch_impl.autodiff import loss_of
 from torch_impl.layers import BatchNorm, to_numpy, to_tensor
-from torch_impl.weights import export_weights, import_weights, named_tensors
+from torch_impl.weights import named_tensors
 
 
 def freeze(model, sections: tuple[str, ...]) -> None:
@@ -77,18 +79,20 @@ class SyncNorm(BatchNorm):
         return centred * scale.view(shape) + self.bias.view(shape)
 
 
-class Trainer:
+class Trainer(Kept):
     """A model, its optimizer, and what a recipe keeps beside them.
 
     `frozen` and `rates` are by section: which don't learn, and what multiplies the rate of the others.
     """
+
+    optim, store = optim, store
 
     def __init__(self, model, recipe: Recipe, frozen: tuple[str, ...] = (), rates: Mapping[str, float] | None = None):
         self.model, self.recipe, self.steps = model, recipe, 0
         parts = learning(model.plan.arch, recipe, frozen, rates)
         freeze(model, frozen)
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        # channels last: a third faster on a CPU (benchmarks/train.py), but for float64, which oneDNN doesn't have
+        # channels last: a quarter faster on two cores of a CPU (cifar_resnet20), except in float64, which oneDNN lacks
         images = model.plan.arch.dims == 2 and recipe.precision != "float64"
         self.layout = torch.channels_last if images else torch.contiguous_format
         model.to(memory_format=self.layout)
@@ -170,36 +174,8 @@ class Trainer:
     def _tensor(self, x: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(x).to(self.device, memory_format=self.layout)
 
-    def weights(self) -> dict[str, np.ndarray]:
-        """The canonical weights; their average where the recipe keeps one."""
-        if self.average:
-            return {name: to_numpy(t).copy() for name, t in self.average.items()}
-        return export_weights(self.model)
+    def to_canonical(self, tensor) -> np.ndarray:
+        return to_numpy(tensor).copy()
 
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Inside, the net has the average of its weights, where the recipe keeps one."""
-        now = export_weights(self.model) if self.average else None
-        if now:
-            import_weights(self.model, self.weights())
-        try:
-            yield
-        finally:
-            if now:
-                import_weights(self.model, now)
-
-    def state(self) -> dict[str, np.ndarray]:
-        """Everything else that the next step depends on, by name."""
-        kept = dict(optim.moments(self.model, self.optimizer))
-        kept["steps"] = np.array([self.steps, *(self.scale.state() if self.scale else ())], np.float64)
-        return kept | ({f"{n} now": w for n, w in export_weights(self.model).items()} if self.average else {})
-
-    def restore(self, weights: Mapping[str, np.ndarray], state: Mapping[str, np.ndarray]) -> None:
-        """Back to where `weights` and `state` were taken."""
-        now = {n.removesuffix(" now"): w for n, w in state.items() if n.endswith(" now")}
-        import_weights(self.model, now or weights)
-        self.average = {n: to_tensor(weights[n].copy()).to(self.device) for n in self.average}
-        self.steps = int(state["steps"][0])
-        if self.scale:
-            self.scale.restore(state["steps"][1:])
-        optim.restore(self.model, self.optimizer, state, self.steps)
+    def from_canonical(self, array: np.ndarray):
+        return to_tensor(array.copy()).to(self.device)

@@ -8,7 +8,8 @@ import numpy as np
 from common.data.augment import Augment, part
 from common.data.sources import Data, Examples
 from common.errors import RosettaError
-from common.preprocessing import IMAGENET, Preprocessing
+from common.images import middle
+from common.preprocessing import Preprocessing, imagenet
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm")
 
@@ -35,7 +36,7 @@ def read(path: Path, size: int, skip_corrupt: bool = False) -> Data:
     for half in halves.values():
         files, labels = [], []
         for label, name in enumerate(classes):
-            for file in sorted(p for p in (half / name).rglob("*") if p.suffix.lower() in SUFFIXES):
+            for file in images(half / name):
                 why = fault(file)
                 if why:
                     broken.append(f"{file} ({why})")
@@ -52,9 +53,8 @@ def read(path: Path, size: int, skip_corrupt: bool = False) -> Data:
         if not skip_corrupt:
             raise RosettaError(f"{path} has {count} that can't be read; --skip-corrupt leaves them out\n{named}")
         notes.append(f"left out {count} that can't be read:\n{named}")
-    preprocessing = Preprocessing(IMAGENET.mean, IMAGENET.std, size=size, resize=round(size * 8 / 7))
     name, how = path.resolve().name, Augment("resized", flip=True)
-    return Data(name, parts[0], parts[1], classes, (3, size, size), preprocessing, how, notes)
+    return Data(name, parts[0], parts[1], classes, (3, size, size), imagenet(size), how, notes)
 
 
 def fault(file: Path) -> str:
@@ -80,10 +80,7 @@ def pixels(file: Path, how: Preprocessing, channels: int, draws: np.ndarray | No
     if draws is not None:
         image = image.resize((how.size, how.size), resample, box=part(*image.size, draws))
     else:
-        scale = how.resize / min(image.size)
-        image = image.resize([max(how.resize, round(n * scale)) for n in image.size], resample)
-        left, top = (image.width - how.size) // 2, (image.height - how.size) // 2
-        image = image.crop((left, top, left + how.size, top + how.size))
+        image = middle(image, how.resize, (how.size, how.size), resample)
     found = np.asarray(image, np.uint8)
     found = found[..., None] if found.ndim == 2 else found
     return np.moveaxis(found if how.channel_order == "RGB" else found[..., ::-1], -1, 0)

@@ -60,17 +60,19 @@ SOURCES = {
 }
 
 
-def load(spec: str, folder: str | os.PathLike | None = None, *, size: int | None = None, **options: bool) -> Data:
+def load(
+    spec: str, folder: str | os.PathLike | None = None, *, size: int | None = None, skip_corrupt: bool = False
+) -> Data:
     """The data set that `spec` names, one of SOURCES; `folder` is where its files are, where they are not in the
-    usual place. `size` is what a folder's images are cut to (224). `options`: `skip_corrupt` leaves out images that
-    can't be read, which are an error otherwise.
+    usual place. `size` is what a folder's images are cut to (224). `skip_corrupt` leaves out images that can't be
+    read, which are an error otherwise.
 
     Raises RosettaError for an unknown name, files that are missing or damaged, and labels that can't be.
     """
     if spec.startswith("folder:"):
         from common.data.folder import read
 
-        data = read(Path(spec.removeprefix("folder:")), size or 224, **options)
+        data = read(Path(spec.removeprefix("folder:")), size or 224, skip_corrupt)
     elif spec.endswith(".npz"):
         data = _npz(Path(spec))
     elif spec in _NAMED:

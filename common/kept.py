@@ -1,0 +1,66 @@
+"""What a Trainer of either framework gives to a checkpoint and takes back, under canonical names."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from common.recipe import LossScale, Recipe
+from common.weights import Weights
+
+
+class Kept:
+    """A framework's Trainer is one, and says how its tensors become canonical arrays and back."""
+
+    model: Any
+    optimizer: Any
+    recipe: Recipe
+    steps: int
+    scale: LossScale | None
+    average: dict[str, Any]  # the mean of the weights by name, as tensors; empty where the recipe keeps none
+    optim: Any  # the framework's module
+    store: Any  # its module of export_weights and import_weights
+
+    def to_canonical(self, tensor: Any) -> np.ndarray:
+        """A copy."""
+        raise NotImplementedError
+
+    def from_canonical(self, array: np.ndarray) -> Any:
+        """A copy."""
+        raise NotImplementedError
+
+    def weights(self) -> Weights:
+        """The canonical weights; their average where the recipe keeps one."""
+        if self.average:
+            return {name: self.to_canonical(t) for name, t in self.average.items()}
+        return self.store.export_weights(self.model)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the net has the average of its weights, where the recipe keeps one."""
+        now = self.store.export_weights(self.model) if self.average else None
+        if now:
+            self.store.import_weights(self.model, self.weights())
+        try:
+            yield
+        finally:
+            if now:
+                self.store.import_weights(self.model, now)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything else that the next step depends on, by name."""
+        kept = dict(self.optim.moments(self.model, self.optimizer))
+        kept["steps"] = np.array([self.steps, *(self.scale.state() if self.scale else ())], np.float64)
+        now = self.store.export_weights(self.model) if self.average else {}
+        return kept | {f"{name} now": w for name, w in now.items()}
+
+    def restore(self, weights: Mapping[str, np.ndarray], state: Mapping[str, np.ndarray]) -> None:
+        """Back to where `weights` and `state` were taken."""
+        now = {n.removesuffix(" now"): w for n, w in state.items() if n.endswith(" now")}
+        self.store.import_weights(self.model, now or weights)
+        self.average = {name: self.from_canonical(weights[name]) for name in self.average}
+        self.steps = int(state["steps"][0])
+        if self.scale:
+            self.scale.restore(state["steps"][1:])
+        self.optim.restore(self.model, self.optimizer, state, self.steps)
