@@ -23,7 +23,7 @@ from typing import Any, Literal, NoReturn, get_args
 
 from common.errors import RosettaError, nearest
 
-Shortcut = Literal["pad", "project", "project_all", "pool", "none"]
+Shortcut = Literal["pad", "project", "project_all", "pool", "pool_first", "none"]
 EXPANSION = {"basic": 1, "bottleneck": 4}  # a block's output channels over its width
 
 
@@ -73,7 +73,8 @@ class Arch:
     stride_block: Literal["first", "last"] = "first"  # of a stage halves; the last, for the next stage: keras' V2 nets
     groups: int = 1  # of the bottleneck's 3x3: the cardinality of [3]
     width_per_group: int = 64  # inner width = widths * this / 64 * groups
-    shortcut: Shortcut = "project"  # options A, B, C of [1] section 4.1; ResNet-D's [5]; a plain net's
+    # options A, B, C of [1] section 4.1; ResNet-D's [5]; that, with every stage's first block projecting; a plain net's
+    shortcut: Shortcut = "project"
     shortcut_norm: bool = True  # BatchNorm after a projection; pre-activation nets [2] never have it
     stem: Stem = Stem()
     se_ratio: int = 0  # squeeze-and-excitation [6] reduces by this; 0 is off
@@ -248,6 +249,8 @@ FAMILIES: dict[str, dict[str, Arch]] = {
         f"resnet{n}d": replace(a, stem=_D, shortcut="pool")
         for n, a in sorted((_nets | {26: Arch((2, 2, 2, 2)), 200: Arch(_DEPTHS[200])}).items())
     },
+    # PaddleClas' and KerasHub's "vd": the first block of stage 1 projects, too, which only basic blocks can tell
+    "resnet_vd": {f"resnet{n}_vd": replace(a, stem=_D, shortcut="pool_first") for n, a in _basic.items()},
     # [6], on the v1.5 nets, as timm builds them
     "se": {
         **{f"seresnet{n}": replace(a, se_ratio=16) for n, a in _nets.items()},

@@ -212,7 +212,7 @@ def make_plan(arch: Arch) -> Plan:
         c = cout
     stem = StemPlan(tuple(convs), tuple(norms), a.stem.pool)
 
-    def block(name: str, cin: int, stage: int, stride: int, kernel: int, drop_path: float) -> Block:
+    def block(name: str, cin: int, stage: int, stride: int, kernel: int, drop_path: float, first: bool) -> Block:
         cout, preact = a.widths[stage] * a.expansion, a.preact
         if a.block == "basic":
             sizes = [(cin, cout, kernel, stride, 1), (cout, cout, kernel, 1, 1)]
@@ -235,19 +235,20 @@ def make_plan(arch: Arch) -> Plan:
             )
             se = SqueezeExcite(fc1, fc2)
         kind = ("PreAct" if preact else "") + ("BasicBlock" if a.block == "basic" else "Bottleneck")
-        return Block(name, kind, convs, norms, se, shortcut(name, cin, cout, stride), a.dropout, drop_path)  # type: ignore[arg-type]
+        return Block(name, kind, convs, norms, se, shortcut(name, cin, cout, stride, first), a.dropout, drop_path)  # type: ignore[arg-type]
 
-    def shortcut(name: str, cin: int, cout: int, stride: int) -> Shortcut:
+    def shortcut(name: str, cin: int, cout: int, stride: int, first: bool) -> Shortcut:
         if a.shortcut == "none":
             return Shortcut("none")
-        if stride == 1 and cin == cout and a.shortcut != "project_all":
+        always = a.shortcut == "project_all" or (a.shortcut == "pool_first" and first)
+        if stride == 1 and cin == cout and not always:
             return Shortcut("identity")
         # keras.applications' V2 takes every other pixel where a block strides and nothing else changes
         bare = a.stride_block == "last" and cin == cout and a.shortcut == "project"
         if a.shortcut == "pad" or bare:
             extra = cout - cin
             return Shortcut("pad", stride, before=extra // 2, after=extra - extra // 2, dims=a.dims)
-        pool, i = (stride, 1) if a.shortcut == "pool" else (None, 0)  # Sequential: [pool,] convolution[, norm]
+        pool, i = (stride, 1) if a.shortcut.startswith("pool") else (None, 0)  # Sequential: [pool,] convolution[, norm]
         normed = a.shortcut_norm and not a.preact
         project = conv(f"{name}.downsample.{i}", cin, cout, 1, stride // (pool or 1), normed=normed)
         bn = norm(f"{name}.downsample.{i + 1}", cout) if normed else None
@@ -267,7 +268,7 @@ def make_plan(arch: Arch) -> Plan:
                     halves = b == depth - 1 and s < len(a.depths) - 1
                     stride = 2 if halves else a.first_stride if s == b == 0 else 1
                 rate = a.drop_path * done / sum(a.depths)  # [7] of arch.py, equation 4
-                blocks.append(block(f"layer{s + 1}{suffix}.{b}", c, s, stride, kernel, rate))
+                blocks.append(block(f"layer{s + 1}{suffix}.{b}", c, s, stride, kernel, rate, b == 0))
                 c = a.widths[s] * a.expansion
             stages.append(Stage(f"layer{s + 1}{suffix}", tuple(blocks)))
         trunks.append(Trunk(tuple(stages), norm(f"norm{suffix}", c) if a.preact else None))

@@ -374,7 +374,8 @@ class _Net:
             why = "no shape tells zero-padded identities (option A, both sides) from none at all: padded by convention"
             return {"shortcut": "pad"}, {"shortcut": why}
         if all(n.split(".downsample.")[1].startswith("1.") for n in convs):
-            return {"shortcut": "pool"}, {}
+            first = enters == self.out[0] and f"{self.block(1)}.downsample.1.weight" in self.shapes
+            return {"shortcut": "pool_first" if first and self.kernels == [""] else "pool"}, {}
         everywhere = all(
             any(f"{self.block(s, b)}.downsample.{i}.weight" in self.shapes for i in (0, 1))
             for s, depth in zip(self.stages, self.depths, strict=True)

@@ -57,7 +57,7 @@ def _hub(name: str, arch: Arch) -> keras.Model:
         stackwise_num_blocks=list(arch.depths),
         stackwise_num_strides=[arch.first_stride] + [2] * (len(arch.depths) - 1),
         block_type=("basic_block" if arch.block == "basic" else "bottleneck_block")
-        + ("_vd" if arch.shortcut == "pool" else ""),
+        + ("_vd" if arch.shortcut.startswith("pool") else ""),
         use_pre_activation=arch.preact,
         image_shape=(None, None, arch.in_channels),
     )

@@ -29,7 +29,7 @@ def rows(draw) -> Arch:
     stages = draw(st.integers(1, 3))
     channels = st.tuples(st.integers(1, 12), st.sampled_from([1, 3, 5]), st.sampled_from([1, 2]))
     stem = Stem(tuple(draw(st.lists(channels, min_size=1, max_size=3))), draw(st.sampled_from([True, False, "zeros"])))
-    shortcut = draw(st.sampled_from(["pad", "project", "project_all", "pool", "none"]))
+    shortcut = draw(st.sampled_from(["pad", "project", "project_all", "pool", "pool_first", "none"]))
     widths = draw(st.lists(st.integers(1, 4).map(lambda n: 4 * n), min_size=stages, max_size=stages))
     if shortcut == "pad":  # stages that never narrow
         widths = [max(w, stem.convs[-1][0]) for w in sorted(widths)]

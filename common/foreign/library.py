@@ -139,7 +139,7 @@ def traits_of(arch: Arch) -> frozenset[str]:
     """What rules may depend on: where the norms are, the stem, a shortcut that pools, and the head."""
     return frozenset(
         ["preact" if arch.preact else "postact", "deep" if len(arch.stem.convs) > 1 else "single"]
-        + ["pooled"] * (arch.shortcut == "pool")
+        + ["pooled"] * arch.shortcut.startswith("pool")
         + ["headed" if arch.num_classes else "bare"]
     )
 
