@@ -4,9 +4,14 @@
     for step, (x, labels) in enumerate(batches):
         loss, right = trainer.step(x, labels, recipe.rate(step, len(batches)))
 
-`model.compile(optim.optimizer(model, recipe.rule), ...)` and `fit` do the same in Keras' own loop.
+Or the same in Keras' own loop:
+
+    model.compile(optim.optimizer(model, recipe.rule), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    epochs = {"epochs": recipe.epochs, "steps_per_epoch": len(batches), "shuffle": False}
+    model.fit(feed(batches), callbacks=[Rates(recipe)], **epochs)
 """
 
+import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -14,6 +19,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from common.data import Batches
 from common.errors import RosettaError
 from common.kept import Kept
 from common.names import section_of
@@ -139,6 +145,25 @@ class Trainer(Kept):
             return gradients
         norm = ops.sqrt(sum(ops.sum(ops.square(g)) for g in gradients))
         return [g * ops.minimum(self.recipe.clip / (norm + 1e-6), 1.0) for g in gradients]
+
+
+def feed(batches: Batches) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The batches that the Trainer gets, N *S C, one epoch after the other, for Keras' `fit`."""
+    for epoch in itertools.count():
+        for x, labels in batches.epoch(epoch):
+            yield np.moveaxis(x, 1, -1), labels
+
+
+class Rates(keras.callbacks.Callback):
+    """The recipe's learning rate of every step of Keras' `fit`."""
+
+    def __init__(self, recipe: Recipe):
+        super().__init__()
+        self.recipe, self.step = recipe, 0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.model.optimizer.learning_rate = self.recipe.rate(self.step, self.params["steps"])
+        self.step += 1
 
 
 def _tensorflow(t: Trainer):

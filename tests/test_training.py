@@ -185,6 +185,27 @@ def test_keras_own_fit_with_our_rule_is_the_same_run():
     assert all(relative(w, found[n]) < 1e-4 for n, w in t.weights().items())
 
 
+def test_keras_own_fit_of_a_whole_run_is_the_trainers():
+    """Data, augmentation, order and rates of two epochs, in Keras' own loop and in ours."""
+    from keras_impl import optim
+    from keras_impl.train import Rates, feed
+
+    how = recipe.get("small", epochs=2, batch=300, precision="float64")
+    run, data = training.plan("cifar_resnet20", "digits", how, {"depths": (1, 1, 1)})
+    batches, start = run.batches(data, True), initial(run.arch, 0)
+    t = trainer("keras", run.arch, how)
+    for step in range(2 * len(batches)):
+        epoch, k = divmod(step, len(batches))
+        t.step(*batches.batch(epoch, k, batches.order(epoch)), how.rate(step, len(batches)))
+    model = keras_impl.create_model(run.arch, weights=start, dtype="float64")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, dtype="float64")
+    model.compile(optim.optimizer(model, how.rule), loss)
+    model.fit(feed(batches), steps_per_epoch=len(batches), epochs=2, callbacks=[Rates(how)], shuffle=False, verbose=0)
+    found, wanted = keras_impl.export_weights(model), t.weights()
+    assert all(relative(w, found[n]) < 1e-11 for n, w in wanted.items())
+    assert any(relative(w, start[n]) > 0.1 for n, w in wanted.items())
+
+
 @pytest.mark.parametrize("name", recipe.RECIPES)
 def test_rates_of_the_named_recipes(name):
     r = recipe.RECIPES[name]

@@ -72,7 +72,7 @@ ONE_SIDED = {
     },
     "weights.py": {"named_layers", "named_tensors", "named_variables"},
     "originals.py": {"in_dtype", "fill", "save"},  # Keras' own formats hold the model's configuration
-    "train.py": {"SyncNorm"},  # Keras' own layer does it, and JAX needs none
+    "train.py": {"SyncNorm", "feed", "Rates"},  # Keras' own layer does it, and JAX needs none; for Keras' own `fit`
     "optim.py": {"SGD", "Adam", "AdamW"},  # PyTorch's rules, which torch.optim has
 }
 

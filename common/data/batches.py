@@ -41,9 +41,7 @@ class Batches:
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The batches from number `start` on."""
-        order = np.arange(len(self.examples))
-        if self.seed is not None:
-            order = counters.permutation(len(order), self.seed, epoch)
+        order = self.order(epoch)
         pool = ThreadPoolExecutor(self.workers)
         waiting: deque[Future[tuple[np.ndarray, np.ndarray]]] = deque()
         try:
@@ -55,6 +53,11 @@ class Batches:
                 yield waiting.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The examples' numbers in the order of an epoch."""
+        n = len(self.examples)
+        return np.arange(n) if self.seed is None else counters.permutation(n, self.seed, epoch)
 
     def batch(self, epoch: int, k: int, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Batch `k` of an epoch."""
