@@ -12,6 +12,7 @@ import click
 
 from common.cli import SeveralBackends, _columns, _overrides, _Progress, _words, _writable, cli, set_option
 from common.errors import RosettaError
+from common.weights import make_folder
 
 _FRAMEWORK = "torch, keras (on TensorFlow), keras:jax or keras:torch"
 
@@ -411,6 +412,8 @@ def race(
     from common import recipe as recipes
     from common import training
 
+    if out:
+        make_folder(out)
     recipe = recipes.get(recipe_name, **changes)
     run, found = training.plan(
         name, data, recipe, overrides, data_dir=data_dir, size=size, skip_corrupt=skip_corrupt, seed=seed, init=init,

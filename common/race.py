@@ -15,7 +15,6 @@ from common import training
 from common.backends import started
 from common.checks import Item
 from common.data import Data
-from common.errors import RosettaError
 from common.figures import figure
 from common.parity import EPSILON, MANY_FLOORS, difference
 from common.training import Run
@@ -179,10 +178,6 @@ def draw(path: Path, r: Race) -> None:
 
 def write(folder: Path, r: Race) -> None:
     """race.json and race.png in `folder`."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise RosettaError(f"can't write {folder}: {e.strerror}") from None
     with atomic(folder / "race.json") as temporary:
         temporary.write_text(json.dumps(r.to_json(), indent=1) + "\n")
     draw(folder / "race.png", r)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from common import __version__, weights
-from common.errors import RosettaError
 from common.frameworks import require
 from common.parity import PARTS, Comparison, Difference, worst_of
 
@@ -27,15 +26,7 @@ def prepare(folder: str | os.PathLike) -> Path:
     """Makes `folder` where there is none. Raises RosettaError where it can't be made or written, or what draws the page
     isn't installed: better before a minute's work than after it."""
     require("a report", ("jinja2", "matplotlib"), "report")
-    folder = Path(folder)
-    try:
-        folder.mkdir(exist_ok=True)
-        probe = folder / f".{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as e:
-        raise RosettaError(f"can't write the report into {folder}: {e.strerror}") from None
-    return folder
+    return weights.make_folder(folder)
 
 
 def write(folder: str | os.PathLike, comparison: Comparison) -> Path:

@@ -13,7 +13,7 @@ import importlib.util
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -368,13 +368,24 @@ class Writer:
             return
         cut(self.folder / METRICS, self.progress.step)
         with contextlib.suppress(ImportError):
-            from tensorboardX import SummaryWriter
+            from tensorboardX.event_file_writer import EventsWriter  # SummaryWriter's threads outlive a full disk
 
-            self.board = SummaryWriter(str(self.folder / "log"), flush_secs=10)
+            with self.writing(self.folder / "log"):
+                (self.folder / "log").mkdir(exist_ok=True)
+                self.board = EventsWriter(str(self.folder / "log" / "events"), f".{os.getpid()}")
 
     def __exit__(self, *_: object) -> None:
         if self.board:
-            self.board.close()
+            with contextlib.suppress(OSError):  # what is left of a line that couldn't be written, and was told
+                self.board.close()
+
+    @contextlib.contextmanager
+    def writing(self, path: Path) -> Iterator[None]:
+        """Raises RosettaError where `path` can't be written inside."""
+        try:
+            yield
+        except OSError as e:
+            raise RosettaError(f"can't write {path}: {e.strerror}") from None
 
     def tell(self, what: str) -> None:
         if self.first:
@@ -409,14 +420,17 @@ class Writer:
         """A line of metrics.jsonl."""
         if not self.first:
             return
-        try:
-            with open(self.folder / METRICS, "a") as f:
-                f.write(json.dumps(row) + "\n")
-        except OSError as e:
-            raise RosettaError(f"can't write {self.folder / METRICS}: {e.strerror}") from None
-        for key, value in row.items() if self.board else ():
-            if key not in ("step", "epoch", "seconds"):
-                self.board.add_scalar(key.replace("_", "/", 1), value, int(row["step"]))
+        with self.writing(self.folder / METRICS), open(self.folder / METRICS, "a") as f:
+            f.write(json.dumps(row) + "\n")
+        if self.board:
+            from tensorboardX.proto.event_pb2 import Event
+            from tensorboardX.summary import scalar
+
+            with self.writing(self.folder / "log"):
+                for key in row.keys() - {"step", "epoch", "seconds"}:
+                    said = scalar(key.replace("_", "/", 1), row[key])
+                    self.board.write_event(Event(wall_time=time.time(), step=int(row["step"]), summary=said))
+                self.board.flush()
 
     def due(self, seconds: float) -> bool:
         """Whether the last checkpoint is so old."""

@@ -62,6 +62,19 @@ def differences(expected: Mapping[str, Shape], found: Mapping[str, tuple[Shape, 
 os.umask(_UMASK := os.umask(0))  # it can't be read without being set
 
 
+def make_folder(path: str | os.PathLike) -> Path:
+    """`path`, made where there is none. Raises RosettaError where it can't be made, or nothing can be written in it:
+    better before a minute's work than after it."""
+    folder = Path(path)
+    try:
+        folder.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as e:
+        raise RosettaError(f"can't write into {folder}: {e.strerror}") from None
+    return folder
+
+
 @contextlib.contextmanager
 def atomic(path: str | os.PathLike, size: int = 0, folder: bool = False) -> Iterator[Path]:
     """A temporary path beside `path`, with its suffixes, that takes its place if the block ends well and else is

@@ -262,7 +262,7 @@ def test_the_folder_of_a_report_is_made_or_refused(tmp_path):
     assert report.prepare(tmp_path / "new").is_dir() and not list((tmp_path / "new").iterdir())
     (tmp_path / "file").write_text("")
     for bad in (tmp_path / "file", tmp_path / "no" / "folder", Path("/proc/report")):
-        with pytest.raises(RosettaError, match="can't write the report"):
+        with pytest.raises(RosettaError, match="can't write into"):
             report.prepare(bad)
 
 

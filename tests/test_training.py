@@ -1,5 +1,6 @@
 """Training: the same run in either framework, and a run that goes on as if it had never stopped."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -508,6 +509,38 @@ def test_a_full_disk_leaves_the_checkpoint_before_whole(tmp_path, monkeypatch):
     said = rosetta("train", "--resume", tmp_path / "run", "--quiet", code=2)
     assert "No space left" in said and "nothing was written" in said
     assert (tmp_path / "run" / "last.safetensors").read_bytes() == before
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not os.path.exists("/proc/mounts"), reason="needs the right to mount a small disk"
+)
+def test_a_disk_that_is_really_full_or_read_only_is_one_line(tmp_path):
+    """Metrics and TensorBoard's events too, in a process that ends."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900k", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("can't mount a small disk here")
+
+    def resumed():
+        words = [sys.executable, "-m", "common.cli", "train", "--resume", disk / "run", "--quiet"]
+        return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+    last = disk / "run" / "last.safetensors"
+    try:
+        small(disk / "run", "--steps", 3, "--quiet")
+        before = last.read_bytes()
+        with contextlib.suppress(OSError), open(disk / "fill", "wb", buffering=0) as f:
+            while f.write(bytes(1024)):
+                pass
+        done = resumed()
+        assert done.returncode == 2 and "No space left on device" in done.stderr and "Traceback" not in done.stderr
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        done = resumed()
+        assert done.returncode == 2 and "Read-only file system" in done.stderr and "Traceback" not in done.stderr
+        assert "can't write into" in rosetta("race", "cifar_resnet20", "--data", "digits", "--out", disk / "r", code=2)
+        assert last.read_bytes() == before
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 def test_a_rate_that_is_too_high_is_said_to_be(tmp_path):
