@@ -271,12 +271,24 @@ def small(folder, *more, code=0):
     )  # fmt: skip
 
 
+def events(folder):
+    """(tag, step, value) as TensorFlow, which checks their checksums, reads TensorBoard's files."""
+    import tensorflow as tf
+    from tensorboardX.proto.event_pb2 import Event
+
+    for record in tf.data.TFRecordDataset([str(p) for p in folder.iterdir()]):
+        event = Event.FromString(record.numpy())
+        yield from ((v.tag, event.step, v.simple_value) for v in event.summary.value)
+
+
 def test_a_run_and_what_it_leaves(tmp_path):
     said = small(tmp_path / "run")
     assert "done: " in said
     there = {p.name for p in (tmp_path / "run").iterdir()}
     assert there >= {"config.json", "metrics.jsonl", "last.safetensors", "best.safetensors", "curve.png"}
     rows = training.read_metrics(tmp_path / "run")
+    tagged = {tag: value for tag, step, value in events(tmp_path / "run" / "log") if step == rows[-1]["step"]}
+    assert tagged["test/accuracy"] == pytest.approx(rows[-1]["test_accuracy"]) and "train/loss" in tagged
     assert [r["step"] for r in rows] == [10, 12, 20, 24]
     found = json.loads(rosetta("evaluate", tmp_path / "run", "--framework", "both", "--dtype", "float64", "--json"))
     assert found["same_classes"] == 359 and found["relative"] < 1e-12
