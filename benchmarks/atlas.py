@@ -158,12 +158,14 @@ def page(report: dict, others: tuple[str, ...]) -> str:
             figures = " | ".join(cell(row, h) for *_, h in COLUMNS)
             mark = "" if (name, b) not in bad else " **not rounding**"
             lines.append(f"| {f'`{name}`' if i == 0 else ''} | {b}{mark} | {figures} | {narrow} |")
-    worst = []
-    for *_, heading in COLUMNS:
-        cells = [rows[n][b]["float64"][heading]["relative"] for n, b in done if heading in rows[n][b]["float64"]]
-        worst.append(f"**{max(cells):.1e}**" if cells else "")
-    floors = max((rows[n][b]["float32"]["floors"] for n, b in done), default=0.0)
-    lines.append(f"| **worst** | | {' | '.join(worst)} | **({floors:.1f})** |")
+    for kind in dict.fromkeys(b.split(":")[0] for _, b in done):
+        found = [rows[n][b] for n, b in done if b.startswith(kind)]
+        worst = []
+        for *_, heading in COLUMNS:
+            cells = [row["float64"][heading]["relative"] for row in found if heading in row["float64"]]
+            worst.append(f"**{max(cells):.1e}**" if cells else "")
+        narrow, floors = (max(row["float32"][of] for row in found) for of in ("logits", "floors"))
+        lines.append(f"| **worst** | {kind} | {' | '.join(worst)} | **{narrow:.1e} ({floors:.1f})** |")
     for n, b in bad:
         lines += ["", f"`{n}` on {b}: {'; '.join(rows[n][b]['why'])}."]
     return "\n".join(lines) + "\n"

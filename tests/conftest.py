@@ -9,6 +9,7 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
+import subprocess
 import warnings
 from pathlib import Path
 
@@ -47,3 +48,22 @@ def relative(a: np.ndarray, b: np.ndarray) -> float:
     """Largest difference over largest element."""
     assert a.shape == b.shape, (a.shape, b.shape)
     return float(np.abs(np.asarray(a, np.float64) - b).max() / np.abs(a).max())
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mounts a disk of its own, of so many bytes ("600k")."""
+    if os.geteuid() != 0 or not os.path.exists("/proc/mounts"):
+        pytest.skip("needs the right to mount a small disk")
+    disk = tmp_path / "disk"
+
+    def mount(size):
+        disk.mkdir()
+        mounting = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk]
+        if subprocess.run(mounting, capture_output=True).returncode:
+            pytest.skip("can't mount a small disk here")
+        return disk
+
+    yield mount
+    if os.path.ismount(disk):
+        subprocess.run(["umount", disk], check=True)
