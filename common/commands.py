@@ -406,7 +406,8 @@ def race(
     """Train NAME on several backends from the same start, and compare the losses step by step.
 
     Beside how far the frameworks are apart stands how far each one is from itself when the input moves in its last
-    bits: what training makes of rounding. Exit code 1: they are farther apart than that.
+    bits and batches come in another order: what training makes of rounding. Exit code 1: they are farther apart than
+    that.
     """
     from common import race as racing
     from common import recipe as recipes
@@ -433,7 +434,10 @@ def race(
         drift = (f"{r.drift(b)[i]:.1e}" for b in r.losses)
         table.append((f"{i + 1}", f"{r.losses[r.first][i]:.12g}", *apart, *drift, f"{allowed[i]:.1e}"))
     _columns(table, "r" * len(head))
-    click.echo("apart: from the first backend's loss; drift: from its own, with the input moved in its last bits")
+    click.echo(
+        "apart: from the first backend's loss; drift: from its own, with the input moved in its last bits and each "
+        "batch in another order"
+    )
     for b, (loss, accuracy) in r.test.items():
         click.echo(
             f"{b}: test loss {loss:.9g}, accuracy {accuracy:.2%}; weights {r.weights[b]:.1e} from {r.first}'s, "

@@ -24,3 +24,16 @@ def figure(
     yield made, made.subplots(rows, columns, **options)
     with atomic(path) as temporary:
         made.savefig(temporary, dpi=120)
+
+
+def logarithmic(axes: Any) -> None:
+    """A logarithmic vertical axis with numbers such as 0.3 and 20 beside it, and not powers of ten."""
+    from matplotlib.ticker import LogFormatter
+
+    class Plain(LogFormatter):
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(Plain())
+    axes.yaxis.set_minor_formatter(Plain(minor_thresholds=(2, 0.4)))

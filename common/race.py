@@ -15,14 +15,16 @@ from common import training
 from common.backends import started
 from common.checks import Item
 from common.data import Data
-from common.figures import figure
-from common.parity import EPSILON, MANY_FLOORS, difference
+from common.figures import figure, logarithmic
+from common.parity import EPSILON, difference
+from common.plan import make_plan
 from common.training import Run
 from common.weights import atomic
 
 MOVED = {"float64": 1e-15, "float32": 1e-7}  # of the input, relatively: another draw of rounding
 BEGIN = 5  # steps in which nothing has been magnified yet
 TOLERANCE = {"float64": 1e-8, "float32": 1e-2}  # of the loss, relatively, in those
+DRIFTS, LEAST = 10.0, {"float64": 1e-13, "float32": 1e-5}  # later: times the drift; and what a single loss' rounding is
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Trained:
 
     run: Run
     steps: int
-    moved: float = 0.0  # by how much of itself each number of the input is, at random
+    moved: float = 0.0  # by how much of itself each number of the input is, at random; then batches change order too
     measured: int = 1000  # test examples at the end
 
     def through(self, impl: Any) -> Iterator[Item]:
@@ -41,11 +43,14 @@ class Trained:
         batches, tests = self.run.batches(data, True), self.run.batches(data, False)
         trainer = training.trainer_of(self.run)
         progress = training.Progress(self.run, len(batches))
-        rng = np.random.default_rng(0)
+        rng, masks = np.random.default_rng(0), make_plan(self.run.arch).random
         while progress.step < self.steps:
             for x, labels in batches.epoch(progress.epoch):
                 if self.moved:
                     x = (x * (1 + self.moved * rng.standard_normal(x.shape))).astype(x.dtype)
+                    if not masks:
+                        order = rng.permutation(len(x))  # sums come in another order, and round otherwise
+                        x, labels = x[order], labels[order]
                 loss, right = trainer.step(x, labels, progress.rate, progress.seed)
                 progress.step += 1
                 yield Item("race", "step", str(progress.step), np.array([loss, right / len(x)]))
@@ -91,10 +96,10 @@ class Race:
         return np.abs(a - b) / np.abs(a)
 
     def allowed(self) -> np.ndarray:
-        """At each step, what is rounding: in the first few the tolerance; then a hundred times the largest drift of any
+        """At each step, what is rounding: in the first few the tolerance; then some times the largest drift of any
         backend up to there, since a drift is a single draw of what it might have been."""
         most = np.maximum.accumulate(np.max([self.drift(b) for b in self.losses], 0))
-        allowed = np.maximum(MANY_FLOORS * most, 10 * EPSILON[self.dtype])
+        allowed = np.maximum(DRIFTS * most, LEAST[self.dtype])
         allowed[:BEGIN] = TOLERANCE[self.dtype]
         return allowed
 
@@ -166,11 +171,13 @@ def draw(path: Path, r: Race) -> None:
             if i:
                 label = f"{name} from {r.first}"
                 bottom.plot(steps, np.maximum(r.apart(name), tiny), color=f"C{i}", lw=2, label=label)
-            label = f"{name} from itself, input moved by {MOVED[r.dtype]:g}"
+            label = f"{name} from itself, rounding drawn anew"
             bottom.plot(steps, np.maximum(r.drift(name), tiny), color=f"C{i}", lw=1, ls="--", label=label)
         bottom.plot(steps, r.allowed(), color="0.6", lw=1, ls=":", label="allowed")
-        top.set(ylabel="loss", yscale="log", title=f"{r.run.name} on {r.data}, {r.run.recipe.precision}")
+        top.set(ylabel="loss", title=f"{r.run.name} on {r.data}, {r.run.recipe.precision}")
         bottom.set(xlabel="step", ylabel="distance of the losses, relative", yscale="log")
+        logarithmic(top)
+        bottom.xaxis.get_major_locator().set_params(integer=True)
         for axes in (top, bottom):
             axes.grid(alpha=0.3)
             axes.legend(frameon=False)

@@ -29,7 +29,7 @@ from common.data import Batches, Data, counters
 from common.data.augment import NOTHING
 from common.data.sources import held_out
 from common.errors import RosettaError
-from common.figures import figure
+from common.figures import figure, logarithmic
 from common.init import initial
 from common.port import inspect
 from common.recipe import Recipe, learning
@@ -478,11 +478,12 @@ def draw(folder: Path) -> None:
             right.plot(
                 [r["step"] for r in epochs], [100 * (1 - r[key]) for r in epochs], color=colour, marker=".", label=label
             )
-        left.set(xlabel="step", ylabel="loss", yscale="log")
-        right.set(xlabel="step", ylabel="error, %", yscale="log")
+        left.set(xlabel="step", ylabel="loss")
+        right.set(xlabel="step", ylabel="error, %")
         if epochs:
             right.axhline(100 * (1 - epochs[-1]["test_accuracy"]), color="C1", lw=0.5, ls=":")
         for axes in (left, right):
+            logarithmic(axes)
             axes.grid(alpha=0.3, which="both")
             axes.legend(frameon=False)
         whole.suptitle(f"{run.name} on {run.data}, {run.framework}")

@@ -20,13 +20,16 @@ import keras_impl
 import keras_impl.train
 import torch_impl
 import torch_impl.train
-from common import recipe, training
+from common import evaluation, race, recipe, training
 from common import weights as canonical
 from common.arch import get
+from common.backends import Here
 from common.commands import cli
 from common.data import load, sources
 from common.errors import RosettaError
 from common.init import initial, randomised
+from common.port import inspect
+from common.race import Trained
 from common.recipe import LossScale, Recipe
 from common.rules import Rule
 
@@ -364,6 +367,18 @@ def test_a_race_is_even_and_an_unequal_one_is_seen(tmp_path, monkeypatch):
     assert found["equal"] and np.abs(np.array(a) / b - 1).max() < 1e-10
     assert (tmp_path / "race.png").stat().st_size > 10_000
 
+    steps = Trained.through
+
+    def scaled(self, impl):  # as if one framework's batches were 1e-7 brighter from the seventh on
+        for i, item in enumerate(steps(self, impl), 1):
+            grown = 1 + 1e-7 * (i > 6 and item.part == "step" and self.run.framework == "keras:tensorflow")
+            yield dataclasses.replace(item, value=item.value * grown)
+
+    monkeypatch.setattr(Trained, "through", scaled)
+    monkeypatch.setattr(race, "started", lambda specs, device: contextlib.nullcontext([Here(s, device) for s in specs]))
+    said = rosetta(*words, "--with", "batch=32", "--measure", 50, code=1)
+    assert "step 7" in said, said
+
 
 MANY = {
     "torchrun": (["torch.distributed.run", "--nproc-per-node", "2", "-m", "common.cli"], []),
@@ -454,6 +469,25 @@ def test_fashion_mnist_is_the_same_run_in_float64(tmp_path):
     assert found["equal"], said
 
 
+COMMITTED = ROOT / "docs" / "cifar_resnet20-fashion-mnist"
+
+
+@pytest.mark.parametrize("n", [500, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_the_committed_run_says_the_same_in_both_frameworks(n):
+    """Trained in PyTorch by `rosetta train cifar_resnet20 --data fashion-mnist --epochs 30`."""
+    if not sources._DEBIAN.is_dir():
+        pytest.skip("Fashion-MNIST isn't there: Debian's package dataset-fashion-mnist has it")
+    run = training.Run.load(COMMITTED)
+    data = run.load_data()
+    data.test = data.test.subset(np.arange(n))
+    got, by_backend = evaluation.evaluate(inspect(training.model_of(COMMITTED)), data, "both", dtype="float64")
+    assert got.same_classes == n and got.apart < 1e-12
+    for found in by_backend.values():
+        assert found.accuracy >= (0.935 if n == 10_000 else 0.91)
+        if n == 10_000:
+            assert found.accuracy == pytest.approx(training.read_metrics(COMMITTED)[-1]["test_accuracy"], abs=2e-4)
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -523,36 +557,27 @@ def test_a_full_disk_leaves_the_checkpoint_before_whole(tmp_path, monkeypatch):
     assert (tmp_path / "run" / "last.safetensors").read_bytes() == before
 
 
-@pytest.mark.skipif(
-    os.geteuid() != 0 or not os.path.exists("/proc/mounts"), reason="needs the right to mount a small disk"
-)
-def test_a_disk_that_is_really_full_or_read_only_is_one_line(tmp_path):
+def test_a_disk_that_is_really_full_or_read_only_is_one_line(small_disk):
     """Metrics and TensorBoard's events too, in a process that ends."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900k", "tmpfs", disk], capture_output=True).returncode:
-        pytest.skip("can't mount a small disk here")
+    disk = small_disk("900k")
 
     def resumed():
         words = [sys.executable, "-m", "common.cli", "train", "--resume", disk / "run", "--quiet"]
         return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
 
     last = disk / "run" / "last.safetensors"
-    try:
-        small(disk / "run", "--steps", 3, "--quiet")
-        before = last.read_bytes()
-        with contextlib.suppress(OSError), open(disk / "fill", "wb", buffering=0) as f:
-            while f.write(bytes(1024)):
-                pass
-        done = resumed()
-        assert done.returncode == 2 and "No space left on device" in done.stderr and "Traceback" not in done.stderr
-        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-        done = resumed()
-        assert done.returncode == 2 and "Read-only file system" in done.stderr and "Traceback" not in done.stderr
-        assert "can't write into" in rosetta("race", "cifar_resnet20", "--data", "digits", "--out", disk / "r", code=2)
-        assert last.read_bytes() == before
-    finally:
-        subprocess.run(["umount", disk], check=True)
+    small(disk / "run", "--steps", 3, "--quiet")
+    before = last.read_bytes()
+    with contextlib.suppress(OSError), open(disk / "fill", "wb", buffering=0) as f:
+        while f.write(bytes(1024)):
+            pass
+    done = resumed()
+    assert done.returncode == 2 and "No space left on device" in done.stderr and "Traceback" not in done.stderr
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    done = resumed()
+    assert done.returncode == 2 and "Read-only file system" in done.stderr and "Traceback" not in done.stderr
+    assert "can't write into" in rosetta("race", "cifar_resnet20", "--data", "digits", "--out", disk / "r", code=2)
+    assert last.read_bytes() == before
 
 
 def test_a_rate_that_is_too_high_is_said_to_be(tmp_path):
