@@ -196,6 +196,7 @@ def test_a_named_variant_without_a_referee_says_why():
         "cifar_resnet20",
         "cifar_resnet56",
         "resnet18_d2l",
+        *("resnet18_vd", "resnet34_vd"),  # KerasHub's: test_port.py
         *(f"resnet{n}_keras" for n in (50, 101, 152)),
         *(f"resnet{n}v2_keras" for n in (50, 101, 152)),
     }
