@@ -161,21 +161,27 @@ def race(
 
 
 def draw(path: Path, r: Race) -> None:
-    """The curves on each other, and below them how far apart they are."""
+    """The curves on each other, and below them how far apart they are; of many steps the median of each few."""
+    few = max(1, r.steps // 100)
     with figure(path, 2, 1, (8, 8), sharex=True) as (_, (top, bottom)):
-        steps = np.arange(1, r.steps + 1)
+
+        def plot(axes: Any, values: np.ndarray, **style: Any) -> None:
+            blocks = values[: len(values) // few * few].reshape(-1, few)
+            axes.plot(few * (np.arange(len(blocks)) + 0.5) + 0.5, np.median(blocks, 1), **style)
+
         for i, (name, losses) in enumerate(r.losses.items()):  # the wider line shows under the next
-            top.plot(steps, losses, color=f"C{i}", lw=6 / (i + 1), alpha=0.8, label=name)
+            plot(top, np.array(losses), color=f"C{i}", lw=6 / (i + 1), alpha=0.8, label=name)
         tiny = EPSILON[r.dtype] / 8
         for i, name in enumerate(r.losses):
             if i:
                 label = f"{name} from {r.first}"
-                bottom.plot(steps, np.maximum(r.apart(name), tiny), color=f"C{i}", lw=2, label=label)
+                plot(bottom, np.maximum(r.apart(name), tiny), color=f"C{i}", lw=2, label=label)
             label = f"{name} from itself, rounding drawn anew"
-            bottom.plot(steps, np.maximum(r.drift(name), tiny), color=f"C{i}", lw=1, ls="--", label=label)
-        bottom.plot(steps, r.allowed(), color="0.6", lw=1, ls=":", label="allowed")
+            plot(bottom, np.maximum(r.drift(name), tiny), color=f"C{i}", lw=1, ls="--", label=label)
+        plot(bottom, r.allowed(), color="0.6", lw=1, ls=":", label="allowed")
         top.set(ylabel="loss", title=f"{r.run.name} on {r.data}, {r.run.recipe.precision}")
-        bottom.set(xlabel="step", ylabel="distance of the losses, relative", yscale="log")
+        steps = "step" if few == 1 else f"step (the median of each {few})"
+        bottom.set(xlabel=steps, ylabel="distance of the losses, relative", yscale="log")
         logarithmic(top)
         bottom.xaxis.get_major_locator().set_params(integer=True)
         for axes in (top, bottom):
