@@ -5,6 +5,7 @@ rate that was, so that the two differ from the first change of the rate; its wei
 0.9 ten times weaker than PyTorch's; and its Adam adds epsilon before the bias correction.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping
 
 import keras
@@ -21,7 +22,9 @@ class _Rule(keras.optimizers.Optimizer):
     and the parameters after it by as much. `**kwargs` are those of Keras' optimizers: clipping, EMA, loss scaling."""
 
     def __init__(self, learning_rate: float, weight_decay: float, **kwargs):
-        wide = keras.backend.standardize_dtype(ops.convert_to_tensor(0.0, "float64").dtype) == "float64"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # JAX's, where it has no float64
+            wide = keras.backend.standardize_dtype(ops.convert_to_tensor(0.0, "float64").dtype) == "float64"
         before = keras.config.floatx()
         keras.config.set_floatx("float64" if wide else before)
         try:
