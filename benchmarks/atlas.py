@@ -86,10 +86,11 @@ def measure(name: str, first: Elsewhere, others: Sequence[Elsewhere]) -> dict[st
 
 
 def together(name: str, others: Sequence[str]) -> list[tuple[str, ...]]:
-    """Which backends run at once: all engines of Keras, unless their copies of a large net wouldn't fit in memory."""
-    keras = tuple(b for b in others if b.startswith("keras"))
-    at_once = [(b,) for b in keras] if large(name) else [keras] if keras else []
-    return [*at_once, *((b,) for b in others if b not in keras)]
+    """Which backends run at once: all engines of Keras, and both graphs, unless copies of a large net wouldn't fit."""
+    if large(name):
+        return [(b,) for b in others]
+    kinds = dict.fromkeys(b.split(":")[0] for b in others)
+    return [tuple(b for b in others if b.startswith(kind)) for kind in kinds]
 
 
 def large(name: str) -> bool:
