@@ -1,6 +1,6 @@
 """Throughput of both implementations against torchvision's, timm's and keras.applications' ResNet, in one run.
 
-    python benchmarks/forward.py [--rounds 15] [--json benchmarks/results/forward-cpu.json]
+python benchmarks/forward.py [--rounds 15] [--json benchmarks/results/forward-cpu.json]
 """
 
 import statistics

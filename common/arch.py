@@ -85,6 +85,7 @@ class Arch:
     # biases that BatchNorm makes useless, as keras.applications and d2l have them; or "unnormed": where no norm follows
     conv_bias: bool | Literal["unnormed"] = False
     norm_eps: float = 1e-5
+    folded: bool = False  # for inference: norms are part of the convolutions before them (common/fold.py)
     in_channels: int = 3
     num_classes: int = 1000  # 0: no classifier, the pooled features come out
 
@@ -154,7 +155,7 @@ def _check(a: Arch) -> None:
         if isinstance(value, bool) or value not in allowed:
             hint = nearest(value, allowed) if isinstance(value, str) else ""
             _refuse(name, value, f"one of {', '.join(map(repr, allowed))}{hint}")
-    for name in ("preact", "shortcut_norm"):
+    for name in ("preact", "shortcut_norm", "folded"):
         if not isinstance(getattr(a, name), bool):
             _refuse(name, getattr(a, name), "true or false")
     if not isinstance(a.conv_bias, bool) and a.conv_bias != "unnormed":
@@ -334,6 +335,6 @@ def name_of(arch: Arch) -> str | None:
 
 
 def nearly(arch: Arch) -> str:
-    """The variant that a row is but for its classes and channels; "custom" where it is none."""
-    edges: dict[str, Any] = {"num_classes": arch.num_classes, "in_channels": arch.in_channels}
+    """The variant that a row is but for its classes and channels, and folding; "custom" where it is none."""
+    edges: dict[str, Any] = {"num_classes": arch.num_classes, "in_channels": arch.in_channels, "folded": arch.folded}
     return name_of(arch) or next((n for n, row in VARIANTS.items() if replace(row, **edges) == arch), "custom")

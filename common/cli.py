@@ -471,6 +471,7 @@ def _unused(found: Any) -> None:
 @click.option("--num-classes", type=click.IntRange(1), metavar="N", help="A fresh classifier of N classes.")
 @click.option("--no-head", is_flag=True, help="Leave the classifier out.")
 @click.option("--in-channels", type=click.IntRange(1), metavar="N", help="1: sum the stem's kernels, for grey images.")
+@click.option("--fold", is_flag=True, help="Put BatchNorm into the convolutions before it, for inference.")
 @click.option("--seed", type=int, default=0, help="Of the fresh classifier. Default: 0.")
 @click.option(
     "--probe/--no-probe", default=None,
@@ -481,8 +482,8 @@ def _unused(found: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def port(
     source: str, target: str, to: str | None, name: str | None, library: str | None, overrides: dict[str, Any],
-    dry_run: bool, num_classes: int | None, no_head: bool, in_channels: int | None, seed: int, probe: bool | None,
-    verify_with_source: bool, keep: bool, as_json: bool,
+    dry_run: bool, num_classes: int | None, no_head: bool, in_channels: int | None, fold: bool, seed: int,
+    probe: bool | None, verify_with_source: bool, keep: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Convert the checkpoint SOURCE to TARGET, whose suffix says its container, and prove that nothing was lost.
 
@@ -499,8 +500,8 @@ def port(
         try:
             done = porter.port(
                 source, target, to=to, library=library, arch=get(name) if name else None, overrides=overrides,
-                num_classes=0 if no_head else num_classes, in_channels=in_channels, seed=seed, dry_run=dry_run,
-                probe=probe, verify_with_source=verify_with_source, keep=keep, progress=progress,
+                num_classes=0 if no_head else num_classes, in_channels=in_channels, fold=fold, seed=seed,
+                dry_run=dry_run, probe=probe, verify_with_source=verify_with_source, keep=keep, progress=progress,
             )  # fmt: skip
         except porter.NotTheSame as e:
             click.echo(f"rosetta: {e}", err=True)

@@ -9,12 +9,12 @@ from functools import partial
 import numpy as np
 
 from common.arch import Arch
-from common.names import Shape, layer_parameters
+from common.fold import fold, folding, unfolded
+from common.names import Shape, layer_parameters, parameters
 from common.plan import Layer, Linear, Norm, make_plan
-from common.weights import Weights, check
+from common.weights import Source, Weights, check
 
 Finish = Callable[[np.ndarray], np.ndarray]
-Source = Mapping[str, Callable[[], np.ndarray]]  # where a net under construction gets each tensor
 
 
 def _rng(seed: int, name: str) -> np.random.Generator:
@@ -25,6 +25,8 @@ def _rng(seed: int, name: str) -> np.random.Generator:
 def draw_ahead(arch: Arch, seed: int, finish: Finish = lambda w: w) -> Source:
     """`initial`, each tensor being drawn by other threads when it is asked for: numpy draws without holding Python's
     lock, so that building a net and drawing its weights take the time of the longer. `finish` is applied there too."""
+    if arch.folded:
+        return _finished(folding(arch, draw_ahead(unfolded(arch), seed)), finish)
 
     def draw(layer: Layer, leaf: str, shape: Shape) -> np.ndarray:
         if isinstance(layer, Norm):
@@ -47,9 +49,23 @@ def draw_ahead(arch: Arch, seed: int, finish: Finish = lambda w: w) -> Source:
 
 
 def given(arch: Arch, weights: Mapping[str, np.ndarray], finish: Finish = lambda w: w) -> Source:
-    """`weights` as a source. Raises RosettaError unless they have just the row's names and shapes, all floats."""
-    check(arch, weights)
-    return {name: partial(finish, w) for name, w in weights.items()}
+    """`weights` as a source; a folded net takes those of the net with norms, too. Raises RosettaError unless they have
+    just the row's names and shapes, all floats."""
+    source: Source = {name: partial(np.asarray, w) for name, w in weights.items()}
+    if arch.folded and weights.keys() > parameters(unfolded(arch)).keys() - parameters(arch).keys():
+        check(unfolded(arch), weights)
+        source = folding(arch, source)
+    else:
+        check(arch, weights)
+    return _finished(source, finish)
+
+
+def _finished(source: Source, finish: Finish) -> Source:
+    return {name: partial(_finish, value, finish) for name, value in source.items()}
+
+
+def _finish(value: Callable[[], np.ndarray], finish: Finish) -> np.ndarray:
+    return finish(value())
 
 
 def initial(arch: Arch, seed: int) -> Weights:
@@ -59,7 +75,7 @@ def initial(arch: Arch, seed: int) -> Weights:
     divided out, as torch.nn.init.kaiming_normal_(mode="fan_out") counts it. The classifier, which no ReLU follows, has
     1 / fan-in: by its 10 outputs its logits would be so large that the loss began at 7.7 where ln 10 is 2.3.
     """
-    return {name: draw() for name, draw in draw_ahead(arch, seed).items()}
+    return {name: draw().astype(np.float32, copy=False) for name, draw in draw_ahead(arch, seed).items()}
 
 
 def randomised(arch: Arch, seed: int = 0) -> Weights:
@@ -69,12 +85,15 @@ def randomised(arch: Arch, seed: int = 0) -> Weights:
     and biases are normal. A block's last scale is divided by the root of the number of blocks, so that even
     a thousand of them neither explode nor vanish.
     """
+    if arch.folded:
+        return {n: w.astype(np.float32) for n, w in fold(arch, randomised(unfolded(arch), seed)).items()}
     weights = initial(arch, seed)
     plan = make_plan(arch)
     blocks = [block for trunk in plan.trunks for stage in trunk.stages for block in stage.blocks]
     calm = 1 / math.sqrt(len(blocks))
     # in a plain net, nothing is added up
-    last = set() if arch.shortcut == "none" else {(b.convs if arch.preact else b.norms)[-1].name for b in blocks}
+    ends = [] if arch.shortcut == "none" else [(b.convs if arch.preact else b.norms)[-1] for b in blocks]
+    last = {layer.name for layer in ends if layer}
     for name, value in weights.items():
         layer, leaf = name.rsplit(".", 1)
         rng = _rng(seed + 1, name)

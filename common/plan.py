@@ -4,8 +4,8 @@ Both implementations read their numbers here and compute none, so that neither c
 that the other is told. Names are attribute paths, torchvision's where torchvision has the net.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -95,7 +95,7 @@ class Block:
     name: str
     kind: Literal["BasicBlock", "Bottleneck", "PreActBasicBlock", "PreActBottleneck"]
     convs: tuple[Conv, ...]
-    norms: tuple[Norm, ...]
+    norms: tuple[Norm | None, ...]  # None: folded into the convolution before it
     se: SqueezeExcite | None
     shortcut: Shortcut
     dropout: float
@@ -104,7 +104,8 @@ class Block:
     def layers(self) -> Iterator[Layer]:
         """The layers with parameters, in canonical order."""
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            yield from (norm, conv) if self.kind.startswith("PreAct") else (conv, norm)
+            pair = (norm, conv) if self.kind.startswith("PreAct") else (conv, norm)
+            yield from (layer for layer in pair if layer)
         if self.se:
             yield from (self.se.fc1, self.se.fc2)
         if self.shortcut.conv:
@@ -122,13 +123,13 @@ class Stage:
 @dataclass(frozen=True)
 class StemPlan:
     convs: tuple[Conv, ...]
-    norms: tuple[Norm, ...]  # as many as convs, or one fewer in a pre-activation net
+    norms: tuple[Norm | None, ...]  # as many as convs, or one fewer in a pre-activation net; None: folded
     pool: bool | Literal["zeros"]
 
     def layers(self) -> Iterator[Layer]:
         for i, conv in enumerate(self.convs):
             yield conv
-            yield from self.norms[i : i + 1]
+            yield from (norm for norm in self.norms[i : i + 1] if norm)
 
 
 @dataclass(frozen=True)
@@ -191,6 +192,8 @@ def reduced(channels: int, ratio: int) -> int:
 @lru_cache(maxsize=256)
 def make_plan(arch: Arch) -> Plan:
     """The row worked out. Cached, since a row is a value."""
+    if arch.folded:
+        return _folded(make_plan(replace(arch, folded=False)), arch)
     a = arch
 
     def conv(name: str, cin: int, cout: int, k: int, stride: int = 1, groups: int = 1, normed: bool = True) -> Conv:
@@ -276,3 +279,48 @@ def make_plan(arch: Arch) -> Plan:
     features = c * len(a.kernels)
     fc = Linear("fc", features, a.num_classes, by_conv=a.preact) if a.num_classes else None
     return Plan(a, stem, tuple(trunks), features, fc)
+
+
+def foldable(plan: Plan) -> Iterator[tuple[Conv, Norm]]:
+    """Each convolution whose output nothing but a norm reads, with that norm: the two are one affine map in evaluation.
+
+    In a pre-activation net these are the norms between a block's convolutions. Its first norm and the net's last read
+    a sum, which others read, too.
+    """
+    yield from _pairs(plan.stem.convs, plan.stem.norms)
+    for trunk in plan.trunks:
+        for block in (block for stage in trunk.stages for block in stage.blocks):
+            yield from _pairs(block.convs, block.norms[1:] if plan.arch.preact else block.norms)
+            if block.shortcut.conv:
+                yield from _pairs([block.shortcut.conv], [block.shortcut.norm])
+
+
+def _pairs(convs: Sequence[Conv], norms: Sequence[Norm | None]) -> Iterator[tuple[Conv, Norm]]:
+    for conv, norm in zip(convs, norms, strict=False):
+        if norm:
+            yield conv, norm
+
+
+def _folded(plan: Plan, arch: Arch) -> Plan:
+    """The plan of `arch`, `plan` being that of the same row with its norms: what takes one up has a bias."""
+    pairs = list(foldable(plan))
+    takers, gone = {conv.name for conv, _ in pairs}, {norm.name for _, norm in pairs}
+
+    def conv(c: Conv) -> Conv:
+        return replace(c, bias=True) if c.name in takers else c
+
+    def norm(n: Norm | None) -> Norm | None:
+        return n if n and n.name not in gone else None
+
+    def shortcut(s: Shortcut) -> Shortcut:
+        return replace(s, conv=conv(s.conv), norm=norm(s.norm)) if s.conv else s
+
+    def block(b: Block) -> Block:
+        convs, norms = tuple(map(conv, b.convs)), tuple(map(norm, b.norms))
+        return replace(b, convs=convs, norms=norms, shortcut=shortcut(b.shortcut))
+
+    stem = replace(plan.stem, convs=tuple(map(conv, plan.stem.convs)), norms=tuple(map(norm, plan.stem.norms)))
+    trunks = tuple(
+        replace(t, stages=tuple(replace(s, blocks=tuple(map(block, s.blocks))) for s in t.stages)) for t in plan.trunks
+    )
+    return replace(plan, arch=arch, stem=stem, trunks=trunks)

@@ -13,10 +13,13 @@ from common import containers, recognise, writers
 from common import weights as canonical
 from common.arch import Arch, get, name_of
 from common.errors import RosettaError
+from common.fold import fold as fold_weights
+from common.fold import kept as not_folded
+from common.fold import unfolded
 from common.frameworks import load
 from common.init import initial
 from common.names import count, parameters
-from common.plan import make_plan
+from common.plan import foldable, make_plan
 from common.recognise import Recognised
 from common.weights import Weights
 
@@ -105,6 +108,7 @@ def port(
     overrides: Mapping[str, Any] | None = None,
     num_classes: int | None = None,
     in_channels: int | None = None,
+    fold: bool = False,
     seed: int = 0,
     dry_run: bool = False,
     probe: bool | None = None,
@@ -115,7 +119,8 @@ def port(
     """Converts the checkpoint `source` to `target`, whose suffix says its container and `to` whose names (our own).
 
     `library`, `arch` and `overrides` are what the source is, where it can't tell. `num_classes` gives the net a fresh
-    classifier drawn from `seed`, or none with 0; `in_channels` 1 sums the kernels of the stem. The target is written
+    classifier drawn from `seed`, or none with 0; `in_channels` 1 sums the kernels of the stem. `fold` puts the norms
+    into the convolutions before them (common/fold.py), for inference. The target is written
     whole or not at all: first it is read back, and every tensor compared bit by bit. `probe` (by default where the
     two sides are for different frameworks) then runs an image through both implementations, and `verify_with_source`
     through the library that the source is from.
@@ -126,7 +131,7 @@ def port(
     path = Path(target)
     progress(f"reading {Path(source).name}")
     found = inspect(source, library=library, arch=arch, overrides=overrides)
-    new = _edited(found.arch, num_classes, in_channels)
+    new = _edited(found.arch, num_classes, in_channels, fold)
     place = writers.target_of(path, to, new)
     slots = {s.canonical: s for s in place.library.slots(new)}
     theirs = {s.canonical: s for s in found.slots}
@@ -135,15 +140,21 @@ def port(
         from common import keras_files
 
         own_path = keras_files.paths(place.library, new, place.own)
-    rows = [
-        Row(
-            found.where(theirs[name]) if name in theirs else "", name,
-            (place.library.module if place.kind == "torch" else "") + own_path.get(slot.theirs, slot.theirs),
-            theirs[name].shape if name in theirs else slot.shape,
-            _moves(theirs[name].transform if name in theirs else "fresh", slot.transform),
-        )
-        for name, slot in slots.items()
-    ]  # fmt: skip
+    # of a convolution that takes up a norm, the norm; its bias is the norm's
+    takes = {c.name: n.name for c, n in foldable(make_plan(found.arch))} if new.folded else {}
+    rows = []
+    for name, slot in slots.items():
+        layer, leaf = name.rsplit(".", 1)
+        origin = theirs.get(name) or theirs.get(f"{takes.get(layer)}.{leaf}")
+        moves = _moves(origin.transform if origin else "fresh", slot.transform)
+        rows.append(
+            Row(
+                found.where(origin) if origin else "", name,
+                (place.library.module if place.kind == "torch" else "") + own_path.get(slot.theirs, slot.theirs),
+                origin.shape if origin else slot.shape,
+                ", ".join(filter(None, [moves, f"{takes[layer]} folded in" if layer in takes else ""])),
+            )
+        )  # fmt: skip
     done = Ported(found, new, place, rows)
     if dry_run:
         return done
@@ -151,7 +162,7 @@ def port(
         raise RosettaError(f"can't write {path}: {path.parent} is no folder")
     weights = found.weights()
     done.dtype = str(np.result_type(*weights.values()))
-    weights, done.notes = _edit(found.arch, new, weights, seed)
+    before, (weights, done.notes) = weights, _edit(found.arch, new, weights, seed)
     labels = found.labels if new.num_classes == found.arch.num_classes else ()
     preprocessing = found.preprocessing if new.in_channels == found.arch.in_channels else None
 
@@ -166,6 +177,9 @@ def port(
         if probe or (probe is None and crosses and _installed()):
             progress("a probe through both frameworks")
             failed = _probe(done, weights)
+        if fold and probe is not False and (side := next((f for f in ("torch", "keras") if _installed(f)), "")):
+            progress("a probe through the net with its norms")
+            failed = _probe_folded(done, side, _edit(found.arch, unfolded(new), before, seed)[0], weights) or failed
         if verify_with_source:
             progress(f"the probe through {found.library.name}")
             failed = _with_source(done, found, new, weights) or failed
@@ -182,10 +196,11 @@ def _side(found: Recognised) -> str | None:
     return "torch" if found.held.kind.startswith("PyTorch") or found.library.name != "resnet-rosetta" else None
 
 
-def _installed() -> bool:
+def _installed(*frameworks: str) -> bool:
     import importlib.util
 
-    return all(importlib.util.find_spec(p) for p in ("torch", "keras", "tensorflow"))
+    packages = {"torch": ("torch",), "keras": ("keras", "tensorflow")}
+    return all(importlib.util.find_spec(p) for f in frameworks or packages for p in packages[f])
 
 
 def _moves(out: str, into: str) -> str:
@@ -197,7 +212,7 @@ def _moves(out: str, into: str) -> str:
     return "" if len(steps) == 2 and out == into else ", ".join(steps)
 
 
-def _edited(arch: Arch, num_classes: int | None, in_channels: int | None) -> Arch:
+def _edited(arch: Arch, num_classes: int | None, in_channels: int | None, fold: bool) -> Arch:
     """The row with another head or stem."""
     if in_channels not in (None, arch.in_channels) and in_channels != 1:
         raise RosettaError(
@@ -207,16 +222,26 @@ def _edited(arch: Arch, num_classes: int | None, in_channels: int | None) -> Arc
     changes: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
     if in_channels is not None:
         changes["in_channels"] = in_channels
+    if fold:
+        changes["folded"] = True
     return get(arch, **changes)
 
 
 def _edit(old: Arch, new: Arch, weights: Weights, seed: int) -> tuple[Weights, list[str]]:
     """The weights of the edited row, and what was done to them, in words."""
     notes = []
+    dtype = np.result_type(*weights.values())
+    if new.folded and not old.folded:
+        weights = {name: w.astype(dtype) for name, w in fold_weights(old, weights).items()}
+        stay = not_folded(old)
+        notes.append(
+            f"{len(list(foldable(make_plan(old))))} norms folded into the convolutions before them"
+            + (f"; {len(stay)} stay, since others read what they normalise: {', '.join(stay[:3])}" if stay else "")
+            + (", ..." if len(stay) > 3 else "")
+        )
     wanted = parameters(new)
     weights = {name: w for name, w in weights.items() if name in wanted or name.startswith("fc.")}
     if new.num_classes != old.num_classes:
-        dtype = np.result_type(*weights.values())
         for leaf in ("fc.weight", "fc.bias"):
             weights.pop(leaf, None)
         if new.num_classes:
@@ -256,10 +281,26 @@ def _probe(done: Ported, weights: Weights) -> str:
     return "; ".join(f"{d}: {result.why('keras:tensorflow', d)}" for d in over)
 
 
+def _probe_folded(done: Ported, side: str, before: Weights, weights: Weights) -> str:
+    """One image through the net with norms and without, in float64; what is wrong, or nothing."""
+    from common.parity import LOGITS, TOLERANCE, difference
+
+    x, impl = probe_image(done.arch), load(side)
+    a, b = (
+        load(side, "trace").trace(impl.create_model(arch, dtype="float64", weights=w), x)
+        for arch, w in ((unfolded(done.arch), before), (done.arch, weights))
+    )
+    apart = difference("forward", "logits", "logits", a, b).relative
+    done.probes.append((f"folded against the net with its norms, {side} in float64", apart, None))
+    # what is written is rounded to its dtype, and float16 by 2000 times as much as float32
+    allowed = {"float64": TOLERANCE["forward"], "float32": LOGITS["float32"]}.get(done.dtype, 2e-2)
+    return "" if apart <= allowed else f"folding moves the logits by {apart:.1e}, where {allowed:.0e} is rounding"
+
+
 def _with_source(done: Ported, found: Recognised, new: Arch, weights: Weights) -> str:
     """The probe through the library that the source is from, in float64, against our own net of that framework."""
     if new != found.arch:
-        raise RosettaError("--verify-with-source can't be with another head or stem: the source has none such")
+        raise RosettaError("--verify-with-source can't be with another head or stem, or folded: the source isn't so")
     from common.parity import difference
 
     side = "keras" if found.library.keras else "torch"

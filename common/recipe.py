@@ -152,8 +152,10 @@ def learning(
     """{canonical name: (what multiplies the rate, weight decay)} of the parameters that learn.
 
     `frozen` and `rates` are by section: stem, layer1, ..., head. Raises RosettaError for a section that the net lacks,
-    or if nothing is left to learn.
+    if nothing is left to learn, or for a folded net.
     """
+    if arch.folded:
+        raise RosettaError("a net whose norms are folded is for inference; train it with them (folded=False)")
     names = [n for n in parameters(arch) if is_trainable(n)]
     there = list(dict.fromkeys(section_of(n) for n in names))
     for section in (*frozen, *(rates or {})):

@@ -178,6 +178,7 @@ def describe(arch: Arch) -> str:
     name = name_of(arch)
     parts = [f"{arch.block} blocks {arch.depths}", f"widths {arch.widths}"]
     parts += ["pre-activation"] * arch.preact + [f"{arch.groups} groups"] * (arch.groups > 1)
+    parts += ["BatchNorm folded"] * arch.folded
     parts += [f"SE/{arch.se_ratio}"] * bool(arch.se_ratio) + [f"{arch.num_classes} classes"]
     return f"{name} ({', '.join(parts)})" if name else ", ".join(parts)
 
@@ -419,6 +420,8 @@ class _Net:
 
 def cannot_hold(library: Library, arch: Arch) -> str:
     """Why not, or nothing: a library holds a row if its names and shapes and conventions lead back to it."""
+    if arch.folded:
+        return "its nets have the norms that are folded here"
     if not library.builds(arch):
         return f"it has names for nets that are {' or '.join(', '.join(sorted(t)) for t in library.traits)}"
     try:

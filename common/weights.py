@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from common.errors import RosettaError
 from common.names import Shape, parameters
 
 Weights = dict[str, np.ndarray]
+Source = Mapping[str, Callable[[], np.ndarray]]  # where a net under construction gets each tensor
 FORMAT = "resnet-rosetta"  # the key of the metadata
 DTYPES = {"F16": "float16", "F32": "float32", "F64": "float64"}  # safetensors' names of what weights may be
 

@@ -337,8 +337,9 @@ class BatchNorm(keras.layers.BatchNormalization):
         return ops.cast(y, self.compute_dtype)
 
 
-def norm(n: Norm) -> BatchNorm:
-    return BatchNorm(n)
+def norm(n: Norm | None) -> keras.layers.Layer:
+    """The norm, or nothing where it is folded into the convolution before it."""
+    return BatchNorm(n) if n else keras.layers.Identity()
 
 
 class Dense(keras.layers.Dense):

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import keras
 import numpy as np
 
-from common.weights import check
+from common.init import given
 from keras_impl.layers import Sequential, to_keras, to_numpy, to_torch
 
 LEAVES = {
@@ -47,10 +47,11 @@ def export_weights(model) -> dict[str, np.ndarray]:
 
 
 def import_weights(model, weights: Mapping[str, np.ndarray]) -> None:
-    """Sets every parameter and statistic from `weights`, cast to the model's dtype.
+    """Sets every parameter and statistic from `weights`, cast to the model's dtype; a folded net takes the
+    weights of the net with norms, too.
 
     Raises RosettaError, the model untouched, unless names and shapes are just the model's and all are floats.
     """
-    check(model.plan.arch, weights)
+    source = given(model.plan.arch, weights, to_keras)
     for name, variable in named_variables(model):
-        variable.assign(to_keras(weights[name]))
+        variable.assign(source[name]())

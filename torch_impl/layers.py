@@ -118,8 +118,9 @@ class BatchNorm(nn.BatchNorm2d):
             raise ValueError(f"expected N C *S, got {tuple(x.shape)}")
 
 
-def norm(n: Norm) -> BatchNorm:
-    return BatchNorm(n.channels, eps=n.eps, momentum=MOMENTUM)
+def norm(n: Norm | None) -> nn.Module:
+    """The norm, or nothing where it is folded into the convolution before it."""
+    return BatchNorm(n.channels, eps=n.eps, momentum=MOMENTUM) if n else nn.Identity()
 
 
 class ConvLinear(nn.Linear):

@@ -84,6 +84,8 @@ def create_model(
     """A net with fresh weights, or with `weights`: `create_model("resnet50", num_classes=10, seed=0)`.
 
     `name_or_arch` is a variant of common/arch.py or a row of one's own; `overrides` replace fields of it.
+    `folded=True` makes the same function without the norms, for inference (common/fold.py): it takes the weights of
+    the net with norms, or those that `rosetta port --fold` wrote.
     He initialisation (common/init.py): the same seed gives both frameworks the same net, to the bit; without one, the
     framework's own generator gives the seed. `weights` are {canonical name: array}, as `export_weights` gives them.
     Raises RosettaError for an unknown name, field or dtype, a row that can't exist, or weights that don't fit.
@@ -91,13 +93,14 @@ def create_model(
     return construct(ResNet, make_plan(get(name_or_arch, **overrides)), dtype, seed, weights)
 
 
-def load(path, *, dtype: str | None = None, **options) -> ResNet:
+def load(path, *, dtype: str | None = None, folded: bool = False, **options) -> ResNet:
     """A net with the weights of a checkpoint: of torchvision, timm, Hugging Face Transformers, keras.applications,
     KerasHub, akamaster or kuangliu, or our own, in any container (common/port.py).
 
-    `dtype` is by default the file's; `options` are those of `common.port.inspect`. Raises RosettaError for a file that
-    is damaged or unknown.
+    `dtype` is by default the file's; `folded` puts the norms into the convolutions (common/fold.py), for inference;
+    `options` are those of `common.port.inspect`. Raises RosettaError for a file that is damaged or unknown.
     """
     found = inspect(path, **options)
     weights = found.weights()
-    return create_model(found.arch, dtype=dtype or str(next(iter(weights.values())).dtype), weights=weights)
+    dtype = dtype or str(next(iter(weights.values())).dtype)
+    return create_model(found.arch, dtype=dtype, weights=weights, folded=folded or found.arch.folded)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import torch
 
-from common.weights import check
+from common.init import given
 from torch_impl.layers import to_numpy, to_tensor
 
 
@@ -25,11 +25,12 @@ def export_weights(model) -> dict[str, np.ndarray]:
 
 
 def import_weights(model, weights: Mapping[str, np.ndarray]) -> None:
-    """Sets every parameter and statistic from `weights`, cast to the model's dtype.
+    """Sets every parameter and statistic from `weights`, cast to the model's dtype; a folded net takes the
+    weights of the net with norms, too.
 
     Raises RosettaError, the model untouched, unless names and shapes are just the model's and all are floats.
     """
-    check(model.plan.arch, weights)
+    source = given(model.plan.arch, weights)
     with torch.no_grad():
         for name, tensor in named_tensors(model):
-            tensor.copy_(to_tensor(weights[name]))
+            tensor.copy_(to_tensor(source[name]()))
