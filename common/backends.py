@@ -5,7 +5,6 @@ because a comparison must not share what it compares.
 """
 
 import contextlib
-import ctypes
 import os
 import pickle
 import subprocess
@@ -20,6 +19,7 @@ from common.checks import Item, Job
 from common.errors import RosettaError, nearest
 from common.frameworks import require
 from common.graphs import NEEDS
+from common.memory import MALLOC, keep_memory
 
 # spec: the packages that it needs, and the extra of ours that brings them
 BACKENDS = {
@@ -79,7 +79,7 @@ class Elsewhere:
 
     def __init__(self, spec: str, device: str = "cpu", environment: Mapping[str, str] | None = None):
         self.spec, self.device = check_spec(spec, device), device
-        _keep_memory()
+        keep_memory()
         self._errors = tempfile.TemporaryFile()
         self._replies: dict[int, deque] = {}
         environment = {**os.environ, **_environment(self.spec, device), **(environment or {})}
@@ -165,7 +165,7 @@ _ROOT = str(Path(__file__).parent.parent)
 def _environment(spec: str, device: str) -> dict[str, str]:
     """What has to be settled before a framework is imported."""
     wanted = {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_ENABLE_X64": "1"}
-    wanted |= {f"MALLOC_{name}_": str(value) for name, (_, value) in _MALLOC.items()}
+    wanted |= {f"MALLOC_{name}_": str(value) for name, (_, value) in MALLOC.items()}
     wanted |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}  # no spinning while another process has work
     if spec.startswith("keras:"):
         wanted["KERAS_BACKEND"] = spec.split(":")[1]
@@ -176,19 +176,6 @@ def _environment(spec: str, device: str) -> dict[str, str]:
     else:  # JAX would take three quarters of the memory from the process beside it
         wanted |= {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
     return wanted
-
-
-# glibc's allocator: a large array gets memory that was used before instead of new pages, which cost more than the copy
-# into them (a fifth of a comparison's time). {variable: (mallopt's number, value)}
-_MALLOC = {"TRIM_THRESHOLD": (-1, 2**31 - 1), "MMAP_THRESHOLD": (-3, 2**25)}
-
-
-def _keep_memory() -> None:
-    """For this process what the environment does for the others."""
-    with contextlib.suppress(OSError, AttributeError):  # another libc
-        mallopt = ctypes.CDLL(None).mallopt
-        for number, value in _MALLOC.values():
-            mallopt(number, value)
 
 
 @contextlib.contextmanager

@@ -34,9 +34,7 @@ class Model(nn.Module):
 
 def construct(cls, plan: Plan, dtype: str, seed: int | None = None, weights=None) -> Model:
     """The net in `dtype` with `weights`, or fresh ones; the seed is PyTorch's own where none is given."""
-    kind = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
-        raise RosettaError(f"dtype {dtype!r} can't be: expected float32, float64, bfloat16 or float16")
+    kind = dtype_named(dtype)
     if weights is not None:
         source = given(plan.arch, weights)
     else:
@@ -50,6 +48,14 @@ def construct(cls, plan: Plan, dtype: str, seed: int | None = None, weights=None
     state |= {name: to_tensor(value()).to(device, kind, copy=True) for name, value in source.items()}
     model.load_state_dict(state, assign=True)
     return model
+
+
+def dtype_named(dtype) -> torch.dtype:
+    """PyTorch's dtype of that name, or itself. Raises RosettaError where it is none of floats."""
+    kind = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
+        raise RosettaError(f"dtype {dtype!r} can't be: expected float32, float64, bfloat16 or float16")
+    return kind
 
 
 def to_tensor(weight: np.ndarray) -> torch.Tensor:

@@ -1,0 +1,63 @@
+"""A net made fast, and held against the net that it was made from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from common.errors import RosettaError
+from common.parity import TOLERANCE, difference
+
+FLOORS = 10  # of the dtype's noise that a fast net may be from the plain one
+
+
+@dataclass(frozen=True)
+class Optimized:
+    """A callable of images, as the framework has them, that gives the plain net's logits in its dtype.
+
+    It is fast on batches of the example's shape; any other goes through the plain net.
+    """
+
+    run: Callable[[Any], Any]
+    dtype: str  # that it computes in
+    steps: tuple[str, ...]  # what was done
+    difference: float  # of its logits on the example from the plain net's, over the largest
+    floor: float | None  # the dtype's noise: the plain net in it against itself in more bits; None where that can't run
+
+    def __call__(self, x: Any) -> Any:
+        return self.run(x)
+
+    def __str__(self) -> str:
+        beside = f", where {self.dtype} itself makes {self.floor:.1e}" if self.floor else ""
+        return f"{', '.join(self.steps)}; {self.difference:.1e} from the plain net{beside}"
+
+
+def proven(
+    run: Callable[[Any], Any], logits: np.ndarray, plain: np.ndarray, dtype: str, steps: list[str],
+    in_bits: Callable[[str], np.ndarray], precise: np.ndarray,
+) -> Optimized:  # fmt: skip
+    """`run` with what it differs by: `logits` are its own on the example, `plain` the plain net's.
+
+    The noise floor is the difference of `precise`, the plain net's logits of a few images, from `in_bits(d)`, the same
+    images through the plain net in the dtype d: in `dtype` if that has fewer bits, else in float64. Raises
+    RosettaError where the difference is more than rounding: such a net is not handed out.
+    """
+    floor: float | None = None
+    if dtype != "float64":
+        try:
+            floor = _apart(precise, in_bits("float64" if precise.dtype == dtype else dtype))
+        except RosettaError:  # JAX without float64
+            floor = None
+    apart = _apart(plain, logits)
+    limit = TOLERANCE["forward"] if dtype == "float64" else FLOORS * (floor or 1e-6)
+    if not apart <= limit:
+        raise RosettaError(
+            f"the fast net ({', '.join(steps)}) gives logits {apart:.1e} from the plain one's, where {limit:.1e} is "
+            "rounding: use the plain one"
+        )
+    return Optimized(run, dtype, tuple(steps), apart, floor)
+
+
+def _apart(a: np.ndarray, b: np.ndarray) -> float:
+    return difference("forward", "logits", "logits", a, b).relative

@@ -1,0 +1,27 @@
+"""What processes do with memory: how they keep it, and how much they had."""
+
+import contextlib
+import ctypes
+import sys
+
+# glibc's allocator: a large array gets memory that was used before instead of new pages, which cost more than the copy
+# into them (a fifth of a comparison's time). {variable: (mallopt's number, value)}
+MALLOC = {"TRIM_THRESHOLD": (-1, 2**31 - 1), "MMAP_THRESHOLD": (-3, 2**25)}
+
+
+def keep_memory() -> None:
+    """From now on this process keeps the memory that it frees, and uses it again."""
+    with contextlib.suppress(OSError, AttributeError):  # another libc
+        mallopt = ctypes.CDLL(None).mallopt
+        for number, value in MALLOC.values():
+            mallopt(number, value)
+
+
+def peak() -> int:
+    """The most bytes that this process has had in memory; 0 where the system doesn't say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024

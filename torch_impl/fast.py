@@ -1,0 +1,101 @@
+"""The fast path for inference in one call. The twin of keras_impl/fast.py.
+
+fast = optimize(model, images, dtype="bfloat16")
+logits = fast(images)
+"""
+
+import dataclasses
+import logging
+
+import torch
+
+from common import fast
+from common.errors import RosettaError
+from common.memory import keep_memory
+from torch_impl.layers import dtype_named, to_numpy
+from torch_impl.resnet import create_model
+from torch_impl.trace import trace
+from torch_impl.weights import named_tensors
+
+
+def optimize(model, example: torch.Tensor, *, dtype: str | None = None) -> fast.Optimized:
+    """A callable that computes what `model` does in evaluation mode, as fast as PyTorch can.
+
+    BatchNorm is folded, activations are channels last, the graph is compiled by Inductor with frozen weights, in
+    `dtype` (by default the model's). `example` (N C *S) is the shape that it is made for, and what it is held against
+    the model on. The model stays as it is; so does its memory, and the process keeps what memory it frees. Raises
+    RosettaError for an example that the model can't take, and where the logits differ by more than the dtype's noise.
+    """
+    own = next(model.parameters())
+    kind = dtype_named(dtype) if dtype else own.dtype
+    name = str(kind).removeprefix("torch.")
+    if not isinstance(example, torch.Tensor) or example.ndim != model.plan.arch.dims + 2:
+        raise RosettaError(f"the example has to be a batch of images, a tensor N C *S; got {_said(example)}")
+    if example.shape[1] != model.plan.arch.in_channels:
+        raise RosettaError(f"the net takes {model.plan.arch.in_channels} channels; the example is {_said(example)}")
+    keep_memory()
+    model.eval()
+    weights = {n: to_numpy(t) for n, t in named_tensors(model)}
+    net = create_model(dataclasses.replace(model.plan.arch, folded=True), dtype=name, weights=weights)
+    net.eval().requires_grad_(False).to(own.device)
+    steps = ["BatchNorm folded", name]
+    layout = torch.contiguous_format
+    if example.ndim == 4 and kind != torch.float64:  # which oneDNN lacks, and nothing else profits
+        layout = torch.channels_last
+        steps.append("channels last")
+    net.to(memory_format=layout)
+
+    def prepared(x: torch.Tensor) -> torch.Tensor:
+        return x.to(own.device, kind, memory_format=layout)
+
+    compiled = _compiled(net, prepared(example), steps)
+    shape, returned = example.shape, own.dtype
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            if x.shape != shape:
+                return model.eval()(x.to(own))
+            return compiled(prepared(x)).to(returned)
+
+    few = to_numpy(example[:2])
+
+    def in_bits(bits: str):
+        return trace(create_model(model.plan.arch, dtype=bits, weights=weights).to(own.device), few)
+
+    plain = trace(model, to_numpy(example))
+    return fast.proven(run, to_numpy(run(example)), plain, name, steps, in_bits, plain[:2])
+
+
+def _said(x) -> str:
+    return f"{' x '.join(map(str, x.shape))}" if hasattr(x, "shape") else type(x).__name__
+
+
+def _compiled(net, x: torch.Tensor, steps: list[str]):
+    """The net as Inductor makes it with constant weights, which oneDNN gets in its own order and with the sum and the
+    ReLU after each convolution; or as it is, where there is no C++ compiler."""
+    import torch._inductor.config as inductor
+
+    try:
+        # a graph of its own: Dynamo would count every net as another shape of one and the same `forward`, and gives up
+        # after 8
+        with torch.no_grad(), inductor.patch(freezing=True, freezing_discard_parameters=False), _quiet():
+            graph = torch.export.export(net, (x,)).module()
+            compiled = torch.compile(graph, dynamic=False)
+            compiled(x)
+    except (RuntimeError, OSError) as e:
+        steps.append(f"not compiled ({str(e).strip().splitlines()[0]})")
+        return net
+    steps.append("compiled by Inductor with frozen weights")
+    return compiled
+
+
+class _quiet:
+    """No word of PyTorch's own about its compiling."""
+
+    def __enter__(self):
+        self.logger = logging.getLogger("torch")
+        self.before = self.logger.level
+        self.logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *exc):
+        self.logger.setLevel(self.before)
