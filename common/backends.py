@@ -82,8 +82,8 @@ class Elsewhere:
         keep_memory()
         self._errors = tempfile.TemporaryFile()
         self._replies: dict[int, deque] = {}
-        environment = {**os.environ, **_environment(self.spec, device), **(environment or {})}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH", "")]))
+        environment = {**os.environ, **environment_of(self.spec, device), **(environment or {})}
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH", "")]))
         self._process = subprocess.Popen(
             [sys.executable, "-m", "common.worker", self.spec, device],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, env=environment,
@@ -159,10 +159,10 @@ class BackendDied(RosettaError):
     """A process ended in the middle."""
 
 
-_ROOT = str(Path(__file__).parent.parent)
+ROOT = str(Path(__file__).parent.parent)
 
 
-def _environment(spec: str, device: str) -> dict[str, str]:
+def environment_of(spec: str, device: str) -> dict[str, str]:
     """What has to be settled before a framework is imported."""
     wanted = {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_ENABLE_X64": "1"}
     wanted |= {f"MALLOC_{name}_": str(value) for name, (_, value) in MALLOC.items()}

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import click
@@ -160,24 +160,30 @@ def show(name: str, overrides: dict[str, Any], size: int | None, as_json: bool) 
     _columns([("canonical name", "shape"), *((n, " x ".join(map(str, s))) for n, s in shapes.items())], "ll")
 
 
-class SeveralBackends(click.Command):
-    """Takes `--backends torch keras:tensorflow`: an option of as many words as name a backend, or nearly."""
+class SeveralWords(click.Command):
+    """Takes `--backends torch keras:tensorflow` and `--against torchvision timm`: options of as many words as name a
+    backend or a peer, or nearly."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         from common.arch import VARIANTS
         from common.backends import BACKENDS
+        from common.contender import PEERS
 
+        options: dict[str, Iterable[str]] = {"--backends": BACKENDS, "--against": PEERS}
         given: list[str] = []
-        taking = False
+        taking = ""
         for arg in args:
-            near = ":" in arg or (arg not in VARIANTS and nearest(arg, BACKENDS))
-            if taking and not arg.startswith("-") and (arg in BACKENDS or near):
+            known = list(options.get(taking, ()))
+            near = ":" in arg or (arg not in VARIANTS and nearest(arg, known))
+            if taking and not arg.startswith("-") and (arg in known or near):
                 given[-1] += ("," if given[-1] else "") + arg
                 continue
             if taking and not given[-1]:
-                raise RosettaError(f"--backends needs names: {', '.join(BACKENDS)}")
-            taking = arg == "--backends"
+                raise RosettaError(f"{taking} needs names: {', '.join(known)}")
+            taking = arg if arg in options and arg in (o for p in self.params for o in p.opts) else ""
             given += [arg, ""] if taking else [arg]
+        if taking and not given[-1]:
+            raise RosettaError(f"{taking} needs names: {', '.join(options[taking])}")
         return super().parse_args(ctx, given)
 
 
@@ -199,7 +205,7 @@ def _checks(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str
     return words
 
 
-@cli.command(cls=SeveralBackends)
+@cli.command(cls=SeveralWords)
 @click.argument("name")
 @set_option
 @click.option(

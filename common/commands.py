@@ -1,4 +1,4 @@
-"""Subcommands that train, evaluate and predict."""
+"""Subcommands that train, evaluate, predict and measure."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from common.cli import SeveralBackends, _columns, _overrides, _Progress, _words, _writable, cli, set_option
+from common.cli import SeveralWords, _columns, _overrides, _Progress, _words, _writable, cli, set_option
 from common.errors import RosettaError
 from common.weights import make_folder
 
@@ -376,7 +376,7 @@ def predict(
         click.echo(f"the two frameworks' logits: within {got.apart:.1e} of each other, relative to the largest")
 
 
-@cli.command(cls=SeveralBackends)
+@cli.command(cls=SeveralWords)
 @click.argument("name")
 @click.option("--data", required=True, metavar="DATA", help="As in train.")
 @click.option(
@@ -448,3 +448,84 @@ def race(
             click.echo(f"{b}: farther from {r.first} than rounding takes it, from step {step} on")
     click.secho("the same training, to rounding" if r.equal else "not the same training", bold=True)
     sys.exit(0 if r.equal else 1)
+
+
+@cli.command(cls=SeveralWords)
+@click.argument("name")
+@set_option
+@click.option(
+    "--against", default="", callback=_words, metavar="A B ...",
+    help="Of torchvision, timm, keras.applications, onnxruntime, openvino.",
+)  # fmt: skip
+@click.option(
+    "--backends", default="torch,keras:tensorflow", callback=_words, metavar="A B ...",
+    help="Of ours: torch, keras:tensorflow, keras:jax, keras:torch. Default: the first two.",
+)  # fmt: skip
+@click.option(
+    "--modes", default="eager,optimised", callback=_words, metavar="A,B",
+    help="Of eager, optimised, train, train-optimised. Default: the first two.",
+)  # fmt: skip
+@click.option(
+    "--dtype", "dtypes", type=click.Choice(["float32", "bfloat16", "float16", "float64"]), multiple=True,
+    help="May be repeated. Default: float32.",
+)  # fmt: skip
+@click.option("--batch", type=click.IntRange(1), default=8, help="Images in a run. Default: 8.")
+@click.option("--size", type=click.IntRange(1), metavar="PIXELS", help="Default: what the net was designed for.")
+@click.option("--threads", type=int, metavar="N", help="Of each side. Default: all processors.")
+@click.option("--rounds", type=click.IntRange(1), default=9, help="Turns of each side. Default: 9.")
+@click.option("--device", type=click.Choice(["cpu", "gpu"]), default="cpu", help="Default: cpu.")
+@click.option("--json", "json_file", type=click.Path(), metavar="FILE", help="Write everything that was measured.")
+@click.option("--plot", type=click.Path(), metavar="FILE", help="Write images per second as a PNG.")
+def bench(
+    name: str, overrides: dict[str, Any], against: tuple[str, ...], backends: tuple[str, ...], modes: tuple[str, ...],
+    dtypes: tuple[str, ...], batch: int, size: int | None, threads: int | None, rounds: int, device: str,
+    json_file: str | None, plot: str | None,
+) -> None:  # fmt: skip
+    """Time NAME in both frameworks and in other libraries, in turns, each in a process of its own.
+
+    eager: inference as a net is built (Keras: predict_on_batch). optimised: by optimize(), a peer by the best that its
+    guides offer. train: a step of a plain loop (Keras: train_on_batch). train-optimised: of our Trainer.
+    """
+    from common import bench as benches
+    from common import weights
+
+    for file in (json_file, plot):
+        if file:
+            _writable(file)
+    if plot:
+        from common.charts import plot as draw
+        from common.frameworks import require
+
+        require("--plot", ("matplotlib",), "train")
+    with _Progress() as progress:
+        result = benches.bench(
+            name, overrides=overrides, against=against, backends=backends, modes=modes, dtypes=dtypes or ("float32",),
+            batch=batch, size=size, threads=threads, rounds=rounds, device=device, progress=progress,
+        )  # fmt: skip
+    if json_file:
+        with weights.atomic(json_file) as temporary:
+            temporary.write_text(json.dumps(result.to_json(), indent=1) + "\n")
+    n, *shape = result.input
+    click.secho(f"{result.name}, batch {n} of {' x '.join(map(str, shape))}", bold=True)
+    lines: list[tuple[str, ...]] = [
+        ("", "mode", "dtype", "images/s", "s", "quartiles", "times as fast", "of the product", "peak MiB", "first s")
+    ]
+    for m in result.sides:
+        base, part = result.base(m), result.fraction(m)
+        low, high = benches.quartiles(m.rounds)
+        r = result.ratio(m, base)
+        times = "1 (the base)" if base is m else f"{r.median:.2f}" + (" (noise)" if r.noise else "")
+        lines.append(
+            (m.side.who, m.side.mode, m.side.dtype, f"{m.per_second:.4g}", f"{m.seconds:.4f}",
+             f"{low:.4f} to {high:.4f}", times, f"{part:.0%}" if part else "", f"{m.peak / 2**20:.0f}", f"{m.built + m.first:.1f}")
+        )  # fmt: skip
+    _columns(lines, "lllrrrrrrr")
+    for dtype, found in result.products.items():
+        said = ", ".join(f"{who} {v / 1e9:.0f}" for who, v in found.items())
+        click.echo(f"a product of 2048 x 2048 in {dtype}, billion multiply-adds a second: {said or 'nothing to try'}")
+    versions = ", ".join(f"{k} {v}" for k, v in result.versions.items())
+    click.echo(f"{result.device}, {result.threads} threads; {versions}; n = {result.rounds}")
+    click.echo("Times as fast: the median of the rounds' ratios; noise, where their quartiles are on both sides of 1.")
+    if plot:
+        draw(result, plot)
+        click.echo(f"plot: {plot}")

@@ -2,7 +2,7 @@
 
 import contextlib
 import ctypes
-import sys
+from pathlib import Path
 
 # glibc's allocator: a large array gets memory that was used before instead of new pages, which cost more than the copy
 # into them (a fifth of a comparison's time). {variable: (mallopt's number, value)}
@@ -19,9 +19,7 @@ def keep_memory() -> None:
 
 def peak() -> int:
     """The most bytes that this process has had in memory; 0 where the system doesn't say."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
+    # not getrusage's: that begins with what the process had before it became this program
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+    return 0
