@@ -517,7 +517,8 @@ def bench(
         times = "1 (the base)" if base is m else f"{r.median:.2f}" + (" (noise)" if r.noise else "")
         lines.append(
             (m.side.who, m.side.mode, m.side.dtype, f"{m.per_second:.4g}", f"{m.seconds:.4f}",
-             f"{low:.4f} to {high:.4f}", times, f"{part:.0%}" if part else "", f"{m.peak / 2**20:.0f}", f"{m.built + m.first:.1f}")
+             f"{low:.4f} to {high:.4f}", times, f"{part:.0%}" if part else "", f"{m.peak / 2**20:.0f}",
+             f"{m.built + m.first:.1f}")
         )  # fmt: skip
     _columns(lines, "lllrrrrrrr")
     for dtype, found in result.products.items():

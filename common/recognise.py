@@ -2,7 +2,8 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,15 +74,24 @@ class Recognised:
 
     def weights(self) -> Weights:
         """The canonical weights, read now. Raises RosettaError where a value is not finite."""
-        stored = [self.held.entries[slot.theirs].read() for slot in self.slots]
-        check_sum(self.held.path, self.held.said, stored)
         weights: Weights = {}
-        for i, slot in enumerate(self.slots):
-            value = TRANSFORMS[slot.transform][0](stored[i])
-            stored[i] = np.empty(0)  # a copy of it may be next
-            if not np.isfinite(value).all():
-                raise RosettaError(f"{self.held.path} holds NaN or infinity, in {self.where(slot)}")
-            weights[slot.canonical] = np.ascontiguousarray(value)
+        broken = []
+
+        def read(slot: Slot) -> np.ndarray:
+            stored = self.held.entries[slot.theirs].read()
+            if not np.isfinite(stored).all():
+                broken.append(self.where(slot))
+            return stored
+
+        def moved() -> Iterator[np.ndarray]:
+            for slot, stored in zip(self.slots, ahead.map(read, self.slots), strict=True):
+                weights[slot.canonical] = np.ascontiguousarray(TRANSFORMS[slot.transform][0](stored))
+                yield stored
+
+        with ThreadPoolExecutor(1) as ahead:  # reading and the checksum take as long as each other
+            check_sum(self.held.path, self.held.said, moved())
+        if broken:
+            raise RosettaError(f"{self.held.path} holds NaN or infinity, in {broken[0]}")
         return weights
 
 

@@ -82,8 +82,9 @@ class Model(keras.Model):
         return (input_shape[0], fc.out_features if fc else self.plan.features)
 
 
-def construct(cls, plan: Plan, dtype: str, seed: int | None = None, weights=None) -> Model:
-    """The net in `dtype` with `weights`, or fresh ones; the seed is Keras' own where none is given."""
+def construct(cls, plan: Plan, dtype: str, seed: int | None = None, weights=None, copy: bool = True) -> Model:
+    """The net in `dtype` with `weights`, or fresh ones; the seed is Keras' own where none is given. Keras copies them
+    in any case."""
     before = keras.config.dtype_policy()
     try:
         policy = keras.dtype_policies.get(dtype) if isinstance(dtype, str) else None

@@ -32,8 +32,9 @@ class Model(nn.Module):
         return self.logits(x)
 
 
-def construct(cls, plan: Plan, dtype: str, seed: int | None = None, weights=None) -> Model:
-    """The net in `dtype` with `weights`, or fresh ones; the seed is PyTorch's own where none is given."""
+def construct(cls, plan: Plan, dtype: str, seed: int | None = None, weights=None, copy: bool = True) -> Model:
+    """The net in `dtype` with `weights`, or fresh ones; the seed is PyTorch's own where none is given. Without `copy`
+    the net takes the arrays of `weights` for its own."""
     kind = dtype_named(dtype)
     if weights is not None:
         source = given(plan.arch, weights)
@@ -45,7 +46,8 @@ def construct(cls, plan: Plan, dtype: str, seed: int | None = None, weights=None
     device = torch.get_default_device()
     counters = [n for n in model.state_dict() if n not in source]  # of batches, which nothing reads
     state = {n: torch.zeros((), dtype=torch.long, device=device) for n in counters}
-    state |= {name: to_tensor(value()).to(device, kind, copy=True) for name, value in source.items()}
+    copy = copy and weights is not None  # what was drawn is nobody else's
+    state |= {name: to_tensor(value()).to(device, kind, copy=copy) for name, value in source.items()}
     model.load_state_dict(state, assign=True)
     return model
 

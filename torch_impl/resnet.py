@@ -103,4 +103,5 @@ def load(path, *, dtype: str | None = None, folded: bool = False, **options) -> 
     found = inspect(path, **options)
     weights = found.weights()
     dtype = dtype or str(next(iter(weights.values())).dtype)
-    return create_model(found.arch, dtype=dtype, weights=weights, folded=folded or found.arch.folded)
+    arch = get(found.arch, folded=folded or found.arch.folded)
+    return construct(ResNet, make_plan(arch), dtype, weights=weights, copy=False)
