@@ -271,7 +271,8 @@ class Process:
             stream.close()  # type: ignore[union-attr]
 
 
-def _environment(side: str, threads: int, device: str) -> dict[str, str]:
+def environment_for(side: str, threads: int, device: str) -> dict[str, str]:
+    """Of a process that runs `side`."""
     spec = side if side in BACKENDS else "keras:tensorflow" if side.startswith("keras") else "torch"
     n = str(threads)
     wanted = {"OMP_NUM_THREADS": n, "TF_NUM_INTRAOP_THREADS": n, "TF_NUM_INTEROP_THREADS": "1"}
@@ -321,14 +322,6 @@ def bench(
     if not 1 <= threads <= cpus():
         raise RosettaError(f"--threads {threads} can't be: this process may use 1 to {cpus()}")
     sides = sides_of(name, arch, bool(overrides), backends, against, modes, dtypes, axes)
-    products = {}
-    for dtype in dtypes:
-        progress(f"a matrix product in {dtype}")
-        process = Process({"product": dtype}, _environment("torch", threads, device), threads)
-        try:
-            products[dtype] = process.answer()
-        finally:
-            process.close()
     measured = [Measured(side, batch) for side in sides]
     running: list[Process] = []
     with _files(arch, sides) as files:
@@ -339,7 +332,7 @@ def bench(
                     "side": m.side.who, "mode": m.side.mode, "dtype": m.side.dtype, "arch": arch.to_json(),
                     "name": name, "input": (batch, arch.in_channels, *axes), "threads": threads, "files": files,
                 }  # fmt: skip
-                running.append(Process(said, _environment(m.side.who, threads, device), threads))
+                running.append(Process(said, environment_for(m.side.who, threads, device), threads))
                 found = running[-1].answer()
                 m.built, m.first = found["built"], found["first"]
             times = [max(1, math.ceil(0.3 / max(p.run(1)["seconds"][0], 1e-4))) for p in running]
@@ -353,6 +346,14 @@ def bench(
         finally:
             for process in running:
                 process.close()
+    products = {}
+    for dtype in dtypes:
+        progress(f"a matrix product in {dtype}")
+        process = Process({"product": dtype}, environment_for("torch", threads, device), threads)
+        try:
+            products[dtype] = process.answer()
+        finally:
+            process.close()
     return Result(
         name, (batch, arch.in_channels, *axes), processor(), threads, _versions(sides), measured, products, rounds
     )

@@ -23,7 +23,7 @@ class Optimized:
     dtype: str  # that it computes in
     steps: tuple[str, ...]  # what was done
     difference: float  # of its logits on the example from the plain net's, over the largest
-    floor: float | None  # the dtype's noise: the plain net in it against itself in more bits; None where that can't run
+    floor: float | None  # noise: the plain net against itself in more bits; None in float64, and where that can't run
 
     def __call__(self, x: Any) -> Any:
         return self.run(x)
@@ -44,13 +44,14 @@ def proven(
     RosettaError where the difference is more than rounding: such a net is not handed out.
     """
     floor: float | None = None
-    if dtype != "float64":
+    exact = (dtype, str(precise.dtype)) == ("float64", "float64")
+    if not exact:
         try:
             floor = _apart(precise, in_bits("float64" if precise.dtype == dtype else dtype))
         except RosettaError:  # JAX without float64
             floor = None
     apart = _apart(plain, logits)
-    limit = TOLERANCE["forward"] if dtype == "float64" else FLOORS * (floor or 1e-6)
+    limit = TOLERANCE["forward"] if exact else FLOORS * (floor or 1e-6)
     if not apart <= limit:
         raise RosettaError(
             f"the fast net ({', '.join(steps)}) gives logits {apart:.1e} from the plain one's, where {limit:.1e} is "

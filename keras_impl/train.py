@@ -22,6 +22,7 @@ from keras import ops
 from common.data import Batches
 from common.errors import RosettaError
 from common.kept import Kept
+from common.memory import keep_memory
 from common.names import section_of
 from common.recipe import LossScale, Recipe, learning
 from keras_impl import optim
@@ -72,12 +73,14 @@ def distributed(devices: int = 1) -> Iterator[None]:
 class Trainer(Kept):
     """A model, its optimizer, and what a recipe keeps beside them.
 
-    `frozen` and `rates` are by section: which don't learn, and what multiplies the rate of the others.
+    `frozen` and `rates` are by section: which don't learn, and what multiplies the rate of the others. The process
+    keeps the memory that it frees from now on: new pages would cost more than what is computed in them.
     """
 
     optim, store = optim, store
 
     def __init__(self, model, recipe: Recipe, frozen: tuple[str, ...] = (), rates: Mapping[str, float] | None = None):
+        keep_memory()
         self.model, self.recipe, self.steps, self.rank, self.world = model, recipe, 0, 0, 1
         parts = learning(model.plan.arch, recipe, frozen, rates)
         freeze(model, frozen)

@@ -14,7 +14,7 @@ from PIL import Image
 
 import common.weights as store
 from common.arch import FAMILIES, VARIANTS, get
-from common.cli import cli
+from common.commands import cli
 from common.init import randomised
 
 

@@ -6,6 +6,8 @@ logits = fast(images)
 
 import dataclasses
 import logging
+import warnings
+from contextlib import contextmanager
 
 import torch
 
@@ -89,13 +91,15 @@ def _compiled(net, x: torch.Tensor, steps: list[str]):
     return compiled
 
 
-class _quiet:
+@contextmanager
+def _quiet():
     """No word of PyTorch's own about its compiling."""
-
-    def __enter__(self):
-        self.logger = logging.getLogger("torch")
-        self.before = self.logger.level
-        self.logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *exc):
-        self.logger.setLevel(self.before)
+    logger = logging.getLogger("torch")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)

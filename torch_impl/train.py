@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from common.kept import Kept
+from common.memory import keep_memory
 from common.names import section_of
 from common.recipe import LossScale, Recipe, learning
 from torch_impl import optim
@@ -82,12 +83,14 @@ class SyncNorm(BatchNorm):
 class Trainer(Kept):
     """A model, its optimizer, and what a recipe keeps beside them.
 
-    `frozen` and `rates` are by section: which don't learn, and what multiplies the rate of the others.
+    `frozen` and `rates` are by section: which don't learn, and what multiplies the rate of the others. The process
+    keeps the memory that it frees from now on: new pages would cost more than what is computed in them.
     """
 
     optim, store = optim, store
 
     def __init__(self, model, recipe: Recipe, frozen: tuple[str, ...] = (), rates: Mapping[str, float] | None = None):
+        keep_memory()
         self.model, self.recipe, self.steps = model, recipe, 0
         parts = learning(model.plan.arch, recipe, frozen, rates)
         freeze(model, frozen)

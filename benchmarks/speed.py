@@ -1,0 +1,165 @@
+"""Every ratio that docs/performance.md and the README quote, measured: ours against torchvision, timm,
+keras.applications, ONNX Runtime and OpenVINO, as `rosetta bench` does it; and loading.
+
+    PYTHONPATH=benchmarks python benchmarks/speed.py [--rounds 15] [--json benchmarks/results/speed-cpu.json]
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+
+import click
+from peers import CONSOLE
+from rich.table import Table
+
+from common import weights
+from common.arch import get
+from common.bench import Result, bench, ratio
+from common.init import randomised
+
+INFER, TRAIN = ("eager", "optimised"), ("train", "train-optimised")
+# {name: what `bench` is asked}
+RUNS = {
+    "PyTorch, float32": dict(
+        name="resnet50", backends=("torch",), against=("torchvision", "timm", "onnxruntime"), modes=INFER
+    ),
+    "bfloat16": dict(
+        name="resnet50", backends=("torch", "keras:tensorflow"), against=("torchvision", "openvino"),
+        modes=("optimised",), dtypes=("bfloat16",),
+    ),
+    "PyTorch, bfloat16 beside float32": dict(
+        name="resnet50", backends=("torch",), against=("torchvision",), modes=INFER, dtypes=("float32", "bfloat16")
+    ),
+    "PyTorch, training": dict(name="resnet50", backends=("torch",), against=("torchvision", "timm"), modes=TRAIN),
+    "Keras, float32": dict(
+        name="resnet50_keras", backends=("keras:tensorflow",), against=("keras.applications",), modes=INFER
+    ),
+    "Keras, training": dict(
+        name="resnet50_keras", backends=("keras:tensorflow",), against=("keras.applications",), modes=TRAIN
+    ),
+    "both, float32": dict(name="resnet50", against=("onnxruntime",), modes=("optimised",)),
+    "ResNet-50 in Keras": dict(name="resnet50", backends=("keras:tensorflow",), modes=("eager", "train")),
+    "ResNeXt-50 in Keras": dict(name="resnext50_32x4d", backends=("keras:tensorflow",), modes=("eager", "train")),
+}  # fmt: skip
+# (what, the run, ours, theirs, at least, whether multiply-adds are allowed for)
+ASKED = [
+    ("PyTorch eager", "PyTorch, float32", "torch, eager, float32", "torchvision, eager, float32", 0.98),
+    ("PyTorch eager", "PyTorch, float32", "torch, eager, float32", "timm, eager, float32", 0.98),
+    ("PyTorch plain training step", "PyTorch, training", "torch, train, float32", "torchvision, train, float32", 0.98),
+    ("PyTorch plain training step", "PyTorch, training", "torch, train, float32", "timm, train, float32", 0.98),
+    ("PyTorch optimised", "PyTorch, float32", "torch, optimised, float32", "torchvision, eager, float32", 1.75),
+    ("PyTorch optimised", "PyTorch, float32", "torch, optimised, float32", "torchvision, optimised, float32", 1.0),
+    ("PyTorch optimised, bfloat16", "PyTorch, bfloat16 beside float32", "torch, optimised, bfloat16",
+     "torchvision, eager, float32", 3.0),
+    ("PyTorch optimised", "both, float32", "torch, optimised, float32", "onnxruntime, optimised, float32", 1.0),
+    ("Keras optimised", "both, float32", "keras:tensorflow, optimised, float32",
+     "onnxruntime, optimised, float32", 1.0),
+    ("PyTorch optimised, bfloat16", "bfloat16", "torch, optimised, bfloat16", "openvino, optimised, bfloat16", 1.0),
+    ("Keras optimised, bfloat16", "bfloat16", "keras:tensorflow, optimised, bfloat16",
+     "openvino, optimised, bfloat16", 1.0),
+    ("PyTorch Trainer step", "PyTorch, training", "torch, train-optimised, float32",
+     "torchvision, train, float32", 1.25),
+    ("Keras predict_on_batch", "Keras, float32", "keras:tensorflow, eager, float32",
+     "keras.applications, eager, float32", 1.0),
+    ("Keras optimised", "Keras, float32", "keras:tensorflow, optimised, float32",
+     "keras.applications, optimised, float32", 1.2),
+    ("Keras Trainer step", "Keras, training", "keras:tensorflow, train-optimised, float32",
+     "keras.applications, train, float32", 1.05),
+    ("Keras train_on_batch", "Keras, training", "keras:tensorflow, train, float32",
+     "keras.applications, train, float32", 1.05),
+]  # fmt: skip
+_LOADING = """
+import sys, time, torch, torch_impl
+path, pth, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
+there = torch_impl.create_model("resnet152", seed=0)
+def existing():
+    there.load_state_dict(torch.load(pth, mmap=True, weights_only=True))
+def built():
+    torch_impl.create_model("resnet152", seed=0).load_state_dict(torch.load(pth, mmap=True, weights_only=True))
+def ours():
+    torch_impl.load(path)
+seconds = {f.__name__: [] for f in (ours, existing, built)}
+for _ in range(rounds + 1):
+    for f in (ours, existing, built):
+        start = time.perf_counter()
+        f()
+        seconds[f.__name__].append(time.perf_counter() - start)
+import json
+print(json.dumps({k: v[1:] for k, v in seconds.items()}))
+"""
+
+
+def loading(rounds: int) -> dict:
+    """ResNet-152's safetensors by `torch_impl.load`, which builds the net and checks the file, against `torch.load` of
+    the same weights, mapped, and `load_state_dict`: into a net that is there, and into one that is built."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, pth = f"{folder}/net.safetensors", f"{folder}/net.pth"
+        arch = get("resnet152")
+        weights.save(path, arch, randomised(arch))
+        make = f"import torch, torch_impl; torch.save(torch_impl.load({path!r}).state_dict(), {pth!r})"
+        subprocess.run([sys.executable, "-c", make], check=True)
+        command = [sys.executable, "-c", _LOADING, path, pth, str(rounds)]
+        seconds = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    found = {"seconds": {k: statistics.median(v) for k, v in seconds.items()}}
+    for what in ("existing", "built"):
+        r = ratio(seconds["ours"], seconds[what])
+        found[f"times as fast as into one {'that is there' if what == 'existing' else 'that is built'}"] = vars(r)
+    return found
+
+
+def one(results: dict[str, Result], run: str, ours: str, theirs: str):
+    """(ratio, the sides) of two sides of a run."""
+    by = {str(m.side): m for m in results[run].sides}
+    return results[run].ratio(by[ours], by[theirs]), by[ours], by[theirs]
+
+
+def resnext(results: dict[str, Result]) -> dict[str, float]:
+    """How many times as long a multiply-add takes in ResNeXt-50 as in ResNet-50, in Keras."""
+    found = {}
+    for mode in ("eager", "train"):
+        plain, grouped = (
+            next(m for m in results[f"{net} in Keras"].sides if m.side.mode == mode)
+            for net in ("ResNet-50", "ResNeXt-50")
+        )
+        found[mode] = plain.multiply_adds_per_second / grouped.multiply_adds_per_second
+    return found
+
+
+@click.command()
+@click.option("--rounds", default=15, show_default=True)
+@click.option("--batch", default=8, show_default=True)
+@click.option("--json", "file", type=click.Path(dir_okay=False), help="Write the figures.")
+def main(rounds: int, batch: int, file: str | None) -> None:
+    """All runs, one after another; a quarter of an hour on two cores."""
+    begin, results = time.perf_counter(), {}
+    for what, asked in RUNS.items():
+        CONSOLE.print(f"{what} ...")
+        results[what] = bench(**asked, rounds=rounds, batch=batch)
+    table = Table("ours", "against", "asked", "times as fast", "quartiles", "peak MiB, ours", "theirs", box=None)
+    rows = []
+    for what, run, ours, theirs, least in ASKED:
+        r, a, b = one(results, run, ours, theirs)
+        rows.append({"ours": ours, "theirs": theirs, "run": run, "asked": least, **vars(r), "noise": r.noise,
+                     "peak_mib": a.peak / 2**20, "their_peak_mib": b.peak / 2**20})  # fmt: skip
+        table.add_row(what, theirs, f"{least}", f"{r.median:.2f}", f"{r.low:.2f} to {r.high:.2f}",
+                      f"{a.peak / 2**20:.0f}", f"{b.peak / 2**20:.0f}")  # fmt: skip
+    loaded, grouped = loading(rounds), resnext(results)
+    CONSOLE.print(table)
+    CONSOLE.print(f"ResNeXt-50 in Keras, a multiply-add's time over ResNet-50's: {grouped}")
+    CONSOLE.print(f"loading ResNet-152: {json.dumps(loaded, indent=1)}")
+    first = next(iter(results.values()))
+    CONSOLE.print(f"{first.device}; batch {batch}; n = {rounds}; {time.perf_counter() - begin:.0f} s")
+    if file:
+        report = {"date": date.today().isoformat(), "device": first.device, "rounds": rounds, "batch": batch,
+                  "asked": rows, "loading": loaded, "resnext_over_resnet": grouped,
+                  "runs": {what: r.to_json() for what, r in results.items()}}  # fmt: skip
+        Path(file).write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

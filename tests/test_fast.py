@@ -1,0 +1,201 @@
+"""The fast path for inference, and the benchmark that times it."""
+
+import contextlib
+import json
+import logging
+
+import keras
+import numpy as np
+import pytest
+import torch
+from conftest import relative
+from test_cli import rosetta
+
+import keras_impl
+import torch_impl
+from common import bench
+from common.arch import get
+from common.bench import Measured, Side, ratio
+from common.errors import RosettaError
+from common.init import randomised
+from torch_impl import fast
+
+ARCH = get("cifar_resnet20", depths=(1, 1, 1), shortcut="project")
+
+
+@pytest.fixture(scope="module")
+def nets():
+    weights = randomised(ARCH)
+    return torch_impl.create_model(ARCH, weights=weights), keras_impl.create_model(ARCH, weights=weights)
+
+
+@pytest.fixture
+def uncompiled(monkeypatch):
+    """Without Inductor, which takes seconds."""
+    monkeypatch.setattr(fast, "_compiled", lambda net, x, steps: net)
+
+
+def images(n: int = 3, channels: int = 3) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).standard_normal((n, channels, 17, 22), np.float32))
+
+
+def last(x: torch.Tensor) -> np.ndarray:
+    return np.ascontiguousarray(np.moveaxis(x.numpy(), 1, -1))
+
+
+@pytest.mark.parametrize("dtype, limit", [(None, 2e-6), ("bfloat16", 0.1)])
+def test_pytorch_compiled(nets, dtype, limit, caplog):
+    net, x = nets[0].train(), images()
+    before = {n: w.copy() for n, w in torch_impl.export_weights(net).items()}
+    with caplog.at_level(logging.WARNING):
+        made = torch_impl.optimize(net, x, dtype=dtype)
+    assert made.dtype == (dtype or "float32") and "compiled by Inductor with frozen weights" in made.steps, str(made)
+    assert 0 < made.difference <= 10 * made.floor <= 10 * limit and f"{made.difference:.1e}" in str(made)
+    y, plain = made(x), net.eval()(x).detach().numpy()
+    assert y.dtype == torch.float32 and not y.requires_grad
+    assert relative(plain, y.numpy()) == made.difference
+    assert np.array_equal(made(x[:2]).numpy(), net(x[:2]).detach().numpy())  # another shape: the plain net
+    assert all(np.array_equal(w, before[n]) for n, w in torch_impl.export_weights(net).items())
+    x2 = x + 1  # and not what was seen when it was made
+    assert relative(net(x2).detach().numpy(), made(x2).numpy()) <= limit
+    assert not caplog.records
+
+
+def test_pytorch_without_a_compiler_says_so(nets, monkeypatch):
+    def no_compiler(*args, **kwargs):
+        raise RuntimeError("No working C++ compiler found\nand more")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    made = torch_impl.optimize(nets[0], images())
+    assert "not compiled (No working C++ compiler found)" in made.steps and made.difference < 1e-6
+
+
+def test_float64_and_signals(uncompiled):
+    for name, shape in (("cifar_resnet20", (2, 3, 15, 18)), ("resnet18_1d", (2, 1, 90))):
+        arch = get(name, depths=(1,) * len(get(name).depths))
+        x = torch.from_numpy(np.random.default_rng(0).standard_normal(shape))
+        made = torch_impl.optimize(torch_impl.create_model(arch, dtype="float64", weights=randomised(arch)), x)
+        assert made.dtype == "float64" and made.difference <= 1e-13 and made.floor is None
+    made = torch_impl.optimize(torch_impl.create_model(arch, weights=randomised(arch)), x.float(), dtype="float64")
+    assert made.difference <= 1e-5
+
+
+@pytest.mark.parametrize("dtype, limit", [(None, 2e-6), ("bfloat16", 0.1)])
+def test_keras_on_tensorflow(nets, dtype, limit):
+    net, x = nets[1], last(images())
+    made = keras_impl.optimize(net, x, dtype=dtype)
+    assert "compiled by TensorFlow with frozen weights" in made.steps and made.dtype == (dtype or "float32")
+    assert 0 < made.difference <= 10 * made.floor <= 10 * limit
+    y = made(x)
+    assert keras.backend.standardize_dtype(y.dtype) == "float32"
+    assert relative(np.asarray(net(x, training=False)), np.asarray(y)) <= limit
+    assert np.array_equal(np.asarray(made(x[:2])), np.asarray(net(x[:2], training=False)))
+    assert np.array_equal(np.asarray(made(keras.ops.convert_to_tensor(x))), np.asarray(y))
+
+
+def test_a_fast_net_that_differs_is_not_handed_out(nets, uncompiled, monkeypatch):
+    monkeypatch.setattr("common.fold._bias", lambda source, conv, norm: source[f"{norm.name}.bias"]().astype(float))
+    for net, x, make in zip(nets, (images(), last(images())), (torch_impl, keras_impl), strict=True):
+        with pytest.raises(RosettaError, match="from the plain one's, where .* is rounding"):
+            make.optimize(net, x)
+
+
+@pytest.mark.parametrize("wrong, words", [("array", "tensor N C"), ("flat", "3 x 3"), ("channels", "takes 3 channels")])
+def test_wrong_examples_and_dtypes(nets, wrong, words):
+    x = {"array": [1.0], "flat": images()[0, 0, :3, :3], "channels": images(channels=4)}[wrong]
+    with pytest.raises(RosettaError, match=words):
+        torch_impl.optimize(nets[0], x)
+    with pytest.raises(RosettaError, match=words.replace("tensor N C", "array N")):
+        keras_impl.optimize(nets[1], last(x) if wrong == "channels" else x)
+    for net, make, x in zip(nets, (torch_impl, keras_impl), (images(), last(images())), strict=True):
+        with pytest.raises(RosettaError, match="int8"):
+            make.optimize(net, x, dtype="int8")
+
+
+# -- the benchmark
+
+
+def test_a_ratio_is_of_rounds_and_says_when_it_is_noise():
+    drifting = [1.0, 2.0, 4.0, 8.0]  # the machine slows down for both
+    r = ratio(drifting, [1.5 * s for s in drifting])
+    assert (r.median, r.low, r.high, r.noise) == (1.5, 1.5, 1.5, False)
+    assert ratio([1.0, 1.0, 1.0, 1.0], [0.8, 0.9, 1.1, 1.2]).noise
+    assert ratio([2.0], [3.0]).median == 1.5
+
+
+def test_what_a_ratio_is_to():
+    def side(who, mode, dtype, ours=False):
+        return Measured(Side(who, mode, dtype, ours, 2_000), 4, [0.5, 0.5])
+
+    rows = [
+        side("torch", "eager", "bfloat16", True), side("torch", "eager", "float32", True),
+        side("timm", "eager", "bfloat16"), side("timm", "eager", "float32"),
+        side("torch", "optimised", "float32", True), side("torch", "train", "float32", True),
+    ]  # fmt: skip
+    result = bench.Result("x", (4, 3, 8, 8), "cpu", 1, {}, rows, {"float32": {"numpy": 32_000.0, "torch": 8_000.0}}, 2)
+    assert all(result.base(m) is rows[3] for m in rows[:5]) and result.base(rows[5]) is rows[5]
+    assert rows[0].per_second == 8 and rows[0].multiply_adds_per_second == 16_000
+    assert result.fraction(rows[1]) == 0.5 and result.fraction(rows[0]) is None
+    written = result.to_json()["sides"][4]["times_as_fast_as"]
+    assert "timm, eager, float32" in written and "torch, train, float32" not in written
+
+
+def bench_small(tmp_path, *more: str) -> list[dict]:
+    """The sides that `rosetta bench` writes of a small net."""
+    found = rosetta(
+        "bench", "resnet18", "--set", "depths=[1,1,1,1]", "--set", "widths=[8,8,16,16]", "--batch", "2", "--size", "40",
+        "--threads", "1", "--rounds", "2", "--json", tmp_path / "b.json", "--plot", tmp_path / "b.png", *more,
+    )  # fmt: skip
+    assert found.exit_code == 0 and "1 (the base)" in found.output, found.output
+    assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
+    sides = json.loads((tmp_path / "b.json").read_text())["sides"]
+    assert all(len(s["rounds"]) == 2 and min(s["rounds"]) > 0 and s["peak_bytes"] > 2**25 for s in sides)
+    return sides
+
+
+def test_bench_end_to_end(tmp_path):
+    eager, step = bench_small(tmp_path, "--backends", "torch", "--modes", "eager,train-optimised")
+    assert (eager["mode"], step["mode"]) == ("eager", "train-optimised") and eager["fraction_of_product"] > 0
+    assert step["multiply_adds"] == 3 * eager["multiply_adds"]
+
+
+@pytest.mark.slow
+def test_bench_of_everything(tmp_path):
+    modes = ("eager", "optimised", "train", "train-optimised")
+    sides = bench_small(tmp_path, "--against", "onnxruntime", "--modes", ",".join(modes), "--dtype", "float32")
+    ours = [(who, mode) for mode in modes for who in ("torch", "keras:tensorflow")]
+    assert [(s["who"], s["mode"]) for s in sides] == [*ours[:4], ("onnxruntime", "optimised"), *ours[4:]]
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["resnet55"], "did you mean resnet50"),
+        (["resnet50", "--against", "torchvsion"], "did you mean torchvision"),
+        (["resnet50", "--against"], "--against needs names"),
+        (["--against", "timm", "cifar_resnet20"], "timm has no cifar_resnet20"),
+        (["resnet50", "--against", "timm", "--set", "groups=2"], "timm has no resnet50 with other fields"),
+        (["resnet50", "--against", "onnxruntime", "--modes", "train"], "onnxruntime has none of train"),
+        (["resnet50", "--against", "onnxruntime", "--dtype", "bfloat16"], "in bfloat16: it has optimised in float32"),
+        (["resnet50", "--modes", "egaer"], "did you mean eager"),
+        (["resnet50", "--backends", "onnx:torch"], "unknown backend 'onnx:torch'"),
+        (["resnet50", "--threads", "4096"], "this process may use 1 to"),
+        (["resnet50", "--json", "/nowhere/x.json"], "can't write /nowhere/x.json"),
+    ],
+)
+def test_bench_bad_input(arguments, words, monkeypatch):
+    monkeypatch.setattr(bench, "require_packages", lambda peer, packages: None)
+    found = rosetta("bench", *arguments)
+    assert found.exit_code == 2 and words in found.output, found.output
+
+
+def test_bench_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(bench.PEERS, "openvino", (("nowhere_to_be_found",), ("optimised",)))
+    found = rosetta("bench", "resnet50", "--against", "openvino")
+    assert found.exit_code == 2 and "pip install nowhere_to_be_found" in found.output
+
+
+def test_a_side_that_fails_is_one_line(monkeypatch):
+    monkeypatch.setattr(bench, "_files", lambda arch, sides: contextlib.nullcontext({"weights": "gone"}))
+    found = rosetta("bench", "cifar_resnet20", "--backends", "torch", "--modes", "eager", "--batch", "1")
+    assert found.exit_code == 2 and "torch, eager: no such file: gone" in found.output, found.output
