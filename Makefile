@@ -43,8 +43,10 @@ format: .venv/installed-test ## Put the sources in ruff's format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-benchmark: .venv/installed-test ## Throughput against torchvision, timm and keras.applications; porting against KerasHub's converter
-	@$(BIN)/python benchmarks/forward.py --json benchmarks/results/forward-cpu.json
+benchmark: .venv/installed-test ## Speed against torchvision, timm, keras.applications, ONNX Runtime and OpenVINO; how cost grows; porting
+	@PYTHONPATH=benchmarks $(BIN)/python benchmarks/speed.py --json benchmarks/results/speed-cpu.json
+	@PYTHONPATH=benchmarks $(BIN)/python benchmarks/scaling.py --json benchmarks/results/scaling-cpu.json --plot docs/scaling.png
+	@PYTHONPATH=benchmarks $(BIN)/python benchmarks/building.py --json benchmarks/results/building-cpu.json
 	@$(BIN)/python benchmarks/port.py --json benchmarks/results/port-cpu.json
 	@PYTHONPATH=benchmarks $(BIN)/python benchmarks/train.py --json benchmarks/results/train-cpu.json
 

@@ -7,7 +7,6 @@ round and its median quoted. Two runs of the same code stand beside, as what is 
 import gc
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -22,16 +21,12 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from common.bench import processor, ratio
+from common.contender import declare_operators
+
 Runs = Mapping[str, Callable[[], object]]  # the first is ours
 CONSOLE = Console(width=120)
 _KEEP: list[Any] = []
-
-
-def processor() -> str:
-    """The CPU's name and its number of cores."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
 def alternate(runs: Runs, rounds: int, tick: Callable[[], None]) -> dict[str, list[float]]:
@@ -51,21 +46,9 @@ def alternate(runs: Runs, rounds: int, tick: Callable[[], None]) -> dict[str, li
     return seconds
 
 
-def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:
-    """How many times as fast ours is: median and quartiles of the rounds' ratios."""
-    each = [b / a for a, b in zip(ours, theirs, strict=True)]
-    low, _, high = statistics.quantiles(each, n=4)
-    return {"median": statistics.median(each), "low": low, "high": high}
-
-
 def torch_peers() -> dict[str, Any]:
     """torchvision's and timm's ResNet-50."""
-    import torch
-
-    schemas = torch.library.Library("torchvision", "DEF")  # its compiled operators ask for a CUDA build
-    schemas.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    schemas.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _KEEP.append(schemas)
+    _KEEP.append(declare_operators())
     import timm
     from torchvision.models import resnet50
 
@@ -95,7 +78,7 @@ def measure(report: dict[str, Any], cases: Mapping[str, Runs], table: Table) -> 
             seconds = alternate(runs, rounds, lambda p=progress, t=task: p.advance(t))
         ours = next(iter(runs))
         medians = {n: statistics.median(s) for n, s in seconds.items()}
-        ratios = {peer: ratio(seconds[ours], s) for peer, s in seconds.items() if peer != ours}
+        ratios = {peer: vars(ratio(seconds[ours], s)) for peer, s in seconds.items() if peer != ours}
         report["cases"][case] = {"seconds": medians, "ours_is_times_as_fast": ratios}
         for peer, r in ratios.items():
             quartiles = f"{r['low']:.2f} to {r['high']:.2f}"

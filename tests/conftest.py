@@ -24,16 +24,15 @@ SHARED = ROOT.parent / "shared" / "data"
 def referees():
     """(torchvision.models, timm). Their compiled operators ask for a CUDA build of PyTorch, and no ResNet needs
     them."""
-    import torch
+    from common.contender import declare_operators
 
-    schemas = torch.library.Library("torchvision", "DEF")
-    schemas.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    schemas.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    kept = declare_operators()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # their own, at import
         timm = pytest.importorskip("timm")
         models = pytest.importorskip("torchvision.models")
     yield models, timm
+    del kept
 
 
 @pytest.fixture(scope="session")
