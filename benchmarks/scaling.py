@@ -52,7 +52,8 @@ def point(side: str, arch, batch: int, size: int, runs: int) -> dict[str, float]
         weights.save(file, arch, randomised(arch))
         said = {
             "side": side, "mode": "eager", "dtype": "float32", "arch": arch.to_json(), "name": "",
-            "input": (batch, arch.in_channels, size, size), "threads": threads, "files": {"weights": file},
+            "input": (batch, arch.in_channels, size, size), "threads": threads,
+            "device": "cpu", "files": {"weights": file},
         }  # fmt: skip
         process = Process(said, environment_for(side, threads, "cpu"), threads)
         try:

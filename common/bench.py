@@ -321,20 +321,24 @@ def bench(
     threads = cpus() if threads is None else threads
     if not 1 <= threads <= cpus():
         raise RosettaError(f"--threads {threads} can't be: this process may use 1 to {cpus()}")
+    if device == "gpu" and (cpu_only := [peer for peer in against if peer in DTYPES]):
+        raise RosettaError(f"{cpu_only[0]} runs on the CPU here: leave it out of --device gpu")
     sides = sides_of(name, arch, bool(overrides), backends, against, modes, dtypes, axes)
     measured = [Measured(side, batch) for side in sides]
     running: list[Process] = []
+    card = ""
     with _files(arch, sides) as files:
         try:
             for m in measured:
                 progress(f"building {m.side}")
                 said = {
                     "side": m.side.who, "mode": m.side.mode, "dtype": m.side.dtype, "arch": arch.to_json(),
-                    "name": name, "input": (batch, arch.in_channels, *axes), "threads": threads, "files": files,
+                    "name": name, "input": (batch, arch.in_channels, *axes), "threads": threads,
+                    "device": device, "files": files,
                 }  # fmt: skip
                 running.append(Process(said, environment_for(m.side.who, threads, device), threads))
                 found = running[-1].answer()
-                m.built, m.first = found["built"], found["first"]
+                m.built, m.first, card = found["built"], found["first"], found["device"] or card
             times = [max(1, math.ceil(0.3 / max(p.run(1)["seconds"][0], 1e-4))) for p in running]
             for round_ in range(rounds):
                 progress(f"round {round_ + 1} of {rounds}")
@@ -349,14 +353,13 @@ def bench(
     products = {}
     for dtype in dtypes:
         progress(f"a matrix product in {dtype}")
-        process = Process({"product": dtype}, environment_for("torch", threads, device), threads)
+        process = Process({"product": dtype, "device": device}, environment_for("torch", threads, device), threads)
         try:
             products[dtype] = process.answer()
         finally:
             process.close()
-    return Result(
-        name, (batch, arch.in_channels, *axes), processor(), threads, _versions(sides), measured, products, rounds
-    )
+    shape = (batch, arch.in_channels, *axes)
+    return Result(name, shape, card or processor(), threads, _versions(sides), measured, products, rounds)
 
 
 def _versions(sides: Sequence[Side]) -> dict[str, str]:

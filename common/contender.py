@@ -48,11 +48,17 @@ class Spec:
     name: str  # by which peers know the net
     input: tuple[int, ...]  # N C *S
     threads: int
+    device: str  # cpu or gpu
     files: Mapping[str, str]  # "weights" and "graph", for those who need them
 
     @property
     def row(self) -> Arch:
         return Arch.from_json(self.arch)
+
+    @property
+    def kind(self) -> str:
+        """PyTorch's name of the device."""
+        return "cuda" if self.device == "gpu" else "cpu"
 
     def images(self) -> np.ndarray:
         """N C *S, float32."""
@@ -93,7 +99,7 @@ def torch_side(spec: Spec) -> Run:
         return _torch_forward(model, spec)
     import torch
 
-    x = torch.from_numpy(spec.images())
+    x = torch.from_numpy(spec.images()).to(spec.kind)
     fast = impl.optimize(model, x, dtype=spec.dtype)
     return lambda: fast(x)
 
@@ -102,8 +108,8 @@ def _torch_forward(model: Any, spec: Spec) -> Run:
     import torch
 
     dtype = getattr(torch, spec.dtype)
-    model.eval().to(dtype)
-    x = torch.from_numpy(spec.images()).to(dtype)
+    model.eval().to(spec.kind, dtype)
+    x = torch.from_numpy(spec.images()).to(spec.kind, dtype)
 
     def run() -> object:
         with torch.inference_mode():
@@ -117,14 +123,15 @@ def _torch_step(model: Any, spec: Spec, layout: str = "contiguous_format") -> Ru
     import torch
 
     kind = getattr(torch, layout)
-    model.train().to(memory_format=kind)
-    x, y = torch.from_numpy(spec.images()).to(memory_format=kind), torch.from_numpy(spec.labels())
+    model.train().to(spec.kind, memory_format=kind)
+    x = torch.from_numpy(spec.images()).to(spec.kind, memory_format=kind)
+    y = torch.from_numpy(spec.labels()).to(spec.kind)
     optimizer = torch.optim.SGD(model.parameters(), RATE, MOMENTUM)
     half = spec.dtype in ("bfloat16", "float16")
 
     def run() -> object:
         optimizer.zero_grad()
-        with torch.autocast("cpu", getattr(torch, spec.dtype), enabled=half):
+        with torch.autocast(spec.kind, getattr(torch, spec.dtype), enabled=half):
             logits = model(x)
         loss = torch.nn.functional.cross_entropy(logits.float(), y)
         loss.backward()
@@ -147,8 +154,8 @@ def _torch_peer(model: Any, spec: Spec) -> Run:
 
     keep_memory()
     dtype = getattr(torch, spec.dtype)
-    model.eval().requires_grad_(False).to(dtype, memory_format=torch.channels_last)
-    images = torch.from_numpy(spec.images())
+    model.eval().requires_grad_(False).to(spec.kind, dtype, memory_format=torch.channels_last)
+    images = torch.from_numpy(spec.images()).to(spec.kind)
     with torch.no_grad(), inductor.patch(freezing=True):
         x = images.to(dtype, memory_format=torch.channels_last)
         compiled = torch.compile(torch.export.export(model, (x,)).module(), dynamic=False)
@@ -290,16 +297,16 @@ SIDES: dict[str, Callable[[Spec], Run]] = {
 }  # fmt: skip
 
 
-def matrix_product(dtype: str) -> dict[str, float]:
-    """Multiply-adds per second of a large product in `dtype`, by what computes it: the machine's own limit, as far as
+def matrix_product(dtype: str, device: str = "cpu") -> dict[str, float]:
+    """Multiply-adds per second of a large product in `dtype`, by what computes it: the device's own limit, as far as
     software reaches it."""
-    n, found = 2048, {}
+    n, found = 8192 if device == "gpu" else 2048, {}
 
     def fastest(run: Run) -> float:
         run()
         return n**3 / min(_seconds(run, 7))
 
-    if dtype == "float32":
+    if dtype == "float32" and device == "cpu":
         a = np.random.default_rng(0).standard_normal((n, n), np.float32)
         found["numpy"] = fastest(lambda: a @ a)
     try:
@@ -307,7 +314,10 @@ def matrix_product(dtype: str) -> dict[str, float]:
     except ImportError:
         return found
     kind = getattr(torch, dtype)
-    b = torch.randn(n, n).to(kind)
+    b = torch.randn(n, n).to("cuda" if device == "gpu" else "cpu", kind)
+    if device == "gpu":
+        found["torch.matmul"] = fastest(lambda: (b @ b, torch.cuda.synchronize()))
+        return found
     found["torch.matmul"] = fastest(lambda: b @ b)
     # as large a product as a 1x1 convolution, which is oneDNN's: MKL is slow on other makers' processors
     image = torch.randn(8, n, 16, n // 128).to(kind, memory_format=torch.channels_last)
@@ -326,6 +336,36 @@ def _seconds(run: Run, times: int) -> list[float]:
     return found
 
 
+def _prepare(side: str, device: str) -> str:
+    """The GPU's name, with float32 in full; nothing of a CPU. Raises RosettaError where there is none."""
+    if device == "cpu":
+        return ""
+    from common.engines import versions
+
+    ours = {"keras.applications": "keras:tensorflow"}.get(side, side if side.startswith("keras") else "torch")
+    return versions(ours, device)["device"]
+
+
+def _waited(run: Run) -> Run:
+    import torch
+
+    def waited() -> object:
+        result = run()
+        torch.cuda.synchronize()
+        return result
+
+    return waited
+
+
+def _peak(spec: Spec) -> int:
+    """The most bytes of the process; of PyTorch's on a GPU those that it had there."""
+    if spec.device == "gpu" and not spec.side.startswith("keras"):
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    return peak()
+
+
 def main(text: str) -> None:
     """Builds, then answers each number on stdin with as many runs."""
     replies = os.fdopen(os.dup(1), "w")
@@ -337,19 +377,23 @@ def main(text: str) -> None:
 
     try:
         if "product" in said:
-            reply(matrix_product(said["product"]))
+            _prepare("torch", said["device"])
+            reply(matrix_product(said["product"], said["device"]))
             return
         spec = Spec(**{**said, "input": tuple(said["input"])})
+        name = _prepare(spec.side, spec.device)
         start = time.perf_counter()
         run = SIDES[spec.side.split(":")[0]](spec)
+        if spec.device == "gpu" and not spec.side.startswith("keras"):  # whose runs end with arrays on the host
+            run = _waited(run)
         built = time.perf_counter() - start
         first = _seconds(run, 1)[0]
         _seconds(run, 2)
-        reply({"built": built, "first": first})
+        reply({"built": built, "first": first, "device": name})
         for line in sys.stdin:
             gc.collect()
             _seconds(run, 1)  # the others have had the caches
-            reply({"seconds": _seconds(run, int(line)), "peak": peak()})
+            reply({"seconds": _seconds(run, int(line)), "peak": _peak(spec)})
     except RosettaError as e:
         reply({"error": str(e)})
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from common.arch import EXPANSION, VARIANTS, Arch, Stem, get, name_of, nearly
-from common.containers import Container, Entry
+from common.containers import Container, Entry, in_one
 from common.errors import RosettaError, nearest
 from common.foreign import LIBRARIES
 from common.foreign.library import KERAS_LEAVES, TRANSFORMS, Library, Slot, canonical_shape
@@ -72,19 +72,22 @@ class Recognised:
         """The tensor's name in the file."""
         return self.held.entries[slot.theirs].where or slot.theirs
 
-    def weights(self) -> Weights:
-        """The canonical weights, read now. Raises RosettaError where a value is not finite."""
+    def weights(self, together: bool = False) -> Weights:
+        """The canonical weights, read now; with `together` into one buffer, where that can be, for whoever keeps all of
+        them. Raises RosettaError where a value is not finite."""
         weights: Weights = {}
         broken = []
+        entries = [self.held.entries[slot.theirs] for slot in self.slots]
+        readers = (in_one(self.held.path, entries) if together else None) or [e.read for e in entries]
 
-        def read(slot: Slot) -> np.ndarray:
-            stored = self.held.entries[slot.theirs].read()
+        def read(slot: Slot, reader: Callable[[], np.ndarray]) -> np.ndarray:
+            stored = reader()
             if not np.isfinite(stored).all():
                 broken.append(self.where(slot))
             return stored
 
         def moved() -> Iterator[np.ndarray]:
-            for slot, stored in zip(self.slots, ahead.map(read, self.slots), strict=True):
+            for slot, stored in zip(self.slots, ahead.map(read, self.slots, readers), strict=True):
                 weights[slot.canonical] = np.ascontiguousarray(TRANSFORMS[slot.transform][0](stored))
                 yield stored
 

@@ -101,7 +101,7 @@ def load(path, *, dtype: str | None = None, folded: bool = False, **options) -> 
     `options` are those of `common.port.inspect`. Raises RosettaError for a file that is damaged or unknown.
     """
     found = inspect(path, **options)
-    weights = found.weights()
+    weights = found.weights(together=True)
     dtype = dtype or str(next(iter(weights.values())).dtype)
     arch = get(found.arch, folded=folded or found.arch.folded)
     return construct(ResNet, make_plan(arch), dtype, weights=weights, copy=False)

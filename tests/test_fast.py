@@ -177,6 +177,7 @@ def test_bench_of_everything(tmp_path):
         (["resnet50", "--against", "timm", "--set", "groups=2"], "timm has no resnet50 with other fields"),
         (["resnet50", "--against", "onnxruntime", "--modes", "train"], "onnxruntime has none of train"),
         (["resnet50", "--against", "onnxruntime", "--dtype", "bfloat16"], "in bfloat16: it has optimised in float32"),
+        (["resnet50", "--against", "onnxruntime", "--device", "gpu"], "onnxruntime runs on the CPU here"),
         (["resnet50", "--modes", "egaer"], "did you mean eager"),
         (["resnet50", "--backends", "onnx:torch"], "unknown backend 'onnx:torch'"),
         (["resnet50", "--threads", "4096"], "this process may use 1 to"),
@@ -193,6 +194,21 @@ def test_bench_says_what_to_install(monkeypatch):
     monkeypatch.setitem(bench.PEERS, "openvino", (("nowhere_to_be_found",), ("optimised",)))
     found = rosetta("bench", "resnet50", "--against", "openvino")
     assert found.exit_code == 2 and "pip install nowhere_to_be_found" in found.output
+
+
+def test_bench_without_a_gpu_says_so():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    found = rosetta("bench", "cifar_resnet20", "--backends", "torch", "--modes", "eager", "--device", "gpu")
+    assert found.exit_code == 2 and "torch finds no GPU" in found.output, found.output
+
+
+@pytest.mark.gpu
+def test_bench_on_a_gpu(tmp_path):
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    sides = bench_small(tmp_path, "--backends", "torch", "--device", "gpu", "--modes", "eager,optimised,train")
+    assert all(s["fraction_of_product"] > 0 for s in sides)
 
 
 def test_a_side_that_fails_is_one_line(monkeypatch):
