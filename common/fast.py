@@ -1,5 +1,6 @@
 """A net made fast, and held against the net that it was made from."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -33,24 +34,26 @@ class Optimized:
         return f"{', '.join(self.steps)}; {self.difference:.1e} from the plain net{beside}"
 
 
-def proven(
-    run: Callable[[Any], Any], logits: np.ndarray, plain: np.ndarray, dtype: str, steps: list[str],
-    in_bits: Callable[[str], np.ndarray], precise: np.ndarray,
-) -> Optimized:  # fmt: skip
-    """`run` with what it differs by: `logits` are its own on the example, `plain` the plain net's.
+def noise(plain: np.ndarray, dtype: str, in_bits: Callable[[str], np.ndarray]) -> float | None:
+    """The noise floor of `dtype`: `plain` are a plain net's logits of a few images, `in_bits(d)` those of the same net
+    in the dtype d: in `dtype` if that has fewer bits, else in float64. None where nothing has more bits."""
+    if (dtype, str(plain.dtype)) == ("float64", "float64"):
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # JAX', which has no float64 unless it is told
+            return _apart(plain, in_bits("float64" if plain.dtype == dtype else dtype))
+    except RosettaError:
+        return None
 
-    The noise floor is the difference of `precise`, the plain net's logits of a few images, from `in_bits(d)`, the same
-    images through the plain net in the dtype d: in `dtype` if that has fewer bits, else in float64. Raises
-    RosettaError where the difference is more than rounding: such a net is not handed out.
-    """
-    floor: float | None = None
-    exact = (dtype, str(precise.dtype)) == ("float64", "float64")
-    if not exact:
-        try:
-            floor = _apart(precise, in_bits("float64" if precise.dtype == dtype else dtype))
-        except RosettaError:  # JAX without float64
-            floor = None
+
+def proven(
+    run: Callable[[Any], Any], logits: np.ndarray, plain: np.ndarray, dtype: str, steps: list[str], floor: float | None
+) -> Optimized:
+    """`run` with what it differs by: `logits` are its own on the example, `plain` the plain net's. Raises RosettaError
+    where the difference is more than rounding: such a net is not handed out."""
     apart = _apart(plain, logits)
+    exact = (dtype, str(plain.dtype)) == ("float64", "float64")
     limit = TOLERANCE["forward"] if exact else FLOORS * (floor or 1e-6)
     if not apart <= limit:
         raise RosettaError(

@@ -35,8 +35,14 @@ def optimize(model, example, *, dtype: str | None = None) -> fast.Optimized:
     if example.shape[-1] != model.plan.arch.in_channels:
         raise RosettaError(f"the net takes {model.plan.arch.in_channels} channels; the example is {_said(example)}")
     keep_memory()
-    weights = export_weights(model)
-    net = create_model(dataclasses.replace(model.plan.arch, folded=True), dtype=name, weights=weights)
+    first = np.moveaxis(to_numpy(example), -1, 1)
+    plain = trace(model, first)
+
+    def in_bits(bits: str):
+        return trace(create_model(model.plan.arch, dtype=bits, weights=export_weights(model)), first[:2])
+
+    floor = fast.noise(plain[:2], name, in_bits)  # first: its memory is used again
+    net = create_model(dataclasses.replace(model.plan.arch, folded=True), dtype=name, weights=export_weights(model))
     steps = ["BatchNorm folded", name]
     shape = tuple(example.shape)
     compiled = _COMPILED[keras.backend.backend()](net, shape, own, steps)
@@ -44,13 +50,7 @@ def optimize(model, example, *, dtype: str | None = None) -> fast.Optimized:
     def run(x):
         return compiled(x) if tuple(x.shape) == shape else model(x, training=False)
 
-    def in_bits(bits: str):
-        return trace(create_model(model.plan.arch, dtype=bits, weights=weights), few)
-
-    first = np.moveaxis(to_numpy(example), -1, 1)
-    few = first[:2]
-    plain = trace(model, first)
-    return fast.proven(run, to_numpy(run(example)), plain, name, steps, in_bits, plain[:2])
+    return fast.proven(run, to_numpy(run(example)), plain, name, steps, floor)
 
 
 def _said(x) -> str:
@@ -61,19 +61,21 @@ def _tensorflow(net, shape: tuple[int, ...], returned: str, steps: list[str]):
     """A graph whose weights are constants: only then does TensorFlow give a convolution its bias and ReLU, and order
     its kernel once."""
     import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    values = [[v.numpy() for v in vs] for vs in (net.trainable_variables, net.non_trainable_variables)]
 
     def forward(x):
-        return tf.cast(net(tf.cast(x, net.compute_dtype), training=False), returned)
+        constants = ([tf.constant(v) for v in of] for of in values)
+        y, _ = net.stateless_call(*constants, tf.cast(x, net.compute_dtype), training=False)
+        return tf.cast(y, returned)
 
     def like(x):
         return tf.convert_to_tensor(x, returned)
 
-    spec = tf.TensorSpec(shape, returned)
-    graph = convert_variables_to_constants_v2(tf.function(forward).get_concrete_function(spec))
+    graph = tf.function(forward).get_concrete_function(tf.TensorSpec(shape, returned))
 
     def frozen(x):
-        return graph(like(x))[0]
+        return graph(like(x))
 
     candidates = {"compiled by TensorFlow with frozen weights": frozen}
     if tf.config.list_physical_devices("GPU"):  # on a CPU it takes a tenth more than TensorFlow, and minutes to compile

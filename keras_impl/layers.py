@@ -86,14 +86,7 @@ def construct(cls, plan: Plan, dtype: str, seed: int | None = None, weights=None
     """The net in `dtype` with `weights`, or fresh ones; the seed is Keras' own where none is given. Keras copies them
     in any case."""
     before = keras.config.dtype_policy()
-    try:
-        policy = keras.dtype_policies.get(dtype) if isinstance(dtype, str) else None
-    except (ValueError, TypeError):
-        policy = None
-    if policy is None or not keras.backend.is_float_dtype(policy.compute_dtype):
-        raise RosettaError(
-            f"dtype {dtype!r} can't be: expected float32, float64, bfloat16 or float16, or a Keras policy of them"
-        )
+    policy = dtype_named(dtype)
     if weights is not None:
         source = given(plan.arch, weights, to_keras)
     else:  # keras.utils.set_random_seed governs this generator
@@ -111,6 +104,19 @@ def construct(cls, plan: Plan, dtype: str, seed: int | None = None, weights=None
             f"{keras.backend.backend()} made {kind} of {policy.variable_dtype}; with JAX, set JAX_ENABLE_X64=1"
         )
     return model
+
+
+def dtype_named(dtype: str) -> keras.DTypePolicy:
+    """Keras' policy of that name. Raises RosettaError where it is none of floats."""
+    try:
+        policy = keras.dtype_policies.get(dtype) if isinstance(dtype, str) else None
+    except (ValueError, TypeError):
+        policy = None
+    if policy is None or not keras.backend.is_float_dtype(policy.compute_dtype):
+        raise RosettaError(
+            f"dtype {dtype!r} can't be: expected float32, float64, bfloat16 or float16, or a Keras policy of them"
+        )
+    return policy
 
 
 class Sequential(Module):

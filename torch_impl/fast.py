@@ -38,19 +38,28 @@ def optimize(model, example: torch.Tensor, *, dtype: str | None = None) -> fast.
     keep_memory()
     model.eval()
     weights = {n: to_numpy(t) for n, t in named_tensors(model)}
-    net = create_model(dataclasses.replace(model.plan.arch, folded=True), dtype=name, weights=weights)
-    net.eval().requires_grad_(False).to(own.device)
+    plain = trace(model, to_numpy(example))
+
+    def in_bits(bits: str):
+        return trace(create_model(model.plan.arch, dtype=bits, weights=weights).to(own.device), to_numpy(example[:2]))
+
+    floor = fast.noise(plain[:2], name, in_bits)  # first: its memory is used again
     steps = ["BatchNorm folded", name]
     layout = torch.contiguous_format
     if example.ndim == 4 and kind != torch.float64:  # which oneDNN lacks, and nothing else profits
         layout = torch.channels_last
         steps.append("channels last")
-    net.to(memory_format=layout)
+
+    def folded():
+        net = create_model(dataclasses.replace(model.plan.arch, folded=True), dtype=name, weights=weights)
+        return net.eval().requires_grad_(False).to(own.device, memory_format=layout)
 
     def prepared(x: torch.Tensor) -> torch.Tensor:
         return x.to(own.device, kind, memory_format=layout)
 
-    compiled = _compiled(net, prepared(example), steps)
+    compiled = _compiled(folded(), prepared(example), steps)
+    if compiled is None:  # whose weights were given up
+        compiled = folded()
     shape, returned = example.shape, own.dtype
 
     def run(x: torch.Tensor) -> torch.Tensor:
@@ -59,13 +68,7 @@ def optimize(model, example: torch.Tensor, *, dtype: str | None = None) -> fast.
                 return model.eval()(x.to(own))
             return compiled(prepared(x)).to(returned)
 
-    few = to_numpy(example[:2])
-
-    def in_bits(bits: str):
-        return trace(create_model(model.plan.arch, dtype=bits, weights=weights).to(own.device), few)
-
-    plain = trace(model, to_numpy(example))
-    return fast.proven(run, to_numpy(run(example)), plain, name, steps, in_bits, plain[:2])
+    return fast.proven(run, to_numpy(run(example)), plain, name, steps, floor)
 
 
 def _said(x) -> str:
@@ -74,19 +77,19 @@ def _said(x) -> str:
 
 def _compiled(net, x: torch.Tensor, steps: list[str]):
     """The net as Inductor makes it with constant weights, which oneDNN gets in its own order and with the sum and the
-    ReLU after each convolution; or as it is, where there is no C++ compiler."""
+    ReLU after each convolution; its own are given up. None, and why, where there is no C++ compiler."""
     import torch._inductor.config as inductor
 
     try:
         # a graph of its own: Dynamo would count every net as another shape of one and the same `forward`, and gives up
         # after 8
-        with torch.no_grad(), inductor.patch(freezing=True, freezing_discard_parameters=False), _quiet():
+        with torch.no_grad(), inductor.patch(freezing=True, freezing_discard_parameters=True), _quiet():
             graph = torch.export.export(net, (x,)).module()
             compiled = torch.compile(graph, dynamic=False)
             compiled(x)
     except (RuntimeError, OSError) as e:
         steps.append(f"not compiled ({str(e).strip().splitlines()[0]})")
-        return net
+        return None
     steps.append("compiled by Inductor with frozen weights")
     return compiled
 
