@@ -44,6 +44,8 @@ format: .venv/installed-test ## Put the sources in ruff's format
 	@$(BIN)/ruff format .
 
 benchmark: .venv/installed-test ## Speed against torchvision, timm, keras.applications, ONNX Runtime and OpenVINO; how cost grows; porting
+	@# --no-deps: what runs a graph needs numpy alone
+	@$(PIP) --no-deps openvino
 	@PYTHONPATH=benchmarks $(BIN)/python benchmarks/speed.py --json benchmarks/results/speed-cpu.json
 	@PYTHONPATH=benchmarks $(BIN)/python benchmarks/scaling.py --json benchmarks/results/scaling-cpu.json --plot docs/scaling.png
 	@PYTHONPATH=benchmarks $(BIN)/python benchmarks/building.py --json benchmarks/results/building-cpu.json

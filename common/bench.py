@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
@@ -257,18 +257,17 @@ class Process:
 
     def run(self, times: int) -> dict[str, Any]:
         """Seconds of so many runs, after one that isn't counted, and the most memory until now."""
-        try:
+        with suppress(OSError):  # `answer` says what it died of
             self.process.stdin.write(f"{times}\n")  # type: ignore[union-attr]
             self.process.stdin.flush()  # type: ignore[union-attr]
-        except OSError:
-            pass  # `answer` says what it died of
         return self.answer()
 
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout, self.errors):
-            stream.close()  # type: ignore[union-attr]
+            with suppress(OSError):  # what a process that died hadn't read
+                stream.close()  # type: ignore[union-attr]
 
 
 def environment_for(side: str, threads: int, device: str) -> dict[str, str]:
