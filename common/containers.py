@@ -40,7 +40,7 @@ class Entry:
     dtype: str  # numpy's name, or bfloat16, which `read` widens to float32
     read: Callable[[], np.ndarray]
     where: str = ""  # its name in the file, where that isn't the one it goes by here
-    at: int | None = None  # where in the file its bytes are, little-endian, if they are there as they are
+    at: tuple[Path, int] | None = None  # the file, and where in it its bytes are, if they are there as they are
 
 
 @dataclass
@@ -165,7 +165,7 @@ def _safetensors(path: Path) -> Container:
         for name, row in header.items():
             dtype, shape = _DTYPES.get(row["dtype"], row["dtype"]), tuple(row["shape"])
             at = 8 + length + row["data_offsets"][0]
-            as_it_is = at if dtype != "bfloat16" and sys.byteorder == "little" else None
+            as_it_is = (path, at) if dtype != "bfloat16" and sys.byteorder == "little" else None
             entries[name] = Entry(shape, dtype, functools.partial(_from_file, path, at, shape, dtype), at=as_it_is)
     ours = _ours(path, metadata)
     return Container(path, "safetensors", entries, dict(ours), ours, notes=_widened(entries))
@@ -189,7 +189,7 @@ def _from_file(path: Path, offset: int, shape: Shape, dtype: str) -> np.ndarray:
     return (value.astype(np.uint32) << 16).view(np.float32) if dtype == "bfloat16" else value
 
 
-def in_one(path: Path, entries: Sequence[Entry]) -> list[Callable[[], np.ndarray]] | None:
+def in_one(entries: Sequence[Entry]) -> list[Callable[[], np.ndarray]] | None:
     """What reads each of these arrays into its part of one large buffer, which the system backs with large pages: half
     the time. None where they are not in the file as they are. All live as long as one of them."""
     if any(e.at is None for e in entries):
@@ -199,9 +199,11 @@ def in_one(path: Path, entries: Sequence[Entry]) -> list[Callable[[], np.ndarray
     buffer = np.empty(starts[-1], np.uint8)
 
     def read(entry: Entry, part: np.ndarray) -> np.ndarray:
+        assert entry.at
+        path, at = entry.at
         try:
             with open(path, "rb", buffering=0) as f:
-                f.seek(entry.at or 0)
+                f.seek(at)
                 got = f.readinto(part.data)
         except OSError as e:
             raise RosettaError(f"{path} can't be read any more: {e}") from None

@@ -78,7 +78,7 @@ class Recognised:
         weights: Weights = {}
         broken = []
         entries = [self.held.entries[slot.theirs] for slot in self.slots]
-        readers = (in_one(self.held.path, entries) if together else None) or [e.read for e in entries]
+        readers = (in_one(entries) if together else None) or [e.read for e in entries]
 
         def read(slot: Slot, reader: Callable[[], np.ndarray]) -> np.ndarray:
             stored = reader()

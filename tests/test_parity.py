@@ -15,7 +15,12 @@ from common.names import STATISTICS, parameters
 from common.plan import make_plan
 
 FIRST = {next(iter(variants)) for variants in FAMILIES.values()}
-SLOW = ("cifar_resnet1202", "cifar_preresnet1001")
+SLOW = ("cifar_resnet1202", "cifar_preresnet1001")  # minutes
+# the largest of families whose others are here; the atlas has them, and `make test-slow`
+LARGEST = (
+    "resnet152_v1", "resnetv2_200", "resnext101_64x4d", "wide_resnet101_2", "resnet200d", "seresnet152",
+    "seresnext101_32x8d", "resnet152_keras", "resnet152v2_keras", "resnet152d",
+)  # fmt: skip
 
 
 def sizes(arch: Arch) -> list[tuple[int, ...]]:
@@ -97,7 +102,9 @@ def test_float64_weights_that_float32_cannot_hold_go_round_too():
     assert all(np.array_equal(bits(w), bits(exact[n])) for n, w in torch_impl.export_weights(again).items())
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in VARIANTS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in (*SLOW, *LARGEST) else n for n in VARIANTS]
+)
 def test_variant(name):
     """In float32 one of each family; `make atlas` has them all."""
     check_variant(VARIANTS[name], single=name in FIRST)
