@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from common.arch import Arch
 from common.errors import RosettaError
 from common.parity import TOLERANCE, difference
 
@@ -32,6 +33,16 @@ class Optimized:
     def __str__(self) -> str:
         beside = f", where {self.dtype} itself makes {self.floor:.1e}" if self.floor else ""
         return f"{', '.join(self.steps)}; {self.difference:.1e} from the plain net{beside}"
+
+
+def check_example(example: Any, arch: Arch, is_kind: bool, expected: str, channel: int) -> None:
+    """Raises RosettaError unless `example` is a batch of images for the row: of the framework's kind, in words
+    `expected`, with its channels on axis `channel`."""
+    said = " x ".join(map(str, example.shape)) if hasattr(example, "shape") else type(example).__name__
+    if not is_kind or len(example.shape) != arch.dims + 2:
+        raise RosettaError(f"the example has to be a batch of images, {expected}; got {said}")
+    if example.shape[channel] != arch.in_channels:
+        raise RosettaError(f"the net takes {arch.in_channels} channels; the example is {said}")
 
 
 def noise(plain: np.ndarray, dtype: str, in_bits: Callable[[str], np.ndarray]) -> float | None:

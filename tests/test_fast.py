@@ -45,7 +45,7 @@ def last(x: torch.Tensor) -> np.ndarray:
 
 @pytest.mark.parametrize("dtype, limit", [(None, 2e-6), ("bfloat16", 0.1)])
 def test_pytorch_compiled(nets, dtype, limit, caplog):
-    net, x = nets[0].train(), images()
+    net, x = nets[0], images()
     before = {n: w.copy() for n, w in torch_impl.export_weights(net).items()}
     with caplog.at_level(logging.WARNING):
         made = torch_impl.optimize(net, x, dtype=dtype)
@@ -59,6 +59,14 @@ def test_pytorch_compiled(nets, dtype, limit, caplog):
     x2 = x + 1  # and not what was seen when it was made
     assert relative(net(x2).detach().numpy(), made(x2).numpy()) <= limit
     assert not caplog.records
+
+
+def test_the_model_keeps_its_mode(nets, uncompiled):
+    x = images()
+    made = torch_impl.optimize(nets[0].train(), x)
+    assert nets[0].training
+    other = made(x[:2])  # another shape: the plain net
+    assert nets[0].training and np.array_equal(other.numpy(), nets[0].eval()(x[:2]).detach().numpy())
 
 
 def test_pytorch_without_a_compiler_says_so(nets, monkeypatch):

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 import torch
 
 from common import fast
-from common.errors import RosettaError
 from common.memory import keep_memory
 from torch_impl.layers import dtype_named, to_numpy
 from torch_impl.resnet import create_model
@@ -31,12 +30,8 @@ def optimize(model, example: torch.Tensor, *, dtype: str | None = None) -> fast.
     own = next(model.parameters())
     kind = dtype_named(dtype) if dtype else own.dtype
     name = str(kind).removeprefix("torch.")
-    if not isinstance(example, torch.Tensor) or example.ndim != model.plan.arch.dims + 2:
-        raise RosettaError(f"the example has to be a batch of images, a tensor N C *S; got {_said(example)}")
-    if example.shape[1] != model.plan.arch.in_channels:
-        raise RosettaError(f"the net takes {model.plan.arch.in_channels} channels; the example is {_said(example)}")
+    fast.check_example(example, model.plan.arch, isinstance(example, torch.Tensor), "a tensor N C *S", 1)
     keep_memory()
-    model.eval()
     weights = {n: to_numpy(t) for n, t in named_tensors(model)}
     plain = trace(model, to_numpy(example))
 
@@ -64,15 +59,15 @@ def optimize(model, example: torch.Tensor, *, dtype: str | None = None) -> fast.
 
     def run(x: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            if x.shape != shape:
+            if x.shape == shape:
+                return compiled(prepared(x)).to(returned)
+            before = model.training
+            try:
                 return model.eval()(x.to(own))
-            return compiled(prepared(x)).to(returned)
+            finally:
+                model.train(before)
 
     return fast.proven(run, to_numpy(run(example)), plain, name, steps, floor)
-
-
-def _said(x) -> str:
-    return f"{' x '.join(map(str, x.shape))}" if hasattr(x, "shape") else type(x).__name__
 
 
 def _compiled(net, x: torch.Tensor, steps: list[str]):
