@@ -245,7 +245,17 @@ class _Conv:
             y = _grouped_tensorflow(x, self.kernel, self.strides, self.padding.upper(), self.groups)
         else:
             y = ops.conv(x, self.kernel, self.strides, self.padding, "channels_last")
-        return y + self.bias if self.use_bias else y
+        return _add_bias(y, self.bias) if self.use_bias else y
+
+
+def _add_bias(y, bias):
+    """TensorFlow puts a BiasAdd into the convolution, and after it the sum and the ReLU; a sum of several it puts
+    together first, and then into nothing."""
+    if keras.backend.backend() != "tensorflow":
+        return y + bias
+    import tensorflow as tf
+
+    return tf.nn.bias_add(y, ops.convert_to_tensor(bias))
 
 
 class Conv1D(_Conv, keras.layers.Conv1D):
@@ -300,6 +310,18 @@ def _replicas():
     return lambda x: here.all_reduce(tf.distribute.ReduceOp.SUM, x)
 
 
+def _fused_batch_norm(x, gamma, beta, eps: float):
+    """(y, mean, unbiased variance) of a batch by TensorFlow's own kernel, which has a gradient in one piece too, where
+    Keras makes a dozen passes over the activations and keeps half of them. All but `x` are in float32."""
+    import tensorflow as tf
+
+    signals = len(x.shape) == 3
+    y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=tf.expand_dims(x, 1) if signals else x, scale=gamma, offset=beta, mean=[], variance=[], epsilon=eps
+    )
+    return tf.squeeze(y, 1) if signals else y, mean, variance
+
+
 class BatchNorm(keras.layers.BatchNormalization):
     """Batch normalisation with PyTorch's running statistics: the batch is normalised by its biased variance, but the
     running variance is the unbiased one, n / (n - 1) times as large. Keras 3 keeps the biased one, so that a net
@@ -319,29 +341,39 @@ class BatchNorm(keras.layers.BatchNormalization):
     def call(self, x, training=None, mask=None):
         # half precision can't hold the sums; keras.backend.result_type would, on JAX and torch, make float32 of float64
         dtype = "float32" if self.compute_dtype in ("float16", "bfloat16") else self.compute_dtype
-        x = ops.cast(x, dtype)
+        gamma, beta = ops.cast(self.gamma, dtype), ops.cast(self.beta, dtype)
         running_mean, running_var = ops.cast(self.moving_mean, dtype), ops.cast(self.moving_variance, dtype)
         if _is_training(training) and self.trainable:
-            axes = tuple(range(len(x.shape) - 1))
-            n = _count(x, axes)
-            if isinstance(n, int) and n < 2:  # PyTorch's check, in its words
-                raise ValueError(
-                    f"expected more than 1 value per channel when training, got input of shape {tuple(x.shape)}"
-                )
-            if (replicas := _replicas()) is None:
-                mean = _mean(x, axes)
-                variance = _mean(ops.square(x - mean), axes)
-            else:
-                n = replicas(ops.cast(n, dtype))
-                mean = replicas(ops.sum(x, axes)) / n
-                variance = replicas(ops.sum(ops.square(x - mean), axes)) / n
+            y, mean, variance = self._by_batch(x, gamma, beta, dtype)
             self.moving_mean.assign((1 - MOMENTUM) * running_mean + MOMENTUM * mean)
-            self.moving_variance.assign((1 - MOMENTUM) * running_var + MOMENTUM * (variance * n / (n - 1)))
+            self.moving_variance.assign((1 - MOMENTUM) * running_var + MOMENTUM * variance)
         else:
-            mean, variance = running_mean, running_var
-        gamma, beta = ops.cast(self.gamma, dtype), ops.cast(self.beta, dtype)
-        y = ops.batch_normalization(x, mean, variance, axis=-1, offset=beta, scale=gamma, epsilon=self.epsilon)
+            y = self._normalised(ops.cast(x, dtype), running_mean, running_var, gamma, beta)
         return ops.cast(y, self.compute_dtype)
+
+    def _by_batch(self, x, gamma, beta, dtype: str):
+        """(y, mean, unbiased variance), the latter two of the batch."""
+        axes = tuple(range(len(x.shape) - 1))
+        n = _count(x, axes)
+        if isinstance(n, int) and n < 2:  # PyTorch's check, in its words
+            raise ValueError(
+                f"expected more than 1 value per channel when training, got input of shape {tuple(x.shape)}"
+            )
+        replicas = _replicas()
+        if keras.backend.backend() == "tensorflow" and replicas is None and dtype == "float32" and len(axes) < 4:
+            return _fused_batch_norm(x, gamma, beta, self.epsilon)
+        x = ops.cast(x, dtype)
+        if replicas is None:
+            mean = _mean(x, axes)
+            variance = _mean(ops.square(x - mean), axes)
+        else:
+            n = replicas(ops.cast(n, dtype))
+            mean = replicas(ops.sum(x, axes)) / n
+            variance = replicas(ops.sum(ops.square(x - mean), axes)) / n
+        return self._normalised(x, mean, variance, gamma, beta), mean, variance * n / (n - 1)
+
+    def _normalised(self, x, mean, variance, gamma, beta):
+        return ops.batch_normalization(x, mean, variance, axis=-1, offset=beta, scale=gamma, epsilon=self.epsilon)
 
 
 def norm(n: Norm | None) -> keras.layers.Layer:

@@ -53,6 +53,40 @@ def test_keras_own_batch_norm_would_part():
     assert np.allclose(moved[1], 2 * moved[0], rtol=1e-4)
 
 
+@pytest.mark.parametrize("dtype, limit", [("float32", 3e-6), ("bfloat16", 2e-2), ("float16", 2e-3)])
+@pytest.mark.parametrize("shape", [(3, 5, 6, 4), (3, 7, 4), (2, 1, 1, 4)])
+def test_tensorflows_own_batch_norm_is_what_float64_has_without_it(shape, dtype, limit):
+    """Output, gradients and running statistics: TensorFlow has no kernel of its own in float64."""
+    import tensorflow as tf
+
+    from common.plan import Norm
+    from keras_impl.layers import BatchNorm
+
+    rng = np.random.default_rng(0)
+    x, out = rng.normal(3, 2, shape), rng.standard_normal(shape)
+    gamma, beta = rng.standard_normal(shape[-1]), rng.standard_normal(shape[-1])
+
+    def passed(dtype: str) -> list[np.ndarray]:
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(f"mixed_{dtype}" if dtype.endswith("float16") else dtype)
+        try:
+            layer = BatchNorm(Norm("bn", shape[-1], 1e-5))
+        finally:
+            keras.config.set_dtype_policy(before)
+        layer.gamma.assign(gamma)
+        layer.beta.assign(beta)
+        images = tf.constant(x, dtype)
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            y = layer(images, training=True)
+            loss = tf.reduce_sum(y * tf.constant(out, dtype))
+        grads = tape.gradient(loss, [images, layer.gamma.value, layer.beta.value])
+        return [np.asarray(tf.cast(t, "float64")) for t in (y, *grads, layer.moving_mean, layer.moving_variance)]
+
+    for ours, exact in zip(passed(dtype), passed("float64"), strict=True):
+        assert np.abs(ours - exact).max() <= limit * max(1, np.abs(exact).max())
+
+
 def test_one_value_a_channel_is_refused_in_training_as_in_pytorch():
     model = keras_impl.create_model("cifar_resnet20")
     with pytest.raises(ValueError, match="more than 1 value per channel"):

@@ -33,12 +33,13 @@ def optimize(model, example: torch.Tensor, *, dtype: str | None = None) -> fast.
     fast.check_example(example, model.plan.arch, isinstance(example, torch.Tensor), "a tensor N C *S", 1)
     keep_memory()
     weights = {n: to_numpy(t) for n, t in named_tensors(model)}
-    plain = trace(model, to_numpy(example))
+    images = to_numpy(example)
 
     def in_bits(bits: str):
-        return trace(create_model(model.plan.arch, dtype=bits, weights=weights).to(own.device), to_numpy(example[:2]))
+        return trace(create_model(model.plan.arch, dtype=bits, weights=weights).to(own.device), images[:2])
 
-    floor = fast.noise(plain[:2], name, in_bits)  # first: its memory is used again
+    floor = fast.noise(trace(model, images[:2]), name, in_bits)  # before all else: its memory is used again
+    plain = trace(model, images)
     steps = ["BatchNorm folded", name]
     layout = torch.contiguous_format
     if example.ndim == 4 and kind != torch.float64:  # which oneDNN lacks, and nothing else profits
@@ -50,7 +51,7 @@ def optimize(model, example: torch.Tensor, *, dtype: str | None = None) -> fast.
         return net.eval().requires_grad_(False).to(own.device, memory_format=layout)
 
     def prepared(x: torch.Tensor) -> torch.Tensor:
-        return x.to(own.device, kind, memory_format=layout)
+        return x.to(own.device, kind).to(memory_format=layout)  # in one go it takes three times as long
 
     compiled = _compiled(folded(), prepared(example), steps)
     if compiled is None:  # whose weights were given up
