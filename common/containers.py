@@ -10,12 +10,13 @@ import functools
 import itertools
 import json
 import math
+import mmap
 import os
 import pickletools
 import re
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -189,30 +190,55 @@ def _from_file(path: Path, offset: int, shape: Shape, dtype: str) -> np.ndarray:
     return (value.astype(np.uint32) << 16).view(np.float32) if dtype == "bfloat16" else value
 
 
-def in_one(entries: Sequence[Entry]) -> list[Callable[[], np.ndarray]] | None:
-    """What reads each of these arrays into its part of one large buffer, which the system backs with large pages: half
-    the time. None where they are not in the file as they are. All live as long as one of them."""
+def mapped(entries: Sequence[Entry]) -> list[np.ndarray] | None:
+    """These arrays where the system has the file in its memory anyway; what is written to them stays with the process.
+    None where they are not in a file as they are. They are good as long as nobody writes to the file."""
     if any(e.at is None for e in entries):
+        return None
+    files = {}
+    for path in {e.at[0] for e in entries if e.at}:
+        with open(path, "rb") as f:
+            files[path] = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_COPY)
+    return [np.ndarray(e.shape, e.dtype, files[e.at[0]], e.at[1]) for e in entries if e.at]
+
+
+def in_one(entries: Sequence[Entry]) -> tuple[list[np.ndarray], np.ndarray | None] | None:
+    """These arrays, read into one large buffer, which the system backs with large pages, by a call or two, in which
+    other threads can work; and their bytes as one array, where there is nothing between them. None where they are not
+    in a file as they are. All live as long as one of them."""
+    if any(e.at is None for e in entries) or not hasattr(os, "preadv"):
         return None
     sizes = [math.prod(e.shape) * np.dtype(e.dtype).itemsize for e in entries]
     starts = [0, *itertools.accumulate(-(-size // 64) * 64 for size in sizes)]
     buffer = np.empty(starts[-1], np.uint8)
-
-    def read(entry: Entry, part: np.ndarray) -> np.ndarray:
-        assert entry.at
-        path, at = entry.at
+    parts = [buffer[start : start + size] for start, size in zip(starts, sizes, strict=False)]
+    places = sorted((*e.at, i) for i, e in enumerate(entries) if e.at)
+    for path, in_file in itertools.groupby(places, lambda place: place[0]):
         try:
             with open(path, "rb", buffering=0) as f:
-                f.seek(at)
-                got = f.readinto(part.data)
+                for at, run in _runs((at, parts[i]) for _, at, i in in_file):
+                    if os.preadv(f.fileno(), [part.data for part in run], at) != sum(part.size for part in run):
+                        raise RosettaError(f"{path} can't be read any more: it ends in the middle of an array")
         except OSError as e:
             raise RosettaError(f"{path} can't be read any more: {e}") from None
-        if got != part.size:
-            raise RosettaError(f"{path} can't be read any more: it ends in the middle of an array")
-        return part.view(entry.dtype).reshape(entry.shape)
+    arrays = [part.view(e.dtype).reshape(e.shape) for e, part in zip(entries, parts, strict=True)]
+    end = starts[-2] + sizes[-1]
+    return arrays, buffer[:end] if sum(sizes) == end else None
 
-    parts = [buffer[start : start + size] for start, size in zip(starts, sizes, strict=False)]
-    return [functools.partial(read, e, part) for e, part in zip(entries, parts, strict=True)]
+
+def _runs(places: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[int, list[np.ndarray]]]:
+    """(where, parts) of what is one after the other in a file, as much as the system reads in one call."""
+    begin, end = 0, 0
+    run: list[np.ndarray] = []
+    for at, part in places:
+        if run and (at != end or len(run) == 1000 or end - begin > 2**29):
+            yield begin, run
+            run = []
+        if not run:
+            begin = at
+        end = at + part.size
+        run.append(part)
+    yield begin, run
 
 
 def _widened(entries: dict[str, Entry]) -> list[str]:

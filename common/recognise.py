@@ -1,17 +1,18 @@
 """Whose a checkpoint is and which net it holds: from the names and shapes of its arrays, and what else it says."""
 
+import collections
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from common.arch import EXPANSION, VARIANTS, Arch, Stem, get, name_of, nearly
-from common.containers import Container, Entry, in_one
+from common.containers import Container, Entry, in_one, mapped
 from common.errors import RosettaError, nearest
 from common.foreign import LIBRARIES
 from common.foreign.library import KERAS_LEAVES, TRANSFORMS, Library, Slot, canonical_shape
@@ -55,6 +56,11 @@ class Recognised:
         """Of the tensors in the file."""
         return ", ".join(sorted({self.held.entries[s.theirs].dtype for s in self.slots}))
 
+    @property
+    def read_as(self) -> str:
+        """numpy's name of what `weights` gives the first tensor as."""
+        return self.held.entries[self.slots[0].theirs].dtype.replace("bfloat16", "float32")
+
     def to_json(self) -> dict[str, Any]:
         """As `rosetta inspect --json` has it."""
         return {
@@ -72,27 +78,29 @@ class Recognised:
         """The tensor's name in the file."""
         return self.held.entries[slot.theirs].where or slot.theirs
 
-    def weights(self, together: bool = False) -> Weights:
-        """The canonical weights, read now; with `together` into one buffer, where that can be, for whoever keeps all of
-        them. Raises RosettaError where a value is not finite."""
-        weights: Weights = {}
-        broken = []
-        entries = [self.held.entries[slot.theirs] for slot in self.slots]
-        readers = (in_one(entries) if together else None) or [e.read for e in entries]
+    def weights(self, how: Literal["apart", "together", "mapped"] = "apart") -> Weights:
+        """The canonical weights, read now and checked; where that can be, "together" in one buffer, for whoever keeps
+        all of them, or "mapped", for whoever copies them. Raises RosettaError where a value is not finite."""
+        entries, weights = [self.held.entries[slot.theirs] for slot in self.slots], {}
+        at_once, whole = (in_one(entries) if how == "together" else None) or (None, None)
+        at_once = mapped(entries) if how == "mapped" else at_once
+        broken: list[str] = []
 
-        def read(slot: Slot, reader: Callable[[], np.ndarray]) -> np.ndarray:
-            stored = reader()
-            if not np.isfinite(stored).all():
-                broken.append(self.where(slot))
-            return stored
+        def looked_through(stored: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+            for slot, array in zip(self.slots, stored, strict=True):
+                if not np.isfinite(array).all():
+                    broken.append(self.where(slot))
+                weights[slot.canonical] = np.ascontiguousarray(TRANSFORMS[slot.transform][0](array))
+                yield array
 
-        def moved() -> Iterator[np.ndarray]:
-            for slot, stored in zip(self.slots, ahead.map(read, self.slots, readers), strict=True):
-                weights[slot.canonical] = np.ascontiguousarray(TRANSFORMS[slot.transform][0](stored))
-                yield stored
-
-        with ThreadPoolExecutor(1) as ahead:  # reading and the checksum take as long as each other
-            check_sum(self.held.path, self.held.said, moved())
+        with ThreadPoolExecutor(1) as beside:
+            if at_once:
+                looking = beside.submit(collections.deque, looked_through(at_once), 0)
+                check_sum(self.held.path, self.held.said, at_once if whole is None else [whole])
+                looking.result()
+            else:
+                stored = beside.map(lambda entry: entry.read(), entries)
+                check_sum(self.held.path, self.held.said, looked_through(stored))
         if broken:
             raise RosettaError(f"{self.held.path} holds NaN or infinity, in {broken[0]}")
         return weights
@@ -118,13 +126,13 @@ def recognise(
     if said is not None:
         row = _row(held, str(said))
         named = str(held.metadata.get("library", OURS.name))
-        libraries = [lib for lib in (OURS_KERAS, OURS, *LIBRARIES) if lib.name == (library or named)]
-        for lib in libraries:
+        ours = OURS_KERAS if any("/" in name for name in entries) else OURS
+        for lib in [lib for lib in (ours, *LIBRARIES) if lib.name == (library or named)]:
             slots = _slots(lib, row)
             if slots and {s.theirs for s in slots} == set(entries):
                 break
         else:
-            lib = OURS_KERAS if any("/" in name for name in entries) else OURS
+            lib = ours
             slots = _slots(lib, row) or []
         found = _found(held, lib, row, slots, unused, {})
     else:

@@ -4,6 +4,7 @@ A file alone says what it is. It is written whole or not at all, and compared wi
 """
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -32,7 +33,10 @@ def check(arch: Arch, weights: Mapping[str, np.ndarray]) -> None:
 
 
 def _dtype(value: object) -> str:
-    return str(value.dtype) if isinstance(value, np.ndarray) else type(value).__name__
+    return _dtype_name(value.dtype) if isinstance(value, np.ndarray) else type(value).__name__
+
+
+_dtype_name = functools.cache(str)  # numpy takes its time
 
 
 def check_shapes(expected: Mapping[str, Shape], found: Mapping[str, tuple[Shape, str]]) -> None:

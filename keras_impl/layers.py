@@ -83,12 +83,12 @@ class Model(keras.Model):
 
 
 def construct(cls, plan: Plan, dtype: str, seed: int | None = None, weights=None, copy: bool = True) -> Model:
-    """The net in `dtype` with `weights`, or fresh ones; the seed is Keras' own where none is given. Keras copies them
-    in any case."""
+    """The net in `dtype` with `weights`, or what they give when called, or fresh ones; the seed is Keras' own where
+    none is given. Keras copies them in any case."""
     before = keras.config.dtype_policy()
     policy = dtype_named(dtype)
     if weights is not None:
-        source = given(plan.arch, weights, to_keras)
+        source = given(plan.arch, weights() if callable(weights) else weights, to_keras)
     else:  # keras.utils.set_random_seed governs this generator
         source = draw_ahead(plan.arch, random.getrandbits(62) if seed is None else seed, to_keras)
     token = _source.set(source)

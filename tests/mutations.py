@@ -97,6 +97,14 @@ def mutate(data: bytes, r: random.Random, kind: str) -> tuple[str, bytes]:
     return how, bytes(b)
 
 
+def attempt(path: Path, way: str) -> dict[str, np.ndarray] | None:
+    """The weights, read one way or the other; None where they are refused."""
+    try:
+        return port.inspect(path).weights(way)
+    except RosettaError:
+        return None
+
+
 def main(kind: str, first: int, count: int, folder: Path) -> None:
     """Prints one line of JSON: how many were refused, how many read, the peak of memory."""
     source = honest(kind, folder)
@@ -131,6 +139,11 @@ def main(kind: str, first: int, count: int, folder: Path) -> None:
                 theirs = safetensors.numpy.load_file(victim)
                 assert all(np.array_equal(again[n], theirs[n]) for n in again), (i, how)
             target.unlink()
+        if suffix(kind) == ".safetensors":
+            apart, *others = (attempt(victim, way) for way in ("apart", "together", "mapped"))
+            for other in others:
+                assert (other is None) == (apart is None), (i, how)
+                assert apart is None or all(np.array_equal(other[n], apart[n]) for n in apart), (i, how)
         signal.alarm(0)
         victim.unlink()
         left = {p.name for p in folder.iterdir()} - set(names) - {"at"}

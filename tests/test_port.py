@@ -406,6 +406,40 @@ def test_bfloat16_is_widened_exactly(tmp_path):
 # -- edits
 
 
+@pytest.mark.parametrize("package", [torch_impl, keras_impl])
+def test_a_file_goes_into_a_net_that_is_there(tmp_path, package):
+    arch = get("resnet18", depths=(1, 1, 1, 1), widths=(8, 8, 8, 8), num_classes=5)
+    weights = randomised(arch)
+    port.canonical.save(tmp_path / "a.safetensors", arch, weights)
+    port.port(tmp_path / "a.safetensors", tmp_path / "a.weights.h5", probe=False)
+    for suffix, dtype in ((".safetensors", "float32"), (".weights.h5", "float64")):
+        net = package.create_model(arch, dtype=dtype, seed=1)
+        assert package.load(tmp_path / f"a{suffix}", into=net) is net
+        found = package.export_weights(net)
+        assert all(found[n].dtype == dtype and np.array_equal(found[n], w) for n, w in weights.items())
+    folded, loaded = (
+        package.create_model(arch, seed=1, folded=True),
+        package.load(tmp_path / "a.safetensors", folded=True),
+    )
+    package.load(tmp_path / "a.safetensors", into=folded)
+    loaded = package.export_weights(loaded)
+    assert all(np.array_equal(w, loaded[n]) for n, w in package.export_weights(folded).items())
+
+    data = bytearray((tmp_path / "a.safetensors").read_bytes())
+    data[-100] ^= 1
+    (tmp_path / "damaged.safetensors").write_bytes(data)
+    for file, other, words in (
+        ("damaged", arch, "its checksum is"),
+        ("a", get(arch, norm_eps=1e-3), "another net than the one that was named: norm_eps"),
+        ("a", get(arch, num_classes=6), "misshapen"),
+    ):
+        net = package.create_model(other, seed=1)
+        before = package.export_weights(net)
+        with pytest.raises(RosettaError, match=words):
+            package.load(tmp_path / f"{file}.safetensors", into=net)
+        assert all(np.array_equal(w, before[n]) for n, w in package.export_weights(net).items())
+
+
 def test_heads_and_channels(tmp_path):
     weights = randomised(SMALL)
     source, out = tmp_path / "a.safetensors", tmp_path / "b.safetensors"

@@ -33,16 +33,16 @@ class Model(nn.Module):
 
 
 def construct(cls, plan: Plan, dtype: str, seed: int | None = None, weights=None, copy: bool = True) -> Model:
-    """The net in `dtype` with `weights`, or fresh ones; the seed is PyTorch's own where none is given. Without `copy`
-    the net takes the arrays of `weights` for its own."""
+    """The net in `dtype` with `weights`, or what they give when called, or fresh ones; the seed is PyTorch's own where
+    none is given. Without `copy` the net takes the arrays of `weights` for its own."""
     kind = dtype_named(dtype)
-    if weights is not None:
-        source = given(plan.arch, weights)
-    else:
+    if weights is None:
         source = draw_ahead(plan.arch, int(torch.randint(2**62, (), device="cpu")) if seed is None else seed)
     # on "meta" first: PyTorch's own initialisation, kaiming_uniform(a=sqrt(5)), would take its time and be overwritten
     with torch.device("meta"):
         model = cls(plan)
+    if weights is not None:
+        source = given(plan.arch, weights() if callable(weights) else weights)
     device = torch.get_default_device()
     counters = [n for n in model.state_dict() if n not in source]  # of batches, which nothing reads
     state = {n: torch.zeros((), dtype=torch.long, device=device) for n in counters}

@@ -1,5 +1,7 @@
 """The network: stem, stages, head. The twin of this file in the other package has the same text, comments apart."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 from common.arch import Arch, get
 from common.plan import Plan, StemPlan, Trunk, make_plan
 from common.port import inspect
@@ -19,6 +21,7 @@ from .layers import (
     sequential,
     spatial_mean,
 )
+from .weights import import_weights
 
 
 class ResNet(Model):
@@ -93,15 +96,21 @@ def create_model(
     return construct(ResNet, make_plan(get(name_or_arch, **overrides)), dtype, seed, weights)
 
 
-def load(path, *, dtype: str | None = None, folded: bool = False, **options) -> ResNet:
+def load(path, *, dtype: str | None = None, folded: bool = False, into: ResNet | None = None, **options) -> ResNet:
     """A net with the weights of a checkpoint: of torchvision, timm, Hugging Face Transformers, keras.applications,
     KerasHub, akamaster or kuangliu, or our own, in any container (common/port.py).
 
     `dtype` is by default the file's; `folded` puts the norms into the convolutions (common/fold.py), for inference;
-    `options` are those of `common.port.inspect`. Raises RosettaError for a file that is damaged or unknown.
+    `into` is a net that takes the weights in its own dtype, and stays as it is if they don't fit. `options` are those
+    of `common.port.inspect`. Raises RosettaError for a file that is damaged or unknown.
     """
+    if into is not None and not into.plan.arch.folded:  # a folded net takes a file with norms, too
+        options = {"arch": into.plan.arch, **options}
     found = inspect(path, **options)
-    weights = found.weights(together=True)
-    dtype = dtype or str(next(iter(weights.values())).dtype)
+    if into is not None:
+        import_weights(into, found.weights("mapped"))
+        return into
     arch = get(found.arch, folded=folded or found.arch.folded)
-    return construct(ResNet, make_plan(arch), dtype, weights=weights, copy=False)
+    with ThreadPoolExecutor(1) as beside:  # the file is read while the net is built
+        weights = beside.submit(found.weights, "together")
+        return construct(ResNet, make_plan(arch), dtype or found.read_as, weights=weights.result, copy=False)

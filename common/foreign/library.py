@@ -135,6 +135,7 @@ class Library:
         return slots
 
 
+@lru_cache(maxsize=64)
 def traits_of(arch: Arch) -> frozenset[str]:
     """What rules may depend on: where the norms are, the stem, a shortcut that pools, and the head."""
     return frozenset(
@@ -146,7 +147,7 @@ def traits_of(arch: Arch) -> frozenset[str]:
 
 def stored_shape(shape: Shape, transform: str) -> Shape:
     """A canonical shape as a library stores it."""
-    return TRANSFORMS[transform][1](np.broadcast_to(np.float32(0), shape)).shape
+    return TRANSFORMS[transform][1](np.broadcast_to(np.float32(0), shape)).shape if transform else shape
 
 
 def canonical_shape(shape: Shape, transform: str) -> Shape:
