@@ -94,8 +94,9 @@ def test_keras_on_tensorflow(nets, dtype, limit):
     made = keras_impl.optimize(net, x, dtype=dtype)
     assert "compiled by TensorFlow with frozen weights" in made.steps and made.dtype == (dtype or "float32")
     assert 0 < made.difference <= 10 * made.floor <= 10 * limit
-    y = made(x)
+    y, x2 = made(x), x + 1  # and not what was seen when it was made
     assert keras.backend.standardize_dtype(y.dtype) == "float32"
+    assert relative(np.asarray(net(x2, training=False)), np.asarray(made(x2))) <= limit
     assert relative(np.asarray(net(x, training=False)), np.asarray(y)) <= limit
     assert np.array_equal(np.asarray(made(x[:2])), np.asarray(net(x[:2], training=False)))
     assert np.array_equal(np.asarray(made(keras.ops.convert_to_tensor(x))), np.asarray(y))
