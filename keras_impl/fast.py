@@ -102,11 +102,12 @@ def _frozen(function):
     (graph,) = graphs
     _one_by_one(graph)
     arguments = {n.attr["index"].i: n for n in graph.node if n.op == "_Arg"}
-    for node in arguments.values():
-        node.op = "Placeholder"
-        node.attr["dtype"].type = node.attr["T"].type
     (logits,) = (n for n in graph.node if n.op == "_Retval")
-    logits.op = "Identity"
+    for node in (*arguments.values(), logits):
+        kind = node.attr["T"].type
+        node.op, key = ("Identity", "T") if node is logits else ("Placeholder", "dtype")
+        node.attr.clear()
+        node.attr[key].type = kind
 
     def imported(x):
         given = [x, *map(tf.identity, function.captured_inputs)]
