@@ -392,6 +392,7 @@ def main(text: str) -> None:
         reply({"built": built, "first": first, "device": name})
         for line in sys.stdin:
             gc.collect()
+            time.sleep(0.1)  # the others' threads wait for work at full speed for a while
             _seconds(run, 1)  # the others have had the caches
             reply({"seconds": _seconds(run, int(line)), "peak": _peak(spec)})
     except RosettaError as e:

@@ -1,7 +1,9 @@
 """A net made fast, and held against the net that it was made from."""
 
+import itertools
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +11,11 @@ import numpy as np
 
 from common.arch import Arch
 from common.errors import RosettaError
+from common.names import sections
 from common.parity import TOLERANCE, difference
 
+CACHED = 8 * 2**20  # bytes of an activation that a processor keeps near
+MOST_PARTS = 8  # of a batch: each is compiled on its own
 FLOORS = 10  # of the dtype's noise that a fast net may be from the plain one
 
 
@@ -43,6 +48,21 @@ def check_example(example: Any, arch: Arch, is_kind: bool, expected: str, channe
         raise RosettaError(f"the example has to be a batch of images, {expected}; got {said}")
     if example.shape[channel] != arch.in_channels:
         raise RosettaError(f"the net takes {arch.in_channels} channels; the example is {said}")
+
+
+def in_parts(arch: Arch, shape: Sequence[int]) -> tuple[int, int]:
+    """(parts, early): in how many parts a batch (N C *S) of float32 should go through the stem and the first `early`
+    stages, so that what one layer writes is near when the next one reads it; (1, 0) where it is, or can't be.
+
+    Early are the stages whose activations are larger than their weights, which each part reads anew.
+    """
+    batch, _, *size = shape
+    stages = [s for s in sections(arch, size) if s.name not in ("stem", "head")]
+    early = list(itertools.takewhile(lambda s: batch * math.prod(s.output) > s.parameters, stages))
+    largest = max((4 * batch * math.prod(s.output) for s in early), default=0)
+    fitting = (n for n in range(1, MOST_PARTS + 1) if batch % n == 0 and largest <= n * CACHED)
+    parts = next(fitting, 1) if len(arch.kernels) == 1 else 1
+    return (parts, len(early)) if parts > 1 else (1, 0)
 
 
 def noise(plain: np.ndarray, dtype: str, in_bits: Callable[[str], np.ndarray]) -> float | None:

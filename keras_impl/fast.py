@@ -6,7 +6,6 @@ logits = fast(images)
 
 import dataclasses
 import gc
-import graphlib
 import itertools
 
 import keras
@@ -56,6 +55,11 @@ def optimize(model, example, *, dtype: str | None = None) -> fast.Optimized:
 def _tensorflow(net, shape: tuple[int, ...], returned: str, steps: list[str]):
     import tensorflow as tf
 
+    on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    if net.compute_dtype == "float32" and len(shape) == 4 and not on_gpu:
+        net.parts, net.early = fast.in_parts(net.plan.arch, (shape[0], shape[-1], *shape[1:-1]))
+    if net.parts > 1:
+        steps.append(f"the batch in {net.parts} parts as far as stage {net.early}")
     weights = [tf.convert_to_tensor(v) for v in (*net.trainable_variables, *net.non_trainable_variables)]
     learned = len(net.trainable_variables)
 
@@ -65,7 +69,7 @@ def _tensorflow(net, shape: tuple[int, ...], returned: str, steps: list[str]):
 
     compiled = tf.function(forward, [tf.TensorSpec(shape, returned)])
     ways = {"compiled by TensorFlow": compiled.get_concrete_function()}
-    if tf.config.list_physical_devices("GPU"):  # on a CPU it takes a tenth more than TensorFlow, and minutes to compile
+    if on_gpu:  # on a CPU it takes a tenth more than TensorFlow, and minutes to compile
         ways["compiled by XLA"] = tf.function(forward, [tf.TensorSpec(shape, returned)], jit_compile=True)
     elif frozen := _frozen(ways["compiled by TensorFlow"]):
         ways = {"compiled by TensorFlow with frozen weights": frozen}
@@ -119,10 +123,17 @@ def _frozen(function):
 
 
 def _one_by_one(graph) -> None:
-    """Has each convolution wait for the one before: two at once, as at the entry of a stage, share cores and cache."""
+    """Has each convolution wait for the one before: two at once, as at the entry of a stage, share cores and cache. A
+    part of the batch is done before the next."""
     nodes = {n.name: n for n in graph.node}
     inputs = {n.name: [i.removeprefix("^").split(":")[0] for i in n.input] for n in graph.node}
-    order = graphlib.TopologicalSorter(inputs).static_order()
+    order: dict[str, None] = {}  # a node after its inputs, and with them all that one input needs before the next
+    waiting = [n.name for n in graph.node if n.op == "_Retval"]
+    while waiting:
+        if missing := [i for i in inputs[waiting[-1]] if i not in order]:
+            waiting.append(missing[0])
+        else:
+            order[waiting.pop()] = None
     for one, next_one in itertools.pairwise([n for n in order if "Conv2D" in nodes[n].op]):
         nodes[next_one].input.append(f"^{one}")
 

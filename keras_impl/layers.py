@@ -201,6 +201,11 @@ def concat(xs):
     return xs[0] if len(xs) == 1 else ops.concatenate(xs, 1)
 
 
+def in_parts(run, x, parts: int):
+    """`run` of a batch in that many equal parts, one after another."""
+    return run(x) if parts == 1 else ops.concatenate([run(part) for part in ops.split(x, parts)])
+
+
 def spatial_mean(x, keepdims: bool = False):
     """Mean over all positions: (N, C), or (N, 1, 1, C) with `keepdims`."""
     return _mean(x, tuple(range(1, len(x.shape) - 1)), keepdims)

@@ -13,6 +13,7 @@ from .layers import (
     construct,
     conv,
     identity,
+    in_parts,
     linear,
     max_pool,
     norm,
@@ -27,6 +28,8 @@ from .weights import import_weights
 class ResNet(Model):
     """Any row of common/arch.py. Takes images or signals, channels where the framework has them; gives logits, no
     softmax."""
+
+    parts, early = 1, 0  # the stem and so many stages take a batch in so many parts; `optimize` sets it
 
     def __init__(self, plan: Plan):
         super().__init__(plan)
@@ -48,15 +51,21 @@ class ResNet(Model):
             x = relu(self.bn1(x))
         return self.maxpool(x)  # 56 56 64
 
+    def begun(self, x):
+        x = self.stem(x)
+        for stage in self.plan.trunks[0].stages[: self.early]:
+            x = getattr(self, stage.name)(x)
+        return x
+
     def pooled(self, trunk: Trunk, x):
-        for stage in trunk.stages:
+        for stage in trunk.stages[self.early :]:
             x = getattr(self, stage.name)(x)
         if trunk.norm:
             x = relu(getattr(self, trunk.norm.name)(x))
         return spatial_mean(x)  # N features
 
     def logits(self, x):
-        x = self.stem(x)
+        x = in_parts(self.begun, x, self.parts)
         return self.fc(concat([self.pooled(trunk, x) for trunk in self.plan.trunks]))  # N classes
 
     def features(self, x):

@@ -17,7 +17,9 @@ from common import bench
 from common.arch import get
 from common.bench import Measured, Side, ratio
 from common.errors import RosettaError
+from common.fast import in_parts
 from common.init import randomised
+from common.parity import TOLERANCE
 from torch_impl import fast
 
 ARCH = get("cifar_resnet20", depths=(1, 1, 1), shortcut="project")
@@ -41,6 +43,51 @@ def images(n: int = 3, channels: int = 3) -> torch.Tensor:
 
 def last(x: torch.Tensor) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(x.numpy(), 1, -1))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "expected"),
+    [
+        ("resnet50", (8, 3, 224, 224), (4, 2)),  # 2 images of 64 -> 256 channels at 56 x 56 are 6.1 MiB
+        ("resnet50", (16, 3, 224, 224), (8, 2)),
+        ("resnet50", (7, 3, 224, 224), (7, 2)),
+        ("resnet50", (1, 3, 224, 224), (1, 0)),  # fits
+        ("resnet50", (64, 3, 224, 224), (1, 0)),  # 32 parts: too much to compile
+        ("resnet152", (8, 3, 224, 224), (4, 2)),
+        ("cifar_resnet1202", (64, 3, 32, 32), (1, 0)),
+        ("msresnet_1d", (64, 1, 65536), (1, 0)),  # two trunks
+    ],
+)
+def test_parts_of_a_batch(name, shape, expected):
+    assert in_parts(get(name), shape) == expected
+
+
+def test_a_batch_in_parts_gives_the_same_logits():
+    """In float64, early stages of 0 to all, and in a net of other stages than these."""
+    arch = get(ARCH, widths=(8, 16, 24))
+    weights = randomised(arch)
+    x = images(4).double()
+    for net, batch in (
+        (torch_impl.create_model(arch, dtype="float64", weights=weights).eval(), x),
+        (keras_impl.create_model(arch, dtype="float64", weights=weights), last(x)),
+    ):
+        whole = logits(net(batch))
+        for net.parts, net.early in ((2, 0), (4, 1), (2, 3)):
+            assert relative(whole, logits(net(batch))) <= TOLERANCE["forward"]
+
+
+def logits(y) -> np.ndarray:
+    return y.detach().numpy() if isinstance(y, torch.Tensor) else np.asarray(y)
+
+
+@pytest.mark.parametrize("make", [torch_impl, keras_impl])
+def test_early_stages_in_parts(nets, make, monkeypatch):
+    monkeypatch.setattr("common.fast.CACHED", 30_000)  # bytes: a third of the first stage's
+    net, x = (nets[0].eval(), images()) if make is torch_impl else (nets[1], last(images()))
+    made = make.optimize(net, x)
+    assert "the batch in 3 parts as far as stage 1" in made.steps and made.difference < 2e-6, str(made)
+    assert relative(logits(net(x + 1)), logits(made(x + 1))) <= 2e-6
+    assert "parts" not in str(make.optimize(net, x, dtype="bfloat16")) and net.parts == 1
 
 
 @pytest.mark.parametrize("dtype, limit", [(None, 2e-6), ("bfloat16", 0.1)])

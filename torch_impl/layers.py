@@ -106,6 +106,11 @@ def concat(xs):
     return xs[0] if len(xs) == 1 else torch.cat(xs, 1)
 
 
+def in_parts(run, x, parts: int):
+    """`run` of a batch in that many equal parts, one after another."""
+    return run(x) if parts == 1 else torch.cat([run(part) for part in x.tensor_split(parts)])
+
+
 def spatial_mean(x, keepdims: bool = False):
     """Mean over all positions: (N, C), or (N, C, 1, 1) with `keepdims`."""
     return x.mean(tuple(range(2, x.ndim)), keepdim=keepdims)
