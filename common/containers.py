@@ -31,6 +31,7 @@ from common.names import Shape
 from common.weights import DTYPES, FORMAT
 
 LARGEST_HEADER = 100_000_000  # bytes: what the safetensors library allows
+PIECE = 2**20  # bytes of a file that are looked at together
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ def _from_file(path: Path, offset: int, shape: Shape, dtype: str) -> np.ndarray:
 def mapped(entries: Sequence[Entry]) -> list[np.ndarray] | None:
     """These arrays where the system has the file in its memory anyway; what is written to them stays with the process.
     None where they are not in a file as they are. They are good as long as nobody writes to the file."""
-    if any(e.at is None for e in entries):
+    if any(e.at is None for e in entries) or not hasattr(os, "preadv"):
         return None
     files = {}
     for path in {e.at[0] for e in entries if e.at}:
@@ -202,10 +203,26 @@ def mapped(entries: Sequence[Entry]) -> list[np.ndarray] | None:
     return [np.ndarray(e.shape, e.dtype, files[e.at[0]], e.at[1]) for e in entries if e.at]
 
 
-def in_one(entries: Sequence[Entry]) -> tuple[list[np.ndarray], np.ndarray | None] | None:
+def pieces(entries: Sequence[Entry], share: slice) -> Iterator[tuple[int, np.ndarray]]:
+    """(number, values) of a share of the arrays, all in a file as they are, for whoever looks at each value once:
+    some at a time, in one small buffer, which a processor keeps near. To map a page costs more than to look at it."""
+    buffer = np.empty(PIECE, np.uint8)
+    places = [(*e.at, i) for i, e in enumerate(entries) if e.at][share]
+    for path, in_file in itertools.groupby(places, lambda place: place[0]):
+        with _filler(path) as fill:
+            for _, at, i in in_file:
+                e = entries[i]
+                left = math.prod(e.shape) * np.dtype(e.dtype).itemsize
+                while left:
+                    piece = buffer[: min(left, PIECE)]
+                    fill([piece], at)
+                    yield i, piece.view(e.dtype)
+                    at, left = at + piece.size, left - piece.size
+
+
+def in_one(entries: Sequence[Entry]) -> list[np.ndarray] | None:
     """These arrays, read into one large buffer, which the system backs with large pages, by a call or two, in which
-    other threads can work; and their bytes as one array, where there is nothing between them. None where they are not
-    in a file as they are. All live as long as one of them."""
+    other threads can work. None where they are not in a file as they are. All live as long as one of them."""
     if any(e.at is None for e in entries) or not hasattr(os, "preadv"):
         return None
     sizes = [math.prod(e.shape) * np.dtype(e.dtype).itemsize for e in entries]
@@ -214,16 +231,25 @@ def in_one(entries: Sequence[Entry]) -> tuple[list[np.ndarray], np.ndarray | Non
     parts = [buffer[start : start + size] for start, size in zip(starts, sizes, strict=False)]
     places = sorted((*e.at, i) for i, e in enumerate(entries) if e.at)
     for path, in_file in itertools.groupby(places, lambda place: place[0]):
-        try:
-            with open(path, "rb", buffering=0) as f:
-                for at, run in _runs((at, parts[i]) for _, at, i in in_file):
-                    if os.preadv(f.fileno(), [part.data for part in run], at) != sum(part.size for part in run):
-                        raise RosettaError(f"{path} can't be read any more: it ends in the middle of an array")
-        except OSError as e:
-            raise RosettaError(f"{path} can't be read any more: {e}") from None
-    arrays = [part.view(e.dtype).reshape(e.shape) for e, part in zip(entries, parts, strict=True)]
-    end = starts[-2] + sizes[-1]
-    return arrays, buffer[:end] if sum(sizes) == end else None
+        with _filler(path) as fill:
+            for at, run in _runs((at, parts[i]) for _, at, i in in_file):
+                fill(run, at)
+    return [part.view(e.dtype).reshape(e.shape) for e, part in zip(entries, parts, strict=True)]
+
+
+@contextlib.contextmanager
+def _filler(path: Path) -> Iterator[Callable[[Sequence[np.ndarray], int], None]]:
+    """A function that reads bytes into arrays of them, from a place in the file on."""
+
+    def fill(parts: Sequence[np.ndarray], at: int) -> None:
+        if os.preadv(file.fileno(), [part.data for part in parts], at) != sum(part.size for part in parts):
+            raise RosettaError(f"{path} can't be read any more: it ends in the middle of an array")
+
+    try:
+        with open(path, "rb", buffering=0) as file:
+            yield fill
+    except OSError as e:
+        raise RosettaError(f"{path} can't be read any more: {e}") from None
 
 
 def _runs(places: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[int, list[np.ndarray]]]:

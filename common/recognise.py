@@ -1,7 +1,10 @@
 """Whose a checkpoint is and which net it holds: from the names and shapes of its arrays, and what else it says."""
 
-import collections
 import dataclasses
+import functools
+import itertools
+import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from common.arch import EXPANSION, VARIANTS, Arch, Stem, get, name_of, nearly
-from common.containers import Container, Entry, in_one, mapped
+from common.containers import Container, Entry, in_one, mapped, pieces
 from common.errors import RosettaError, nearest
 from common.foreign import LIBRARIES
 from common.foreign.library import KERAS_LEAVES, TRANSFORMS, Library, Slot, canonical_shape
@@ -21,7 +24,7 @@ from common.foreign.transformers import transformers_config
 from common.names import Shape, parameters
 from common.plan import make_plan, reduced
 from common.preprocessing import Preprocessing
-from common.weights import TRAINING, Weights, check_sum, differences
+from common.weights import TRAINING, Crc, Weights, check_sum, crc_of, differences, joined
 
 BATCHES = "a counter of batches, which nothing reads"
 STATE = "what the training needs to go on"
@@ -81,29 +84,56 @@ class Recognised:
     def weights(self, how: Literal["apart", "together", "mapped"] = "apart") -> Weights:
         """The canonical weights, read now and checked; where that can be, "together" in one buffer, for whoever keeps
         all of them, or "mapped", for whoever copies them. Raises RosettaError where a value is not finite."""
-        entries, weights = [self.held.entries[slot.theirs] for slot in self.slots], {}
-        at_once, whole = (in_one(entries) if how == "together" else None) or (None, None)
-        at_once = mapped(entries) if how == "mapped" else at_once
-        broken: list[str] = []
+        entries = [self.held.entries[slot.theirs] for slot in self.slots]
+        arrays = {"apart": lambda _: None, "together": in_one, "mapped": mapped}[how](entries)
+        broken: list[int] = []
 
-        def looked_through(stored: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-            for slot, array in zip(self.slots, stored, strict=True):
-                if not np.isfinite(array).all():
-                    broken.append(self.where(slot))
-                weights[slot.canonical] = np.ascontiguousarray(TRANSFORMS[slot.transform][0](array))
-                yield array
+        def crc(values: Iterable[tuple[int, np.ndarray]]) -> Crc:
+            """Of the values of numbered arrays, which are looked through on the way."""
 
-        with ThreadPoolExecutor(1) as beside:
-            if at_once:
-                looking = beside.submit(collections.deque, looked_through(at_once), 0)
-                check_sum(self.held.path, self.held.said, at_once if whole is None else [whole])
-                looking.result()
-            else:
-                stored = beside.map(lambda entry: entry.read(), entries)
-                check_sum(self.held.path, self.held.said, looked_through(stored))
+            def looked_through() -> Iterator[np.ndarray]:
+                for i, some in values:
+                    if not np.isfinite(some).all():
+                        broken.append(i)
+                    if self.held.said:  # another's file has no checksum
+                        yield some
+
+            return crc_of(looked_through())
+
+        if arrays:
+            numbered = list(enumerate(arrays))
+
+            def of_share(share: slice) -> Crc:
+                return crc(pieces(entries, share) if how == "mapped" else numbered[share])
+
+            with ThreadPoolExecutor() as beside:
+                found = functools.reduce(joined, beside.map(of_share, _shares(entries)))
+        else:
+            arrays = []
+
+            def read() -> Iterator[tuple[int, np.ndarray]]:
+                for array in beside.map(lambda entry: entry.read(), entries):
+                    arrays.append(array)
+                    yield len(arrays) - 1, array
+
+            with ThreadPoolExecutor(1) as beside:  # one is read while another is looked through
+                found = crc(read())
+        if self.held.said:
+            check_sum(self.held.path, self.held.said, found)
         if broken:
-            raise RosettaError(f"{self.held.path} holds NaN or infinity, in {broken[0]}")
-        return weights
+            raise RosettaError(f"{self.held.path} holds NaN or infinity, in {self.where(self.slots[min(broken)])}")
+        return {
+            slot.canonical: np.ascontiguousarray(TRANSFORMS[slot.transform][0](array))
+            for slot, array in zip(self.slots, arrays, strict=True)
+        }
+
+
+def _shares(entries: Sequence[Entry]) -> Iterator[slice]:
+    """The entries in as many shares as there are processors, of about as many bytes."""
+    number = os.cpu_count() or 1
+    ends = np.cumsum([math.prod(e.shape) * np.dtype(e.dtype).itemsize for e in entries])
+    cuts = [0, *np.searchsorted(ends, ends[-1] * np.arange(1, number) / number).tolist(), len(entries)]
+    return itertools.starmap(slice, itertools.pairwise(cuts))
 
 
 def recognise(

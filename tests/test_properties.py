@@ -3,6 +3,9 @@
 hypothesis reduces a failure and prints it as `arch=Arch(...)`, which can be pasted as it is.
 """
 
+import functools
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +23,7 @@ from common.errors import RosettaError
 from common.init import randomised
 from common.names import STATISTICS, count, multiply_adds, parameters, sections
 from common.plan import make_plan
+from common.weights import crc_of, joined
 
 
 @st.composite
@@ -168,3 +172,9 @@ def test_the_equality_can_fail():
     x = np.ones((1, 1, 9, 9))
     with torch.no_grad():
         assert relative(ours(torch.from_numpy(x)).numpy(), np.asarray(twin(np.moveaxis(x, 1, -1)))) > 1e-6
+
+
+@given(st.lists(st.binary(max_size=300), min_size=1, max_size=5))
+def test_checksums_of_parts_are_that_of_the_whole(parts):
+    crcs = [crc_of([np.frombuffer(part, np.uint8)]) for part in parts]
+    assert functools.reduce(joined, crcs) == (zlib.crc32(b"".join(parts)), sum(map(len, parts)))
