@@ -184,11 +184,18 @@ def _ours(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
 def _from_file(path: Path, offset: int, shape: Shape, dtype: str) -> np.ndarray:
     """One array, read into place: the library's own way maps the file, and so holds it twice."""
     kind = np.dtype("<u2" if dtype == "bfloat16" else dtype).newbyteorder("<")
-    try:
+    with _readable(path):
         value = np.fromfile(path, kind, math.prod(shape), offset=offset).reshape(shape)
-    except (OSError, ValueError) as e:
-        raise RosettaError(f"{path} can't be read any more: {e}") from None
     return (value.astype(np.uint32) << 16).view(np.float32) if dtype == "bfloat16" else value
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """One line of a file that has changed since its container was read."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError) as e:  # numpy's: ValueError by itself, TypeError where it is mapped
+        raise RosettaError(f"{path} can't be read any more: {e}") from None
 
 
 def mapped(entries: Sequence[Entry]) -> list[np.ndarray] | None:
@@ -198,9 +205,10 @@ def mapped(entries: Sequence[Entry]) -> list[np.ndarray] | None:
         return None
     files = {}
     for path in {e.at[0] for e in entries if e.at}:
-        with open(path, "rb") as f:
+        with _readable(path), open(path, "rb") as f:
             files[path] = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_COPY)
-    return [np.ndarray(e.shape, e.dtype, files[e.at[0]], e.at[1]) for e in entries if e.at]
+    with _readable(path):
+        return [np.ndarray(e.shape, e.dtype, files[e.at[0]], e.at[1]) for e in entries if e.at]
 
 
 def pieces(entries: Sequence[Entry], share: slice) -> Iterator[tuple[int, np.ndarray]]:
@@ -242,14 +250,18 @@ def _filler(path: Path) -> Iterator[Callable[[Sequence[np.ndarray], int], None]]
     """A function that reads bytes into arrays of them, from a place in the file on."""
 
     def fill(parts: Sequence[np.ndarray], at: int) -> None:
-        if os.preadv(file.fileno(), [part.data for part in parts], at) != sum(part.size for part in parts):
-            raise RosettaError(f"{path} can't be read any more: it ends in the middle of an array")
+        if os.preadv(file.fileno(), [part.data for part in parts], at) == sum(part.size for part in parts):
+            return
+        file.seek(at)  # a system may give less than it was asked for
+        for part in parts:
+            left = part.data
+            while left:
+                if not (n := file.readinto(left)):
+                    raise RosettaError(f"{path} can't be read any more: it ends in the middle of an array")
+                left = left[n:]
 
-    try:
-        with open(path, "rb", buffering=0) as file:
-            yield fill
-    except OSError as e:
-        raise RosettaError(f"{path} can't be read any more: {e}") from None
+    with _readable(path), open(path, "rb", buffering=0) as file:
+        yield fill
 
 
 def _runs(places: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[int, list[np.ndarray]]]:

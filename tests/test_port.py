@@ -3,6 +3,7 @@ logits."""
 
 import dataclasses
 import json
+import os
 import shutil
 import warnings
 from pathlib import Path
@@ -441,6 +442,18 @@ def test_a_file_goes_into_a_net_that_is_there(tmp_path, package):
         with pytest.raises(RosettaError, match=words):
             package.load(tmp_path / f"{file}.safetensors", into=net)
         assert all(np.array_equal(w, before[n]) for n, w in package.export_weights(net).items())
+
+
+@pytest.mark.parametrize("how", ["together", "mapped"])
+def test_a_system_that_gives_less_than_it_was_asked_for(tmp_path, monkeypatch, how):
+    weights, path = randomised(SMALL), tmp_path / "a.safetensors"
+    port.canonical.save(path, SMALL, weights)
+    found, real = port.inspect(path), os.preadv
+    monkeypatch.setattr(os, "preadv", lambda fd, parts, at: real(fd, [parts[0][: len(parts[0]) // 2]], at))
+    assert all(np.array_equal(w, weights[n]) for n, w in found.weights(how).items())
+    os.truncate(path, path.stat().st_size - 1)
+    with pytest.raises(RosettaError, match="can't be read any more"):
+        found.weights(how)
 
 
 def test_heads_and_channels(tmp_path):
