@@ -194,6 +194,8 @@ def _readable(path: Path) -> Iterator[None]:
     """One line of a file that has changed since its container was read."""
     try:
         yield
+    except RosettaError:
+        raise
     except (OSError, ValueError, TypeError) as e:  # numpy's: ValueError by itself, TypeError where it is mapped
         raise RosettaError(f"{path} can't be read any more: {e}") from None
 
