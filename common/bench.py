@@ -349,14 +349,18 @@ def bench(
         finally:
             for process in running:
                 process.close()
-    products = {}
-    for dtype in dtypes:
-        progress(f"a matrix product in {dtype}")
-        process = Process({"product": dtype, "device": device}, environment_for("torch", threads, device), threads)
-        try:
-            products[dtype] = process.answer()
-        finally:
-            process.close()
+    products: dict[str, dict[str, float]] = {dtype: {} for dtype in dtypes}
+    for dtype, best in products.items():
+        fastest = max(m.multiply_adds_per_second for m in measured if m.side.dtype == dtype)
+        for _ in range(3):  # again where a net was faster than that: the machine was busy
+            progress(f"a matrix product in {dtype}")
+            process = Process({"product": dtype, "device": device}, environment_for("torch", threads, device), threads)
+            try:
+                best |= {k: max(v, best.get(k, 0.0)) for k, v in process.answer().items()}
+            finally:
+                process.close()
+            if fastest <= max(best.values()):
+                break
     shape = (batch, arch.in_channels, *axes)
     return Result(name, shape, card or processor(), threads, _versions(sides), measured, products, rounds)
 

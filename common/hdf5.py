@@ -23,7 +23,9 @@ import numpy as np
 
 from common.errors import RosettaError
 
-SILENCE = 6.0  # seconds without a word after which the reader is given up
+START = 60.0  # seconds that the reader may take to be there: a busy machine imports slowly
+SILENCE = 6.0  # seconds without a word after which the reader is given up,
+SLOWEST = 20e6  # and those in which a disk gives the file, at so many bytes a second
 MOST = 2  # times the file's size that its arrays may claim
 NUMBERS = "fiub"  # numpy's kinds
 
@@ -66,17 +68,17 @@ class Reader:
                 [sys.executable, "-m", "common.hdf5"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL, bufsize=0, env={**os.environ, "PYTHONPATH": search},
             )  # fmt: skip
+            self._frame(path, START)
+        silence = SILENCE
+        with contextlib.suppress(OSError):  # that it is gone, the process says
+            silence += os.path.getsize(path) / SLOWEST
         with contextlib.suppress(BrokenPipeError):  # what it answers, or doesn't, says the rest
             request = json.dumps([os.path.abspath(path), member, where]).encode() + b"\n"
             self.process.stdin.write(request)  # type: ignore[union-attr]
         found: list[dict[str, Any]] = []
         arrays: list[np.ndarray] = []
         while True:
-            frame = bytearray(8)
-            self._fill(path, memoryview(frame))
-            frame = bytearray(int.from_bytes(frame, "little"))
-            self._fill(path, memoryview(frame))
-            said = json.loads(frame)
+            said = self._frame(path, silence)
             if "error" in said:
                 raise _Refused(said["error"].replace(os.path.abspath(path), str(path)))
             if "done" in said:
@@ -84,13 +86,20 @@ class Reader:
             found.append(said)
             if where:
                 arrays.append(np.empty(said["shape"], said["dtype"]))
-                self._fill(path, arrays[0].reshape(-1).view(np.uint8).data)
+                self._fill(path, arrays[0].reshape(-1).view(np.uint8).data, silence)
 
-    def _fill(self, path: Path, view: memoryview) -> None:
+    def _frame(self, path: Path, silence: float) -> dict[str, Any]:
+        length = bytearray(8)
+        self._fill(path, memoryview(length), silence)
+        text = bytearray(int.from_bytes(length, "little"))
+        self._fill(path, memoryview(text), silence)
+        return json.loads(text)
+
+    def _fill(self, path: Path, view: memoryview, silence: float) -> None:
         out: Any = self.process.stdout  # type: ignore[union-attr]
         at = 0
         while at < len(view):
-            if not select.select([out], [], [], SILENCE)[0]:
+            if not select.select([out], [], [], silence)[0]:
                 raise RosettaError(f"{path} is not a whole HDF5 file: the HDF5 library came to no end with it")
             n = out.readinto(view[at:])
             if not n:
@@ -124,7 +133,11 @@ def serve() -> None:
     """Answers until stdin ends."""
     out = os.fdopen(os.dup(1), "wb", buffering=2**20)
     os.dup2(2, 1)
+    import h5py  # noqa: F401  # now, and not within the time that a file has
+
     opened = Opened()
+    _frame(out, {"ready": True})
+    out.flush()
     for line in sys.stdin.buffer:
         path, member, where = json.loads(line)
         try:

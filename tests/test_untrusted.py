@@ -207,6 +207,12 @@ def test_hdf5_that_never_ends_is_given_up(tmp_path, monkeypatch):
     refused(honest, "came to no end")
     assert time.perf_counter() - before < 5
     assert port.inspect(honest).arch == ARCH  # by another process
+    with monkeypatch.context() as m:  # whose start has a time of its own
+        m.setattr(hdf5, "START", 0.0)
+        os.kill(hdf5.READER.process.pid, signal.SIGKILL)
+        hdf5.READER.process.wait()
+        refused(honest, "came to no end")
+    assert port.inspect(honest).arch == ARCH
 
 
 def test_killed_at_any_moment_the_target_is_the_old_file_or_the_new_one(tmp_path):
