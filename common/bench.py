@@ -30,6 +30,7 @@ from common.errors import RosettaError, nearest
 from common.export import export
 from common.frameworks import require
 from common.init import randomised
+from common.memory import cpus
 from common.names import multiply_adds
 from common.plan import make_plan
 
@@ -158,11 +159,6 @@ def processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-
-
-def cpus() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def holds(peer: str, name: str) -> bool:
@@ -351,7 +347,7 @@ def bench(
                 process.close()
     products: dict[str, dict[str, float]] = {dtype: {} for dtype in dtypes}
     for dtype, best in products.items():
-        fastest = max(m.multiply_adds_per_second for m in measured if m.side.dtype == dtype)
+        fastest = max((m.multiply_adds_per_second for m in measured if m.side.dtype == dtype), default=0.0)
         for _ in range(3):  # again where a net was faster than that: the machine was busy
             progress(f"a matrix product in {dtype}")
             process = Process({"product": dtype, "device": device}, environment_for("torch", threads, device), threads)

@@ -44,6 +44,11 @@ class Entry:
     where: str = ""  # its name in the file, where that isn't the one it goes by here
     at: tuple[Path, int] | None = None  # the file, and where in it its bytes are, if they are there as they are
 
+    @property
+    def nbytes(self) -> int:
+        """Of an array that is in the file as it is."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
 
 @dataclass
 class Container:
@@ -200,17 +205,26 @@ def _readable(path: Path) -> Iterator[None]:
         raise RosettaError(f"{path} can't be read any more: {e}") from None
 
 
+def _as_they_are(entries: Sequence[Entry]) -> bool:
+    """Whether these can be read from their files without their containers."""
+    return all(e.at for e in entries) and hasattr(os, "preadv")
+
+
 def mapped(entries: Sequence[Entry]) -> list[np.ndarray] | None:
     """These arrays where the system has the file in its memory anyway; what is written to them stays with the process.
     None where they are not in a file as they are. They are good as long as nobody writes to the file."""
-    if any(e.at is None for e in entries) or not hasattr(os, "preadv"):
+    if not _as_they_are(entries):
         return None
-    files = {}
-    for path in {e.at[0] for e in entries if e.at}:
-        with _readable(path), open(path, "rb") as f:
-            files[path] = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_COPY)
-    with _readable(path):
-        return [np.ndarray(e.shape, e.dtype, files[e.at[0]], e.at[1]) for e in entries if e.at]
+    files: dict[Path, mmap.mmap] = {}
+    arrays = []
+    for e in entries:
+        path, at = e.at  # type: ignore[misc]
+        with _readable(path):
+            if path not in files:
+                with open(path, "rb") as f:
+                    files[path] = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_COPY)
+            arrays.append(np.ndarray(e.shape, e.dtype, files[path], at))
+    return arrays
 
 
 def pieces(entries: Sequence[Entry], share: slice) -> Iterator[tuple[int, np.ndarray]]:
@@ -221,21 +235,20 @@ def pieces(entries: Sequence[Entry], share: slice) -> Iterator[tuple[int, np.nda
     for path, in_file in itertools.groupby(places, lambda place: place[0]):
         with _filler(path) as fill:
             for _, at, i in in_file:
-                e = entries[i]
-                left = math.prod(e.shape) * np.dtype(e.dtype).itemsize
+                left = entries[i].nbytes
                 while left:
                     piece = buffer[: min(left, PIECE)]
                     fill([piece], at)
-                    yield i, piece.view(e.dtype)
+                    yield i, piece.view(entries[i].dtype)
                     at, left = at + piece.size, left - piece.size
 
 
 def in_one(entries: Sequence[Entry]) -> list[np.ndarray] | None:
     """These arrays, read into one large buffer, which the system backs with large pages, by a call or two, in which
     other threads can work. None where they are not in a file as they are. All live as long as one of them."""
-    if any(e.at is None for e in entries) or not hasattr(os, "preadv"):
+    if not _as_they_are(entries):
         return None
-    sizes = [math.prod(e.shape) * np.dtype(e.dtype).itemsize for e in entries]
+    sizes = [e.nbytes for e in entries]
     starts = [0, *itertools.accumulate(-(-size // 64) * 64 for size in sizes)]
     buffer = np.empty(starts[-1], np.uint8)
     parts = [buffer[start : start + size] for start, size in zip(starts, sizes, strict=False)]

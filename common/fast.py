@@ -50,19 +50,25 @@ def check_example(example: Any, arch: Arch, is_kind: bool, expected: str, channe
         raise RosettaError(f"the net takes {arch.in_channels} channels; the example is {said}")
 
 
-def in_parts(arch: Arch, shape: Sequence[int]) -> tuple[int, int]:
-    """(parts, early): in how many parts a batch (N C *S) of float32 should go through the stem and the first `early`
-    stages, so that what one layer writes is near when the next one reads it; (1, 0) where it is, or can't be.
+def in_parts(arch: Arch, shape: Sequence[int], dtype: str, steps: list[str]) -> tuple[int, int]:
+    """(parts, early): in how many parts a batch (N C *S) should go through the stem and the first `early` stages on a
+    CPU, so that what one layer writes is near when the next one reads it; (1, 0) where it is, or can't be. Says so in
+    `steps`.
 
-    Early are the stages whose activations are larger than their weights, which each part reads anew.
+    Early are the stages whose activations are larger than their weights, which each part reads anew. Images in float32
+    alone gain by it.
     """
+    if dtype != "float32" or arch.dims != 2 or len(arch.kernels) > 1:
+        return 1, 0
     batch, _, *size = shape
     stages = [s for s in sections(arch, size) if s.name not in ("stem", "head")]
     early = list(itertools.takewhile(lambda s: batch * math.prod(s.output) > s.parameters, stages))
     largest = max((4 * batch * math.prod(s.output) for s in early), default=0)
     fitting = (n for n in range(1, MOST_PARTS + 1) if batch % n == 0 and largest <= n * CACHED)
-    parts = next(fitting, 1) if len(arch.kernels) == 1 else 1
-    return (parts, len(early)) if parts > 1 else (1, 0)
+    if (parts := next(fitting, 1)) == 1:
+        return 1, 0
+    steps.append(f"the batch in {parts} parts as far as stage {len(early)}")
+    return parts, len(early)
 
 
 def noise(plain: np.ndarray, dtype: str, in_bits: Callable[[str], np.ndarray]) -> float | None:

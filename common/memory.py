@@ -1,7 +1,8 @@
-"""What processes do with memory: how they keep it, and how much they had."""
+"""What a process has of the machine: how it keeps memory, how much of that it had, and its processors."""
 
 import contextlib
 import ctypes
+import os
 from pathlib import Path
 
 # glibc's allocator: a large array gets memory that was used before instead of new pages, which cost more than the copy
@@ -24,3 +25,8 @@ def peak() -> int:
     with contextlib.suppress(OSError, IndexError, ValueError):
         return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
     return 0
+
+
+def cpus() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,8 +3,6 @@
 import dataclasses
 import functools
 import itertools
-import math
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +19,7 @@ from common.foreign import LIBRARIES
 from common.foreign.library import KERAS_LEAVES, TRANSFORMS, Library, Slot, canonical_shape
 from common.foreign.ours import OURS, OURS_KERAS
 from common.foreign.transformers import transformers_config
+from common.memory import cpus
 from common.names import Shape, parameters
 from common.plan import make_plan, reduced
 from common.preprocessing import Preprocessing
@@ -130,8 +129,8 @@ class Recognised:
 
 def _shares(entries: Sequence[Entry]) -> Iterator[slice]:
     """The entries in as many shares as there are processors, of about as many bytes."""
-    number = os.cpu_count() or 1
-    ends = np.cumsum([math.prod(e.shape) * np.dtype(e.dtype).itemsize for e in entries])
+    number = cpus()
+    ends = np.cumsum([e.nbytes for e in entries])
     cuts = [0, *np.searchsorted(ends, ends[-1] * np.arange(1, number) / number).tolist(), len(entries)]
     return itertools.starmap(slice, itertools.pairwise(cuts))
 

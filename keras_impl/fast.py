@@ -56,10 +56,9 @@ def _tensorflow(net, shape: tuple[int, ...], returned: str, steps: list[str]):
     import tensorflow as tf
 
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
-    if net.compute_dtype == "float32" and len(shape) == 4 and not on_gpu:
-        net.parts, net.early = fast.in_parts(net.plan.arch, (shape[0], shape[-1], *shape[1:-1]))
-    if net.parts > 1:
-        steps.append(f"the batch in {net.parts} parts as far as stage {net.early}")
+    if not on_gpu:
+        channels_first = (shape[0], shape[-1], *shape[1:-1])
+        net.parts, net.early = fast.in_parts(net.plan.arch, channels_first, net.compute_dtype, steps)
     weights = [tf.convert_to_tensor(v) for v in (*net.trainable_variables, *net.non_trainable_variables)]
     learned = len(net.trainable_variables)
 
@@ -107,11 +106,10 @@ def _frozen(function):
     _one_by_one(graph)
     arguments = {n.attr["index"].i: n for n in graph.node if n.op == "_Arg"}
     (logits,) = (n for n in graph.node if n.op == "_Retval")
-    for node in (*arguments.values(), logits):
+    for node, op, key in [*((n, "Placeholder", "dtype") for n in arguments.values()), (logits, "Identity", "T")]:
         kind = node.attr["T"].type
-        node.op, key = ("Identity", "T") if node is logits else ("Placeholder", "dtype")
         node.attr.clear()
-        node.attr[key].type = kind
+        node.op, node.attr[key].type = op, kind
 
     def imported(x):
         given = [x, *map(tf.identity, function.captured_inputs)]

@@ -55,11 +55,20 @@ def last(x: torch.Tensor) -> np.ndarray:
         ("resnet50", (64, 3, 224, 224), (1, 0)),  # 32 parts: too much to compile
         ("resnet152", (8, 3, 224, 224), (4, 2)),
         ("cifar_resnet1202", (64, 3, 32, 32), (1, 0)),
-        ("msresnet_1d", (64, 1, 65536), (1, 0)),  # two trunks
+        ("msresnet_1d", (64, 1, 65536), (1, 0)),
     ],
 )
 def test_parts_of_a_batch(name, shape, expected):
-    assert in_parts(get(name), shape) == expected
+    steps: list[str] = []
+    assert in_parts(get(name), shape, "float32", steps) == expected
+    assert len(steps) == (expected != (1, 0))
+    assert in_parts(get(name), shape, "bfloat16", steps) == (1, 0)
+
+
+@pytest.mark.parametrize("fields, expected", [({}, (2, 3)), ({"kernels": (3, 5)}, (1, 0)), ({"dims": 1}, (1, 0))])
+def test_images_and_one_trunk_alone_go_in_parts(fields, expected):
+    arch = get("cifar_resnet20", **fields)
+    assert in_parts(arch, (4, 3, 256, 256) if arch.dims == 2 else (4, 3, 256 * 256), "float32", []) == expected
 
 
 def test_a_batch_in_parts_gives_the_same_logits():
@@ -236,6 +245,10 @@ def test_a_product_that_a_net_outruns_is_measured_again(monkeypatch):
     assert bench.bench("cifar_resnet20", **asked).products == {"float32": {"numpy": 3.0}} and products == [9.0]
     products[:] = [1e15, 1e16]
     assert bench.bench("cifar_resnet20", **asked).products == {"float32": {"numpy": 1e15}} and products == [1e16]
+    products[:] = [1e15, 1.0]  # of a dtype that no side computes in, once
+    monkeypatch.setattr(bench, "_files", lambda arch, sides: contextlib.nullcontext({}))
+    asked = dict(backends=[], against=["onnxruntime"], modes=["optimised"], dtypes=["float32", "bfloat16"], rounds=1)
+    assert bench.bench("cifar_resnet20", **asked).products == {"float32": {"numpy": 1e15}, "bfloat16": {"numpy": 1.0}}
 
 
 @pytest.mark.slow

@@ -41,14 +41,12 @@ def optimize(model, example: torch.Tensor, *, dtype: str | None = None) -> fast.
     floor = fast.noise(trace(model, images[:2]), name, in_bits)  # before all else: its memory is used again
     plain = trace(model, images)
     steps = ["BatchNorm folded", name]
-    layout, parts, early = torch.contiguous_format, 1, 0
+    layout = torch.contiguous_format
     if example.ndim == 4 and kind != torch.float64:  # which oneDNN lacks, and nothing else profits
         layout = torch.channels_last
         steps.append("channels last")
-        if kind == torch.float32 and own.device.type == "cpu":
-            parts, early = fast.in_parts(model.plan.arch, example.shape)
-    if parts > 1:
-        steps.append(f"the batch in {parts} parts as far as stage {early}")
+    on_gpu = own.device.type != "cpu"
+    parts, early = (1, 0) if on_gpu else fast.in_parts(model.plan.arch, example.shape, name, steps)
 
     def folded():
         net = create_model(dataclasses.replace(model.plan.arch, folded=True), dtype=name, weights=weights)
