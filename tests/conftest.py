@@ -9,7 +9,11 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
+import contextlib
+import ctypes
+import gc
 import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -41,6 +45,24 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"no third-party data at {SHARED}")
     return SHARED
+
+
+ENOUGH = 1.5 * 2**30  # bytes of a worker
+
+
+@pytest.fixture(autouse=True)
+def memory_given_back():
+    """A net's memory is free when its test is over, and glibc keeps it: a worker grew to 8 GB over the suite."""
+    yield
+    if sys.platform == "linux" and resident() > ENOUGH:
+        gc.collect()  # a Keras net refers to itself
+        with contextlib.suppress(AttributeError):  # another libc
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def relative(a: np.ndarray, b: np.ndarray) -> float:

@@ -1,6 +1,8 @@
 """Every variant: the same names, the same function, the same training-mode statistics, weights that go round
 bit-exact."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,16 +13,12 @@ import torch_impl
 from common import noise
 from common.arch import FAMILIES, VARIANTS, Arch, get
 from common.init import randomised
-from common.names import STATISTICS, parameters
+from common.names import STATISTICS, count, parameters
 from common.plan import make_plan
 
 FIRST = {next(iter(variants)) for variants in FAMILIES.values()}
-SLOW = ("cifar_resnet1202", "cifar_preresnet1001")  # minutes
-# the largest of families whose others are here; the atlas has them, and `make test-slow`
-LARGEST = (
-    "resnet152_v1", "resnetv2_200", "resnext101_64x4d", "wide_resnet101_2", "resnet200d", "seresnet152",
-    "seresnext101_32x8d", "resnet152_keras", "resnet152v2_keras", "resnet152d",
-)  # fmt: skip
+# whole under `make test-slow` and in the atlas; here with two blocks a stage, which is where every kind of layer is
+LARGE = {n for n, arch in VARIANTS.items() if count(parameters(arch)) > 30e6 or sum(arch.depths) > 60}
 
 
 def sizes(arch: Arch) -> list[tuple[int, ...]]:
@@ -102,12 +100,16 @@ def test_float64_weights_that_float32_cannot_hold_go_round_too():
     assert all(np.array_equal(bits(w), bits(exact[n])) for n, w in torch_impl.export_weights(again).items())
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n in (*SLOW, *LARGEST) else n for n in VARIANTS]
-)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in VARIANTS])
 def test_variant(name):
     """In float32 one of each family; `make atlas` has them all."""
     check_variant(VARIANTS[name], single=name in FIRST)
+
+
+@pytest.mark.parametrize("name", sorted(LARGE))
+def test_large_variant_with_fewer_blocks(name):
+    arch = VARIANTS[name]
+    check_variant(replace(arch, depths=tuple(min(n, 2) for n in arch.depths)), single=name in FIRST)
 
 
 @pytest.mark.parametrize(
