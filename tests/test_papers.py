@@ -1,4 +1,4 @@
-"""Named variants that no library here has, against nets that are written from their papers in plain PyTorch.
+"""Named variants, above all those that no library here has, against nets that are written from their papers.
 
 Nothing below reads the plan: depths, widths, strides, shortcuts and rates are the papers'. Batch normalisation is
 written out, so that training mode and the running statistics have a witness, too. Weights go by canonical name, and
@@ -6,8 +6,8 @@ every one of them has to be used.
 
 [1] He et al. 2015, arXiv 1512.03385       [2] He et al. 2016, arXiv 1603.05027
 [3] Xie et al. 2016, arXiv 1611.05431      [4] Zagoruyko and Komodakis 2016, arXiv 1605.07146
-[6] Hu et al. 2017, arXiv 1709.01507       [7] Huang et al. 2016, arXiv 1603.09382
-[8] geekfeiw/Multi-Scale-1D-ResNet
+[5] He et al. 2018, arXiv 1812.01187       [6] Hu et al. 2017, arXiv 1709.01507
+[7] Huang et al. 2016, arXiv 1603.09382    [8] geekfeiw/Multi-Scale-1D-ResNet
 """
 
 import dataclasses
@@ -86,10 +86,30 @@ def option_a(x, stride, channels):
     return wide
 
 
+def mean_of_four(x):
+    """[5], figure 2(c): 2x2 average pooling of stride 2; at an odd edge the mean of what there is."""
+    n, c, h, w = x.shape
+    total, count = x.new_zeros(2, n, c, (h + 1) // 2, (w + 1) // 2)
+    for i in (0, 1):
+        for j in (0, 1):
+            part = x[:, :, i::2, j::2]
+            total[:, :, : part.shape[2], : part.shape[3]] += part
+            count[:, :, : part.shape[2], : part.shape[3]] += 1
+    return total / count
+
+
 def stem_imagenet(net, x):
     """[1], Table 1: 7x7 of stride 2, norm, ReLU, 3x3 max pooling of stride 2."""
     x = F.relu(net.bn(net.conv(x, "conv1", 2, 3), "bn1"))
     return (F.max_pool1d if x.ndim == 3 else F.max_pool2d)(x, 3, 2, 1)
+
+
+def stem_deep(net, x):
+    """[5], figure 2(b): three 3x3 of 32, 32 and 64 channels, the first of stride 2, for the 7x7."""
+    for i, stride in ((0, 2), (3, 1)):
+        x = F.relu(net.bn(net.conv(x, f"conv1.{i}", stride, 1), f"conv1.{i + 1}"))
+    x = F.relu(net.bn(net.conv(x, "conv1.6", 1, 1), "bn1"))
+    return F.max_pool2d(x, 3, 2, 1)
 
 
 def stem_cifar(net, x):
@@ -121,6 +141,9 @@ def he2015(net, x, depths, widths, *, block, stem, shortcut="B", strides_on="3x3
                 x = net.bn(net.conv(x, f"{name}.downsample.0", stride), f"{name}.downsample.1")
             elif shortcut == "A":
                 x = option_a(x, stride, out)
+            elif shortcut == "vd" and b == 0:
+                x = mean_of_four(x) if stride > 1 else x
+                x = net.bn(net.conv(x, f"{name}.downsample.1"), f"{name}.downsample.2")
             x = F.relu(y if shortcut == "none" else y + x)
     return net.head(x)
 
@@ -249,8 +272,10 @@ PAPERS: dict[str, Paper] = {
     **{f"plain{n}": imagenet(n, shortcut="none") for n in (18, 34)},
     **{f"resnet{n}_a": imagenet(n, shortcut="A") for n in (18, 34)},
     **{f"resnet{n}_c": imagenet(n, shortcut="C") for n in (18, 34)},
+    # PaddleClas' and KerasHub's ResNet-D, whose every stage projects once
+    **{f"resnet{n}_vd": imagenet(n, stem=stem_deep, shortcut="vd") for n in (18, 34)},
     "resnetv2_200": preact((3, 24, 36, 3), FOUR, (33, 47), block="bottleneck", imagenet=True),
-    **{f"cifar_resnet{n}": cifar(n) for n in (32, 44, 110, 1202)},
+    **{f"cifar_resnet{n}": cifar(n) for n in (20, 32, 44, 56, 110, 1202)},
     **{f"cifar_plain{n}": cifar(n, shortcut="none") for n in (20, 32, 44, 56)},
     "cifar_preresnet110": preact((18, 18, 18), block="basic", shortcut="A"),
     "cifar_preresnet164": preact((18, 18, 18), block="bottleneck"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import relative
+from test_papers import PAPERS
 from torch import nn
 from torch.nn import functional as F
 
@@ -28,6 +29,7 @@ resnet200d seresnet18 seresnet34 seresnet50 seresnet101 seresnet152 seresnext50_
 seresnext101_32x8d resnetv2_18 resnetv2_34
 resnetv2_50 resnetv2_101
 resnetv2_152""".split()
+KERAS = [f"resnet{n}{v}_keras" for v in ("", "v2") for n in (50, 101, 152)]
 
 
 def randomise(module: nn.Module) -> None:
@@ -88,7 +90,7 @@ def test_the_bit_equality_can_fail(referees):
         )  # the stride on the other convolution: same shapes
 
 
-@pytest.mark.parametrize("name", [n for n in VARIANTS if n.endswith("_keras")])
+@pytest.mark.parametrize("name", KERAS)
 def test_keras_applications(name):
     """Its v1 nets with a bias everywhere, and its V2 nets; float64."""
     from keras_impl import originals
@@ -188,37 +190,9 @@ def test_training_mode_is_torchvisions(referees):
         assert torch.equal(p, q), name
 
 
-def test_a_named_variant_without_a_referee_says_why():
-    """Which nets are held against no implementation of others, only against counts or their description."""
-    held = {
-        *TORCHVISION,
-        *TIMM,
-        "cifar_resnet20",
-        "cifar_resnet56",
-        "resnet18_d2l",
-        *("resnet18_vd", "resnet34_vd"),  # KerasHub's: test_port.py
-        *(f"resnet{n}_keras" for n in (50, 101, 152)),
-        *(f"resnet{n}v2_keras" for n in (50, 101, 152)),
-    }
-    alone = {
-        "v1: keras.applications holds it, with biases": {"resnet50_v1", "resnet101_v1", "resnet152_v1"},
-        "a deeper row of a net that is held": {"resnetv2_200"} | {f"cifar_resnet{n}" for n in (32, 44, 110, 1202)},
-        "held without its shortcuts or with others": {
-            "plain18",
-            "plain34",
-            "resnet18_a",
-            "resnet34_a",
-            "resnet18_c",
-            "resnet34_c",
-        }
-        | {f"cifar_plain{n}" for n in (20, 32, 44, 56)},
-        "a 3x3 stem on a net that is held": {"cifar_resnet18", "cifar_resnet34", "cifar_resnet50"},
-        "counts of the papers": {n for n in VARIANTS if n.startswith(("cifar_wrn", "cifar_resnext", "cifar_preresnet"))}
-        | {"cifar_resnet110_sd"},
-        "one axis instead of two": {"resnet18_1d", "resnet34_1d", "resnet50_1d", "msresnet_1d"},
-    }
-    assert held.isdisjoint(set().union(*alone.values()))
-    assert held | set().union(*alone.values()) == set(VARIANTS)
+def test_every_named_variant_has_a_witness():
+    """The lists are those that the tests run over: a new row without a referee or a paper's net fails here."""
+    assert {*TORCHVISION, *TIMM, *KERAS, "resnet18_d2l", *PAPERS} == set(VARIANTS)
 
 
 def test_one_axis_is_two_axes_of_height_one():
