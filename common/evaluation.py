@@ -1,5 +1,6 @@
 """What a trained net says of examples: in one framework or in both, each in a process of its own."""
 
+import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -20,7 +21,7 @@ from common.plan import make_plan
 from common.preprocessing import Preprocessing, imagenet
 from common.recognise import Recognised
 from common.scores import Scores, scores
-from common.training import check
+from common.training import check, prepared
 from common.weights import Weights
 
 
@@ -107,6 +108,10 @@ def evaluate(
     """The scores of a checkpoint on the test examples, by backend. Raises RosettaError as `answers` does, and where net
     and data don't fit."""
     check(found.arch, data)
+    if found.preprocessing is not None and data.test.x is not None:  # arrays have their size, and may be no pixels
+        fitted = prepared(data, found.preprocessing, found.held.path.name)
+        notes = fitted.notes[len(data.notes) :] if fitted.preprocessing == data.preprocessing else []
+        found = dataclasses.replace(found, preprocessing=fitted.preprocessing, notes=[*found.notes, *notes])
     if found.labels and tuple(found.labels) != data.classes:
         differ = next((a, b) for a, b in zip(found.labels, data.classes, strict=True) if a != b)
         raise RosettaError(f"the weights' classes are not {data.name}'s: {differ[0]!r} there is {differ[1]!r} here")

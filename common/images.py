@@ -46,10 +46,10 @@ def read(paths: Sequence[str | Path], plan: Plan, size: int | None = None) -> np
 
 
 def middle(image: Any, short: int, axes: Sequence[int], resample: Any) -> Any:
-    """Pillow's image resized by its shorter side to `short`, and of that the middle, `axes` high and wide."""
-    scale = short / min(image.size)
-    image = image.resize([max(short, round(n * scale)) for n in image.size], resample)
-    left, top = (image.width - axes[1]) // 2, (image.height - axes[0]) // 2
+    """Pillow's image resized by its shorter side to `short`, and of that the middle, `axes` high and wide. The longer
+    side is rounded down, the middle to even numbers: as torchvision, timm and Transformers have it, to the pixel."""
+    image = image.resize([short * n // min(image.size) for n in image.size], resample)
+    left, top = round((image.width - axes[1]) / 2), round((image.height - axes[0]) / 2)
     return image.crop((left, top, left + axes[1], top + axes[0]))
 
 

@@ -21,6 +21,10 @@ class Preprocessing:
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
     channel_order: Literal["RGB", "BGR"] = "RGB"
 
+    def fitted(self, size: int, whole: bool = False) -> "Preprocessing":
+        """The same for images of another size, of which as large a part is cut off, or with `whole` nothing."""
+        return dataclasses.replace(self, size=size, resize=size if whole else round(size * self.resize / self.size))
+
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
 

@@ -559,7 +559,7 @@ def _preprocessing(held: Container, library: Library, arch: Arch) -> tuple[Prepr
     cfg = config.get("pretrained_cfg") if isinstance(config, dict) else None
     if isinstance(cfg, dict) and isinstance(cfg.get("mean"), list) and isinstance(cfg.get("std"), list):
         side = int((cfg.get("input_size") or (3, own.size, own.size))[-1])
-        resize = round(side / float(cfg.get("crop_pct") or 0.875))
+        resize = int(side / float(cfg.get("crop_pct") or 0.875))  # rounded down, as timm does
         said: Any = cfg.get("interpolation")
         how = said if said in ("bilinear", "bicubic") else own.interpolation
         own = dataclasses.replace(

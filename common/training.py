@@ -32,6 +32,7 @@ from common.errors import RosettaError
 from common.figures import figure, logarithmic
 from common.init import initial
 from common.port import inspect
+from common.preprocessing import Preprocessing
 from common.recipe import Recipe, learning
 from common.scores import Scores, scores
 from common.weights import Weights, atomic
@@ -60,10 +61,14 @@ class Run:
     augment: bool = True
     workers: int = 1
     devices: int = 1  # of one process: Keras on JAX or TensorFlow
+    preprocessing: Preprocessing | None = None  # that of the images which `init` was trained on
 
     def to_json(self) -> dict[str, Any]:
         said = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return said | {"arch": json.loads(self.arch.to_json()), "recipe": self.recipe.to_json()}
+        how = dataclasses.asdict(self.preprocessing) if self.preprocessing else None
+        return said | {
+            "arch": json.loads(self.arch.to_json()), "recipe": self.recipe.to_json(), "preprocessing": how
+        }  # fmt: skip
 
     @classmethod
     def load(cls, folder: Path) -> "Run":
@@ -72,7 +77,9 @@ class Run:
         try:
             said = json.loads(path.read_text())
             row, recipe = Arch.from_json(json.dumps(said.pop("arch"))), Recipe.from_json(said.pop("recipe"))
-            return cls(**{**said, "frozen": tuple(said["frozen"])}, arch=row, recipe=recipe)
+            how = said.pop("preprocessing", None)
+            how = Preprocessing.from_json(json.dumps(how)) if how is not None else None
+            return cls(**{**said, "frozen": tuple(said["frozen"])}, arch=row, recipe=recipe, preprocessing=how)
         except (FileNotFoundError, NotADirectoryError):
             raise RosettaError(f"{folder} is no run: it has no {CONFIG}") from None
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
@@ -81,7 +88,8 @@ class Run:
     def read_data(self) -> Data:
         """Its data, whether or not the net can take them."""
         data = datasets.load(self.data, self.data_dir, size=self.size, skip_corrupt=self.skip_corrupt)
-        return held_out(data, self.hold_out, self.seed) if self.hold_out else data
+        data = held_out(data, self.hold_out, self.seed) if self.hold_out else data
+        return data if self.preprocessing is None else prepared(data, self.preprocessing, str(self.init))
 
     def load_data(self) -> Data:
         """Its data. Raises RosettaError where the net can't take them."""
@@ -137,7 +145,26 @@ def plan(name: str, data: str, recipe: Recipe, overrides: dict[str, Any], **opti
     check(run.arch, found)
     if run.init is not None:
         start(run)
+        run = dataclasses.replace(run, preprocessing=inspect(run.init).preprocessing)
+        if run.preprocessing is not None:
+            found = prepared(found, run.preprocessing, str(run.init))
+        else:
+            found.notes.append(f"{run.init} says nothing of its preprocessing; the data's is taken")
     return run, found
+
+
+def prepared(data: Data, how: Preprocessing, whose: str) -> Data:
+    """The data prepared as the images that a checkpoint was trained on: their order of channels, scale, mean, deviation
+    and interpolation, at the size that the data have. `whose` is the checkpoint, for the note.
+
+    Numbers that are no pixels stay as they are where `how` is of pixels.
+    """
+    x = data.train.x
+    if x is not None and x.dtype != np.uint8 and (how.scale != 1 or how.channel_order == "BGR"):
+        note = f"the preprocessing of {whose} is of pixels, and {data.name} has other numbers, which keep their own"
+        return dataclasses.replace(data, notes=[*data.notes, note])
+    how = how.fitted(data.preprocessing.size, whole=x is not None)
+    return dataclasses.replace(data, preprocessing=how, notes=[*data.notes, f"prepared as {whose} has it: {how}"])
 
 
 def replaced(folder: Path, **fields: Any) -> Run:

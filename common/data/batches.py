@@ -76,8 +76,9 @@ class Batches:
         return np.stack([self.table[c][x[:, c]] for c in range(x.shape[1])], 1)
 
     def _raw(self, rows: np.ndarray, epoch: int, k: int) -> np.ndarray:
-        if self.examples.x is not None:
-            return self.examples.x[rows]
+        if self.examples.x is not None:  # red, green and blue, as images are
+            x = self.examples.x[rows]
+            return x[:, ::-1] if self.preprocessing.channel_order == "BGR" else x
         from common.data.folder import pixels
 
         draws: np.ndarray | None = None
