@@ -3,7 +3,7 @@
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,15 @@ import numpy as np
 
 from common.arch import Arch
 from common.errors import RosettaError
-from common.names import sections
+from common.names import parameters, sections
 from common.parity import TOLERANCE, difference
+from common.weights import differences
 
 CACHED = 8 * 2**20  # bytes of an activation that a processor keeps near
 MOST_PARTS = 8  # of a batch: each is compiled on its own
 FLOORS = 10  # of the dtype's noise that a fast net may be from the plain one
+# a net from itself with its activations in another order: up to 1.7e-15 in float64 was seen, else 1 to 5 of these
+EPSILON = {"float32": 2**-23, "float16": 2**-10, "bfloat16": 2**-7}
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,24 @@ def check_example(example: Any, arch: Arch, is_kind: bool, expected: str, channe
         raise RosettaError(f"the net takes {arch.in_channels} channels; the example is {said}")
 
 
+def check_names(arch: Arch, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Raises RosettaError unless a net's weights are called and shaped as its row has them."""
+    if apart := differences(parameters(arch), {name: (tuple(shape), "float32") for name, shape in shapes.items()}):
+        raise RosettaError(f"the net isn't its row any more, and a fast one is made from the row: {apart}")
+
+
+def check_same(given: np.ndarray, row: np.ndarray, dtype: str) -> None:
+    """Raises RosettaError unless a net's logits are those of a net that its row and its weights make, both in `dtype`:
+    somebody replaced a module, set an attribute or a hook, and the fast net, made from the row, would lack it."""
+    apart, limit = _apart(given, row), 10 * EPSILON[dtype] if dtype in EPSILON else TOLERANCE["forward"]
+    if not apart <= limit:
+        raise RosettaError(
+            f"the net isn't its row any more: with the same weights the row's logits are {apart:.1e} from the net's in "
+            f"{dtype}, where {limit:.1e} is rounding. A fast net is made from the row, and would lack what was changed "
+            "(a module, an attribute of a layer, a hook): undo the change, or use the net as it is"
+        )
+
+
 def in_parts(arch: Arch, shape: Sequence[int], dtype: str, steps: list[str]) -> tuple[int, int]:
     """(parts, early): in how many parts a batch (N C *S) should go through the stem and the first `early` stages on a
     CPU, so that what one layer writes is near when the next one reads it; (1, 0) where it is, or can't be. Says so in
@@ -71,15 +92,16 @@ def in_parts(arch: Arch, shape: Sequence[int], dtype: str, steps: list[str]) -> 
     return parts, len(early)
 
 
-def noise(plain: np.ndarray, dtype: str, in_bits: Callable[[str], np.ndarray]) -> float | None:
-    """The noise floor of `dtype`: `plain` are a plain net's logits of a few images, `in_bits(d)` those of the same net
-    in the dtype d: in `dtype` if that has fewer bits, else in float64. None where nothing has more bits."""
-    if (dtype, str(plain.dtype)) == ("float64", "float64"):
+def noise(plain: np.ndarray, own: str, dtype: str, in_bits: Callable[[str], np.ndarray]) -> float | None:
+    """The noise floor of `dtype`: `plain` are a plain net's logits of a few images in its `own` dtype, `in_bits(d)`
+    those of the same net in the dtype d: in `dtype` if that is another, else in float64. None where nothing has more
+    bits."""
+    if dtype == own == "float64":
         return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # JAX', which has no float64 unless it is told
-            return _apart(plain, in_bits("float64" if plain.dtype == dtype else dtype))
+            return _apart(plain, in_bits("float64" if dtype == own else dtype))
     except RosettaError:
         return None
 

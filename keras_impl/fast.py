@@ -7,6 +7,7 @@ logits = fast(images)
 import dataclasses
 import gc
 import itertools
+from functools import cache
 
 import keras
 import numpy as np
@@ -26,20 +27,27 @@ def optimize(model, example, *, dtype: str | None = None) -> fast.Optimized:
     BatchNorm is folded, and the graph compiled in `dtype` (by default the model's): on TensorFlow with frozen weights,
     and by XLA where there is a GPU and it is faster; on JAX by `jit`; on torch it runs as it comes. `example` (N *S C)
     is the shape that it is made for, and what it is held against the model on. The model stays as it is, and the
-    process keeps what memory it frees. Raises RosettaError for an example that the model can't take, and where the
-    logits differ by more than the dtype's noise.
+    process keeps what memory it frees. Raises RosettaError for an example that the model can't take, for a model that
+    was changed so that it computes something else than its row says, and where the logits differ by more than the
+    dtype's noise.
     """
     own = model.compute_dtype
     name = dtype or own
     fast.check_example(example, model.plan.arch, hasattr(example, "shape"), "an array N *S C", -1)
     keep_memory()
     first = np.moveaxis(to_numpy(example), -1, 1)
+    fast.check_names(model.plan.arch, {n: w.shape for n, w in export_weights(model).items()})
 
-    def in_bits(bits: str):
+    @cache
+    def of_row(bits: str):
         return trace(create_model(model.plan.arch, dtype=bits, weights=export_weights(model)), first[:2])
 
-    floor = fast.noise(trace(model, first[:2]), name, in_bits)  # before all else: its memory is used again
+    # before all else: the memory of these nets is used again. A Keras net has its dtype for life
+    two = trace(model, first[:2])
+    fast.check_same(two, of_row(model.dtype_policy.name), own)
     gc.collect()  # a Keras net refers to itself
+    floor = fast.noise(two, own, name, of_row)
+    gc.collect()
     plain = trace(model, first)
     net = create_model(dataclasses.replace(model.plan.arch, folded=True), dtype=name, weights=export_weights(model))
     steps = ["BatchNorm folded", name]

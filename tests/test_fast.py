@@ -165,6 +165,72 @@ def test_a_fast_net_that_differs_is_not_handed_out(nets, uncompiled, monkeypatch
             make.optimize(net, x)
 
 
+def hooked(net):
+    net.layer2.register_forward_hook(lambda module, x, y: 1.01 * y)
+
+
+def its_own_forward(net):
+    plain = net.forward  # of a net that a copy can't replace
+    net.forward = lambda x: 1.1 * plain(x)
+
+
+EDITS = {
+    "a module replaced": (
+        lambda net: setattr(net, "maxpool", torch.nn.MaxPool2d(2)),
+        lambda net: setattr(net, "maxpool", keras.layers.MaxPooling2D(2)),
+    ),
+    "a border": (
+        lambda net: setattr(net.layer2[0].conv1, "padding_mode", "reflect"),
+        lambda net: setattr(net.layer3.members[0].conv1, "before", ((0, 0), (0, 2), (0, 2), (0, 0))),
+    ),
+    "an epsilon": (
+        lambda net: setattr(net.layer1[0].bn1, "eps", 1.1e-5),
+        lambda net: setattr(net.layer1.members[0].bn1, "epsilon", 1e-3),
+    ),
+    "a hook": (hooked, lambda net: setattr(net.layer2, "call", lambda x, call=net.layer2.call: 1.01 * call(x))),
+    "a forward": (its_own_forward, lambda net: setattr(net, "logits", lambda x, f=net.logits: 1.1 * f(x))),
+    "a head": (
+        lambda net: setattr(net, "fc", torch.nn.Linear(24, 5)),
+        lambda net: setattr(net, "fc", keras.layers.Dense(5)),
+    ),
+    "a parametrization": (
+        lambda net: torch.nn.utils.parametrizations.weight_norm(net.conv1),
+        lambda net: setattr(net, "bn1", keras.layers.Identity()),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", EDITS)
+@pytest.mark.parametrize("make", [torch_impl, keras_impl])
+def test_a_net_that_was_changed_is_not_made_fast(make, what, uncompiled):
+    """The floor used to be taken from a net made from the row, and so was as large as the difference."""
+    arch = get(ARCH, widths=(8, 16, 24))
+    net, edit = make.create_model(arch, weights=randomised(arch)), EDITS[what][make is keras_impl]
+    x = images() if make is torch_impl else last(images())
+    if make is keras_impl:
+        net._tracker.unlock()
+    edit(net)
+    if what == "a head" and make is keras_impl:
+        net(x)
+    with pytest.raises(RosettaError, match="the net isn't its row any more"):
+        make.optimize(net, x)
+
+
+def test_hooks_that_change_nothing_and_half_a_dtype(uncompiled):
+    net, seen = torch_impl.create_model(ARCH, weights=randomised(ARCH)), []
+    net.layer1.register_forward_hook(lambda module, x, y: seen.append(y.sum().requires_grad_()))
+    assert torch_impl.optimize(net.to(memory_format=torch.channels_last), images()).difference < 2e-6 and seen
+    net.seen = seen[-1] * 2  # no leaf of a graph: this net can't be copied
+    assert torch_impl.optimize(net, images()).difference < 2e-6
+    net.maxpool = torch.nn.MaxPool2d(2)
+    with pytest.raises(RosettaError, match="in float32, where"):
+        torch_impl.optimize(net, images())
+    for make, x in ((torch_impl, images()), (keras_impl, last(images()))):
+        half = make.create_model(ARCH, weights=randomised(ARCH), dtype="bfloat16")
+        made = make.optimize(half, x.bfloat16() if make is torch_impl else x)
+        assert 1e-4 < made.floor < 0.05 and made.difference <= 10 * made.floor
+
+
 @pytest.mark.parametrize("wrong, words", [("array", "tensor N C"), ("flat", "3 x 3"), ("channels", "takes 3 channels")])
 def test_wrong_examples_and_dtypes(nets, wrong, words):
     x = {"array": [1.0], "flat": images()[0, 0, :3, :3], "channels": images(channels=4)}[wrong]

@@ -4,10 +4,12 @@ fast = optimize(model, images, dtype="bfloat16")
 logits = fast(images)
 """
 
+import copy
 import dataclasses
 import logging
 import warnings
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 
@@ -25,20 +27,31 @@ def optimize(model, example: torch.Tensor, *, dtype: str | None = None) -> fast.
     BatchNorm is folded, activations are channels last, the graph is compiled by Inductor with frozen weights, in
     `dtype` (by default the model's). `example` (N C *S) is the shape that it is made for, and what it is held against
     the model on. The model stays as it is; so does its memory, and the process keeps what memory it frees. Raises
-    RosettaError for an example that the model can't take, and where the logits differ by more than the dtype's noise.
+    RosettaError for an example that the model can't take, for a model that was changed so that it computes something
+    else than its row says, and where the logits differ by more than the dtype's noise.
     """
     own = next(model.parameters())
     kind = dtype_named(dtype) if dtype else own.dtype
-    name = str(kind).removeprefix("torch.")
+    name, bits = (str(d).removeprefix("torch.") for d in (kind, own.dtype))
     fast.check_example(example, model.plan.arch, isinstance(example, torch.Tensor), "a tensor N C *S", 1)
     keep_memory()
     weights = {n: to_numpy(t) for n, t in named_tensors(model)}
+    fast.check_names(model.plan.arch, {n: w.shape for n, w in weights.items()})
     images = to_numpy(example)
 
-    def in_bits(bits: str):
-        return trace(create_model(model.plan.arch, dtype=bits, weights=weights).to(own.device), images[:2])
+    @cache
+    def of_row(bits: str):
+        device = "cpu" if bits == "float64" else own.device  # which may have no float64
+        return trace(create_model(model.plan.arch, dtype=bits, weights=weights).to(device), images[:2])
 
-    floor = fast.noise(trace(model, images[:2]), name, in_bits)  # before all else: its memory is used again
+    # before all else: the memory of these nets is used again
+    two = trace(model, images[:2])
+    try:
+        exact = trace(copy.deepcopy(model).to("cpu", torch.float64), images[:2])
+        fast.check_same(exact, of_row("float64"), "float64")
+    except (RuntimeError, TypeError):  # somebody's module or hook that can't be copied, or has a dtype of its own
+        fast.check_same(two, of_row(bits), bits)
+    floor = fast.noise(two, bits, name, of_row)
     plain = trace(model, images)
     steps = ["BatchNorm folded", name]
     layout = torch.contiguous_format
