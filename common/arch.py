@@ -272,7 +272,10 @@ FAMILIES: dict[str, dict[str, Arch]] = {
         for n, a in _bottle.items()
     },
     # Dive into Deep Learning, section 8.6: biases everywhere, no norm on the projection
-    "d2l": {"resnet18_d2l": replace(_basic[18], conv_bias=True, shortcut_norm=False, in_channels=1, num_classes=10)},
+    "d2l": {
+        f"resnet{n}_d2l": replace(a, conv_bias=True, shortcut_norm=False, in_channels=1, num_classes=10)
+        for n, a in _basic.items()
+    },
     # [1] section 4.2 and Table 6: option A; and the same nets without shortcuts
     "cifar": {f"cifar_resnet{n}": replace(_cifar_a, depths=_cifar(n)) for n in (20, 32, 44, 56, 110, 1202)},
     "cifar_plain": {f"cifar_plain{n}": replace(_cifar_a, depths=_cifar(n), shortcut="none") for n in (20, 32, 44, 56)},

@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Literal
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from common.plan import Layer, Linear, Norm, make_plan
 from common.weights import Source, Weights, check
 
 Finish = Callable[[np.ndarray], np.ndarray]
+Initialisation = Literal["he", "xavier"]
 
 
 def _rng(seed: int, name: str) -> np.random.Generator:
@@ -22,20 +24,26 @@ def _rng(seed: int, name: str) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
-def draw_ahead(arch: Arch, seed: int, finish: Finish = lambda w: w) -> Source:
+def draw_ahead(arch: Arch, seed: int, finish: Finish = lambda w: w, how: Initialisation = "he") -> Source:
     """`initial`, each tensor being drawn by other threads when it is asked for: numpy draws without holding Python's
     lock, so that building a net and drawing its weights take the time of the longer. `finish` is applied there too."""
     if arch.folded:
-        return _finished(folding(arch, draw_ahead(unfolded(arch), seed)), finish)
+        return _finished(folding(arch, draw_ahead(unfolded(arch), seed, how=how)), finish)
 
     def draw(layer: Layer, leaf: str, shape: Shape) -> np.ndarray:
         if isinstance(layer, Norm):
             return np.full(shape, leaf in ("weight", "running_var"), np.float32)
         if leaf == "bias":
             return np.zeros(shape, np.float32)
-        variance = 1 / shape[1] if isinstance(layer, Linear) else 2 / (shape[0] * math.prod(shape[2:]))
-        weight = _rng(seed, f"{layer.name}.{leaf}").standard_normal(shape, np.float32)
-        weight *= np.float32(math.sqrt(variance))
+        rng = _rng(seed, f"{layer.name}.{leaf}")
+        if how == "xavier":
+            weight = 2 * rng.random(shape, np.float32) - 1
+            scale = math.sqrt(6 / ((shape[0] + shape[1]) * math.prod(shape[2:])))
+        else:
+            weight = rng.standard_normal(shape, np.float32)
+            variance = 1 / shape[1] if isinstance(layer, Linear) else 2 / (shape[0] * math.prod(shape[2:]))
+            scale = math.sqrt(variance)
+        weight *= np.float32(scale)
         return finish(weight)
 
     pool = ThreadPoolExecutor(2)
@@ -68,14 +76,17 @@ def _finish(value: Callable[[], np.ndarray], finish: Finish) -> np.ndarray:
     return finish(value())
 
 
-def initial(arch: Arch, seed: int) -> Weights:
+def initial(arch: Arch, seed: int, how: Initialisation = "he") -> Weights:
     """He initialisation: untruncated normal, variance 2 / fan-out, biases 0, BatchNorm 1 and 0 (float32).
 
     He et al. 2015, arXiv 1502.01852, equation 14; fan-out = output channels * kernel size, groups not
     divided out, as torch.nn.init.kaiming_normal_(mode="fan_out") counts it. The classifier, which no ReLU follows, has
     1 / fan-in: by its 10 outputs its logits would be so large that the loss began at 7.7 where ln 10 is 2.3.
+
+    "xavier" draws every weight uniformly within the root of 6 / (fan-in + fan-out) (Glorot and Bengio 2010, equation
+    16), as torch.nn.init.xavier_uniform_ does, which Dive into Deep Learning applies to convolutions and classifier.
     """
-    return {name: draw().astype(np.float32, copy=False) for name, draw in draw_ahead(arch, seed).items()}
+    return {name: draw().astype(np.float32, copy=False) for name, draw in draw_ahead(arch, seed, how=how).items()}
 
 
 def randomised(arch: Arch, seed: int = 0) -> Weights:

@@ -5,12 +5,13 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from common.arch import Arch
 from common.errors import RosettaError, nearest
+from common.init import Initialisation
 from common.names import is_trainable, parameters, section_of
 from common.plan import Norm, make_plan
 from common.rules import Rule
@@ -36,6 +37,7 @@ class Recipe:
     ema: float = 0.0  # decay of the average of weights that is evaluated in their place; 0 is none
     decay_norms: bool = True  # whether norms and biases take part in weight decay
     precision: Literal["float32", "float64", "mixed_bfloat16", "mixed_float16"] = "float32"
+    init: Initialisation = "he"  # how fresh weights are drawn (common/init.py)
 
     def __post_init__(self) -> None:
         def refuse(what: str) -> None:
@@ -48,6 +50,8 @@ class Recipe:
             refuse(f"schedule is {self.schedule!r}: expected steps, cosine or constant")
         if self.precision not in PRECISIONS:
             refuse(f"precision is {self.precision!r}: expected {', '.join(PRECISIONS)}")
+        if self.init not in get_args(Initialisation):
+            refuse(f"init is {self.init!r}: expected {' or '.join(get_args(Initialisation))}")
         if not (math.isfinite(self.rule.rate) and self.rule.rate > 0):
             refuse(f"the learning rate is {self.rule.rate}: expected a number above 0")
         for name in ("smoothing", "ema", "warmup_from"):
@@ -113,6 +117,8 @@ RECIPES = {
     "transfer": Recipe(
         Rule("SGD", 0.01, momentum=0.9, weight_decay=1e-4), batch=32, epochs=10, schedule="cosine", warmup=0.5
     ),
+    # Dive into Deep Learning, sections 6.6 and 8.6: plain SGD on Xavier's weights
+    "d2l": Recipe(Rule("SGD", 0.05), batch=256, epochs=10, schedule="constant", init="xavier"),
     "adamw": Recipe(Rule("AdamW", 1e-3, weight_decay=5e-2), epochs=30, schedule="cosine", warmup=1.0, clip=1.0),
 }  # fmt: skip
 

@@ -13,7 +13,7 @@ import importlib.util
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -133,14 +133,11 @@ def prepare(framework: str, precision: str, devices: int = 1) -> str:
     return spec
 
 
-def plan(
-    name: str, data: str, recipe: Recipe, overrides: Mapping[str, Any] | None = None, **options: Any
-) -> tuple[Run, Data]:
+def plan(name: str, data: str, recipe: Recipe, overrides: dict[str, Any], **options: Any) -> tuple[Run, Data]:
     """The run of a variant on data, whose classes and channels the net gets, and the data.
 
     Raises RosettaError where they can't be, and for an unknown section.
     """
-    overrides = overrides or {}
     run = Run(name, get(name, **overrides), data, recipe, **options)
     found = run.read_data()
     edges: dict[str, Any] = {"num_classes": len(found.classes), "in_channels": found.shape[0]}
@@ -278,7 +275,7 @@ def trainer_of(run: Run, weights: Weights | None = None) -> Any:
 def start(run: Run) -> Weights:
     """The weights that a run begins with: fresh ones, the same in either framework, or those of a checkpoint; its
     classifier, if it has another number of classes, is fresh."""
-    weights = initial(run.arch, run.seed)
+    weights = initial(run.arch, run.seed, run.recipe.init)
     if run.init is None:
         return weights
     found = inspect(run.init)

@@ -12,7 +12,7 @@ import keras_impl
 import torch_impl
 from common import noise
 from common.arch import FAMILIES, VARIANTS, Arch, get
-from common.init import randomised
+from common.init import initial, randomised
 from common.names import STATISTICS, count, parameters
 from common.plan import make_plan
 
@@ -217,6 +217,23 @@ def test_a_seed_is_a_net_and_the_frameworks_own_seeds_govern_without_one():
     assert not np.array_equal(
         ours[0], torch_impl.export_weights(torch_impl.create_model("cifar_resnet20"))["fc.weight"]
     )
+
+
+def test_xaviers_initialisation_is_pytorchs_in_its_distribution():
+    """Bounds and deviations of torch.nn.init.xavier_uniform_, and the same net in both frameworks."""
+    arch = get("resnet18_d2l")
+    weights = initial(arch, 0, "xavier")
+    torch.manual_seed(0)
+    for name, w in weights.items():
+        if w.ndim > 1:
+            theirs = torch.nn.init.xavier_uniform_(torch.empty(w.shape)).numpy()
+            assert np.abs(w).max() == pytest.approx(np.abs(theirs).max(), rel=5e-3), name
+            assert w.std() == pytest.approx(theirs.std(), rel=0.03) and abs(w.mean()) < 0.1 * w.std(), name
+        else:
+            assert (w == name.endswith(("bn1.weight", "bn2.weight", "running_var"))).all(), name
+    ours, twin = (p.create_model(arch, weights=weights) for p in (torch_impl, keras_impl))
+    found, other = torch_impl.export_weights(ours), keras_impl.export_weights(twin)
+    assert all(np.array_equal(found[n], w) and np.array_equal(other[n], w) for n, w in weights.items())
 
 
 def test_initialisation_is_he_fan_out_untruncated():

@@ -138,12 +138,16 @@ def test_akamasters_checkpoints_on_real_images(shared, name, file):
     assert (a.argmax(1) == data["y"][:n]).mean() > 0.75  # a trained net
 
 
+D2L = {"resnet18_d2l": (2, 2, 2, 2), "resnet34_d2l": (3, 4, 6, 3)}
+
+
 class Book(nn.Module):
-    """Dive into Deep Learning's ResNet-18 (section 8.6), from its description: biases everywhere, and in the first
+    """Dive into Deep Learning's ResNets (section 8.6), from its description: biases everywhere, and in the first
     block of each stage but the first a 1x1 convolution on the shortcut, with a stride of 2 and without a norm."""
 
-    def __init__(self, w: dict[str, np.ndarray]):
+    def __init__(self, w: dict[str, np.ndarray], depths: tuple[int, ...]):
         super().__init__()
+        self.depths = depths
         self.w = {k: torch.from_numpy(v.astype(np.float64)) for k, v in w.items()}
 
     def conv(self, x, name, stride, padding):
@@ -157,8 +161,8 @@ class Book(nn.Module):
 
     def forward(self, x):
         x = F.max_pool2d(F.relu(self.norm(self.conv(x, "conv1", 2, 3), "bn1")), 3, 2, 1)
-        for stage in (1, 2, 3, 4):
-            for block in (0, 1):
+        for stage, depth in enumerate(self.depths, 1):
+            for block in range(depth):
                 name, stride = f"layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
                 y = F.relu(self.norm(self.conv(x, f"{name}.conv1", stride, 1), f"{name}.bn1"))
                 y = self.norm(self.conv(y, f"{name}.conv2", 1, 1), f"{name}.bn2")
@@ -166,14 +170,15 @@ class Book(nn.Module):
         return F.linear(x.mean((2, 3)), self.w["fc.weight"], self.w["fc.bias"])
 
 
-def test_dive_into_deep_learning():
-    arch = VARIANTS["resnet18_d2l"]
+@pytest.mark.parametrize("name, depths", D2L.items())
+def test_dive_into_deep_learning(name, depths):
+    arch = VARIANTS[name]
     weights = randomised(arch)
     ours = torch_impl.create_model(arch, dtype="float64").eval()
     torch_impl.import_weights(ours, weights)
     x = torch.randn(2, 1, 67, 96, dtype=torch.float64)
     with torch.no_grad():
-        assert relative(Book(weights)(x).numpy(), ours(x).numpy()) <= 1e-14
+        assert relative(Book(weights, depths)(x).numpy(), ours(x).numpy()) <= 1e-14
 
 
 def test_training_mode_is_torchvisions(referees):
@@ -192,7 +197,7 @@ def test_training_mode_is_torchvisions(referees):
 
 def test_every_named_variant_has_a_witness():
     """The lists are those that the tests run over: a new row without a referee or a paper's net fails here."""
-    assert {*TORCHVISION, *TIMM, *KERAS, "resnet18_d2l", *PAPERS} == set(VARIANTS)
+    assert {*TORCHVISION, *TIMM, *KERAS, *D2L, *PAPERS} == set(VARIANTS)
 
 
 def test_one_axis_is_two_axes_of_height_one():
