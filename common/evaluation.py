@@ -16,6 +16,7 @@ from common.checks import Item
 from common.data import Batches, Data, Examples, folder
 from common.errors import RosettaError
 from common.figures import figure
+from common.images import fault
 from common.parity import EPSILON
 from common.plan import make_plan
 from common.preprocessing import Preprocessing, imagenet
@@ -133,7 +134,7 @@ def pictures(paths: Sequence[str | os.PathLike], skip_corrupt: bool = False) -> 
             files.append(path)
         else:
             raise RosettaError(f"no such image: {path}")
-    broken = {f: why for f in files if (why := folder.fault(f))}
+    broken = {f: why for f in files if (why := fault(f))}
     if broken and (not skip_corrupt or len(broken) == len(files)):
         rows = "\n".join(f"  {f} ({why})" for f, why in list(broken.items())[:20])
         raise RosettaError(f"{len(broken)} of {len(files)} images can't be read\n{rows}")

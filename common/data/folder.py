@@ -8,7 +8,7 @@ import numpy as np
 from common.data.augment import Augment, part
 from common.data.sources import Data, Examples
 from common.errors import RosettaError
-from common.images import middle
+from common.images import fault, middle, photograph
 from common.preprocessing import Preprocessing, imagenet
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm")
@@ -26,10 +26,10 @@ def read(path: Path, size: int, skip_corrupt: bool = False) -> Data:
     for half in halves.values():
         if not half.is_dir():
             raise RosettaError(f"{path} has no folder {half.name}: expected {path}/train/CLASS/ and {path}/val/CLASS/")
-    classes = tuple(sorted(p.name for p in halves["train"].iterdir() if p.is_dir()))
+    classes = _classes(halves["train"])
     if len(classes) < 2:
         raise RosettaError(f"{halves['train']} has {len(classes)} folders of a class: expected at least 2")
-    if strange := sorted({p.name for p in halves["val"].iterdir() if p.is_dir()} - set(classes)):
+    if strange := sorted(set(_classes(halves["val"])) - set(classes)):
         raise RosettaError(f"{halves['val']} has classes that {halves['train']} lacks: {', '.join(strange[:5])}")
     broken: list[str] = []
     parts = []
@@ -57,35 +57,30 @@ def read(path: Path, size: int, skip_corrupt: bool = False) -> Data:
     return Data(name, parts[0], parts[1], classes, (3, size, size), imagenet(size), how, notes)
 
 
-def fault(file: Path) -> str:
-    """Why Pillow can't read an image; empty where it can."""
-    from PIL import Image
-
-    try:
-        with Image.open(file) as image:
-            image.load()
-        return ""
-    except Exception as e:  # Pillow's decoders raise what they like on a damaged file
-        return str(e).split("\n")[0][:100] or type(e).__name__
+def _classes(half: Path) -> tuple[str, ...]:
+    return tuple(sorted(p.name for p in half.iterdir() if p.is_dir() and not p.name.startswith(".")))
 
 
 def pixels(file: Path, how: Preprocessing, channels: int, draws: np.ndarray | None = None) -> np.ndarray:
-    """One image as uint8 C H W: its middle, or with `draws` a random part of it."""
+    """One image as C H W of 0 to 255: its middle, or with `draws` a random part of it. uint8, or float64 where a grey
+    pixel has more than 8 bits. Raises RosettaError for a file that can't be read."""
     from PIL import Image
 
-    with Image.open(file) as opened:
-        image = opened.convert("L" if channels == 1 else "RGB")
+    image = photograph(file, grey=channels == 1)
     method = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR}
     resample = method.get(how.interpolation, Image.Resampling.BICUBIC)
     if draws is not None:
-        image = image.resize((how.size, how.size), resample, box=part(*image.size, draws))
+        image = image.resize((how.size, how.size), resample, box=part(image.width, image.height, draws))
     else:
         image = middle(image, how.resize, (how.size, how.size), resample)
-    found = np.asarray(image, np.uint8)
+    found = np.asarray(image)
+    if found.dtype != np.uint8:  # bicubic weights reach beyond black and white
+        found = np.repeat(np.clip(found[..., None].astype(np.float64), 0, 255), 1 if channels == 1 else 3, 2)
     found = found[..., None] if found.ndim == 2 else found
     return np.moveaxis(found if how.channel_order == "RGB" else found[..., ::-1], -1, 0)
 
 
 def images(path: Path) -> Iterator[Path]:
-    """The images under a folder, in order of their names."""
-    return (p for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES)
+    """The images under a folder, in order of their names; what begins with a dot is a system's own."""
+    inside = (p for p in sorted(path.rglob("*")) if not any(n.startswith(".") for n in p.relative_to(path).parts))
+    return (p for p in inside if p.suffix.lower() in SUFFIXES and p.is_file())
