@@ -16,7 +16,6 @@ Papers, as cited below:
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, NoReturn, get_args
@@ -25,10 +24,15 @@ from common.errors import RosettaError, nearest
 
 Shortcut = Literal["pad", "project", "project_all", "pool", "pool_first", "none"]
 EXPANSION = {"basic": 1, "bottleneck": 4}  # a block's output channels over its width
+MOST_CONVOLUTIONS = 10_000  # of a row that anybody means: the deepest that was published has 1,201
 
 
 def _refuse(field: str, value: Any, expected: str) -> NoReturn:
-    raise RosettaError(f"{field} = {value!r} can't be: expected {expected}")
+    try:
+        said = repr(value)
+    except ValueError:  # a whole number of thousands of digits
+        said = "a number beyond measure"
+    raise RosettaError(f"{field} = {said if len(said) <= 200 else said[:200] + '...'} can't be: expected {expected}")
 
 
 def _is_int(value: Any) -> bool:
@@ -51,6 +55,8 @@ class Stem:
             object.__setattr__(self, "convs", rows)
         if not isinstance(self.convs, tuple) or not self.convs:
             _refuse("stem", self.convs, "at least one convolution, as (channels, kernel, stride)")
+        if len(self.convs) > MOST_CONVOLUTIONS:
+            _refuse("stem", self.convs, f"at most {MOST_CONVOLUTIONS:,} convolutions")
         for conv in self.convs:
             if not isinstance(conv, tuple) or len(conv) != 3 or not all(_is_int(n) and n >= 1 for n in conv):
                 _refuse("stem", conv, "each convolution as (channels, kernel, stride), all at least 1")
@@ -101,6 +107,11 @@ class Arch:
     def expansion(self) -> int:
         """Output channels of a block over its width: 1 for basic, 4 for bottleneck blocks."""
         return EXPANSION[self.block]
+
+    @property
+    def convolutions(self) -> int:
+        """Those of the stem and of the blocks' branches: a net has at least so many tensors."""
+        return len(self.stem.convs) + len(self.kernels) * sum(self.depths) * (2 if self.block == "basic" else 3)
 
     def inner_width(self, stage: int) -> int:
         """Channels of the grouped convolution in `stage`: widths * width_per_group / 64 * groups ([3], Table 1)."""
@@ -162,7 +173,7 @@ def _check(a: Arch) -> None:
         _refuse("conv_bias", a.conv_bias, "true, false or 'unnormed'")
     for name in ("drop_path", "dropout", "norm_eps"):
         value = getattr(a, name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
             _refuse(name, value, "a number")
         if not 0 <= value < 1 or (name == "norm_eps" and value == 0):
             _refuse(name, value, "a number in (0, 1)" if name == "norm_eps" else "a rate in [0, 1)")
@@ -170,6 +181,8 @@ def _check(a: Arch) -> None:
         _refuse("stem", a.stem, "a Stem: {'convs': ((channels, kernel, stride), ...), 'pool': true or false}")
     if any(k % 2 == 0 for k in a.kernels) or len(set(a.kernels)) != len(a.kernels):
         _refuse("kernels", a.kernels, "odd and different kernels: an even one can't be padded alike on both sides")
+    if a.convolutions > MOST_CONVOLUTIONS:
+        _refuse("depths", a.depths, f"at most {MOST_CONVOLUTIONS:,} convolutions, where these are {a.convolutions:,}")
     if a.block == "basic":
         if a.groups != 1:
             _refuse("groups", a.groups, "1 with block = 'basic': only the bottleneck's middle convolution is grouped")

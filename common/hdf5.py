@@ -141,7 +141,7 @@ def serve() -> None:
     for line in sys.stdin.buffer:
         path, member, where = json.loads(line)
         try:
-            opened.open(Path(path), member)
+            opened.open(Path(path), member, anew=not where)
             if where:
                 _array(opened.held, where, out)
             else:
@@ -179,14 +179,15 @@ class Opened:
         self.held: Any = None
         self.found: list[tuple[str, Any, str, int]] = []
 
-    def open(self, path: Path, member: str) -> None:
-        """Opens the file, anew where it has changed, and finds what is in it: links and the like are refused,
-        whatever is asked for next."""
+    def open(self, path: Path, member: str, anew: bool) -> None:
+        """Opens the file, `anew` or where it has changed, and finds what is in it: links and the like are refused,
+        whatever is asked for next. A file that was written over may have its old times, where a clock is coarse or
+        was set back: so whoever begins with a file has it opened anew."""
         import h5py
 
         status = path.stat()
-        key = (path, member, status.st_ino, status.st_mtime_ns, status.st_size)
-        if key != self.key:
+        key = (path, member, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
+        if anew or key != self.key:
             if self.held is not None:
                 self.held.close()
             self.key, self.held, self.found = (), None, []

@@ -4,20 +4,28 @@ Both implementations read their numbers here and compute none, so that neither c
 that the other is told. Names are attribute paths, torchvision's where torchvision has the net.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
 from common.arch import Arch
+from common.errors import RosettaError
 
 POOL_KERNEL, POOL_STRIDE, POOL_PADDING = 3, 2, 1  # the stem's max pooling: [1] of arch.py, Table 1
+MOST_WEIGHTS = 2**40  # of one layer
 MOMENTUM = 0.1  # of the running statistics: new = 0.9 * old + 0.1 * batch, PyTorch's convention
 
 
 def out_size(n: int, kernel: int, stride: int, padding: int) -> int:
     """Length of an axis of `n` after a window of `kernel` moved by `stride`, with `padding` on both sides."""
     return (n + 2 * padding - kernel) // stride + 1
+
+
+def _can_be(name: str, *shape: int) -> None:
+    if math.prod(shape) > MOST_WEIGHTS:
+        raise RosettaError(f"{name} of {' x '.join(map(str, shape))[:200]} weights can't be: no memory holds it")
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,9 @@ class Conv:
     groups: int = 1
     bias: bool = False
     dims: int = 2
+
+    def __post_init__(self) -> None:
+        _can_be(self.name, self.out_channels, self.in_channels // self.groups, *(self.kernel,) * self.dims)
 
     @property
     def padding(self) -> int:
@@ -57,6 +68,9 @@ class Linear:
     in_features: int
     out_features: int
     by_conv: bool = False  # added up in the order of a 1x1 convolution, as timm's pre-activation nets are
+
+    def __post_init__(self) -> None:
+        _can_be(self.name, self.out_features, self.in_features)
 
 
 Layer = Conv | Norm | Linear

@@ -196,10 +196,12 @@ def _weights_of(held: Container) -> dict[str, Entry]:
 def _row(held: Container, text: str) -> Arch:
     try:
         row = Arch.from_json(text)
-        make_plan(row)
-        return row
+        if row.convolutions <= (tensors := len(_weights_of(held))):  # else not worth working out
+            make_plan(row)
+            return row
     except RosettaError as e:
         raise RosettaError(f"{held.path} names a net that can't be: {e}") from None
+    raise RosettaError(f"{held.path} names a net of {row.convolutions:,} convolutions, and holds {tensors:,} tensors")
 
 
 def _slots(library: Library, arch: Arch) -> list[Slot] | None:

@@ -44,6 +44,23 @@ def test_the_depth_in_a_name_is_the_number_of_layers():
 
 
 @pytest.mark.parametrize("name", VARIANTS)
+def test_a_row_has_as_many_convolutions_as_its_plan(name):
+    plan = make_plan(VARIANTS[name])
+    blocks = [b for t in plan.trunks for s in t.stages for b in s.blocks]
+    assert VARIANTS[name].convolutions == len(plan.stem.convs) + sum(len(b.convs) for b in blocks)
+
+
+def test_rows_without_measure_are_refused_at_once():
+    for fields in ({"depths": (10**9, 1, 1, 1)}, {"kernels": tuple(range(1, 3001, 2))}, {"dropout": 10**400}):
+        with pytest.raises(RosettaError, match="can't be") as error:
+            get("resnet18", **fields)
+        assert len(str(error.value)) < 500
+    for fields in ({"widths": (2**22, 2**22, 1, 1)}, {"num_classes": 2**60}):
+        with pytest.raises(RosettaError, match="no memory holds it"):
+            make_plan(get("resnet18", **fields))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
 def test_a_row_survives_json(name):
     arch = VARIANTS[name]
     again = Arch.from_json(arch.to_json())

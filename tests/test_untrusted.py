@@ -21,7 +21,7 @@ import torch
 from conftest import ROOT
 from mutations import ARCH, KINDS
 
-from common import port
+from common import port, recognise
 from common.arch import get
 from common.errors import RosettaError
 from common.init import randomised
@@ -132,6 +132,31 @@ def test_safetensors_that_lie(tmp_path):
     refused(tmp_path / "g.safetensors", "NaN or infinity, in fc.bias")
 
 
+HUGE = {
+    "depths": {"depths": [10**9, 1]}, "many depths": {"depths": [5000, 1]}, "width": {"widths": [10**30, 64]},
+    "trunks": {"kernels": [*range(1, 20001, 2)]}, "stem": {"stem": {"convs": [[1, 1, 1]] * 10**5, "pool": True}},
+    "rate": {"drop_path": 10**400}, "number": {"num_classes": 10**5000}, "classes": {"num_classes": 10**60},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".weights.h5", ".keras"])
+def test_a_row_that_says_more_than_the_file_holds_is_not_worked_out(tmp_path, suffix):
+    """Whether or not it can be: one of 10^9 blocks is no more than ten characters longer than an honest one."""
+    honest = tmp_path / f"honest{suffix}"
+    port.writers.write(honest, port.writers.target_of(honest, None, ARCH), ARCH, WEIGHTS)
+    held = port.containers.read(honest)
+    monkey = dict(held.metadata)
+    for what, fields in HUGE.items():
+        sys.set_int_max_str_digits(0)
+        text = json.dumps(json.loads(ARCH.to_json()) | fields)
+        sys.set_int_max_str_digits(4300)
+        held.metadata = monkey | {"arch": text}
+        began = time.perf_counter()
+        with pytest.raises(RosettaError, match="names a net") as error:
+            recognise.recognise(held)
+        assert time.perf_counter() - began < 2 and len(str(error.value)) < 2000, what
+
+
 def test_tensors_that_claim_more_than_the_file_holds(tmp_path):
     state = {n: torch.from_numpy(w) for n, w in WEIGHTS.items()}
     state["conv1.weight"] = torch.zeros(1).expand(2**20, 2**10, 3, 3)
@@ -213,6 +238,36 @@ def test_hdf5_that_never_ends_is_given_up(tmp_path, monkeypatch):
         hdf5.READER.process.wait()
         refused(honest, "came to no end")
     assert port.inspect(honest).arch == ARCH
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
+def test_hdf5_written_over_is_read_anew_whatever_its_times_say(tmp_path, suffix, monkeypatch):
+    path, other = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
+    states = {p: randomised(ARCH, seed=i) for i, p in enumerate((path, other))}
+    for p, weights in states.items():
+        port.writers.write(p, port.writers.target_of(p, None, ARCH), ARCH, weights)
+    older = port.inspect(path)
+    assert np.array_equal(older.weights()["fc.bias"], states[path]["fc.bias"])
+    status = path.stat()
+    with open(path, "r+b") as f:  # in its place, of its size
+        f.write(other.read_bytes())
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (path.stat().st_ino, path.stat().st_size) == (status.st_ino, status.st_size)
+    # by whoever goes on reading what was begun
+    assert np.array_equal(older.held.entries[older.slots[-1].theirs].read(), states[other]["fc.bias"])
+    assert np.array_equal(port.inspect(path).weights()["fc.bias"], states[other]["fc.bias"])
+
+    from common import hdf5
+
+    monkeypatch.setattr(hdf5, "_limit", lambda more: None)
+    opened = hdf5.Opened()
+    opened.open(path, "model.weights.h5" if suffix == ".keras" else "", anew=True)
+    key, held = opened.key, opened.held
+    opened.open(*key[:2], anew=False)
+    assert opened.held is held and opened.key == key
+    opened.open(*key[:2], anew=True)  # where no time has changed
+    assert opened.held is not held and not held
+    opened.held.close()
 
 
 def test_killed_at_any_moment_the_target_is_the_old_file_or_the_new_one(tmp_path):
