@@ -5,7 +5,7 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help install demo test test-slow check format benchmark atlas traps clean
+.PHONY: help install demo test test-slow check format benchmark atlas traps mutants clean
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
@@ -57,6 +57,9 @@ atlas: .venv/installed-test ## Every variant on every backend and check; writes 
 
 traps: .venv/installed-test ## What each fault does, for docs/traps.md
 	@PYTHONPATH=tests $(BIN)/python tests/faults.py docs/traps.md
+
+mutants: .venv/installed-test ## Faults in the project, one by one, against the tests that should see them; docs/mutants.md; goes on where it stopped
+	@$(BIN)/python tests/mutants.py
 
 clean: ## Remove .venv and caches
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

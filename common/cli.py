@@ -10,6 +10,7 @@ import click
 
 from common import __version__
 from common.errors import RosettaError, nearest
+from common.text import table, to_json
 
 
 class Commands(click.Group):
@@ -80,7 +81,7 @@ def list_(family: str | None, as_json: bool) -> None:
                  "multiply_adds": sum(s.multiply_adds for s in cost)}
             )  # fmt: skip
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        click.echo(to_json(rows))
         return
     lines: list[tuple[str, ...]] = [("variant", "family", "input", "parameters", "multiply-adds")]
     for r in rows:
@@ -91,10 +92,7 @@ def list_(family: str | None, as_json: bool) -> None:
 
 def _columns(lines: Sequence[tuple[str, ...]], align: str, heading: bool = True) -> None:
     """A table without borders: rich would take as long to import as the rest of the command takes to run."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for i, line in enumerate(lines):
-        cells = [c.ljust(w) if a == "l" else c.rjust(w) for c, w, a in zip(line, widths, align, strict=True)]
-        text = "  ".join(cells).rstrip()
+    for i, text in enumerate(table(lines, align)):
         click.echo(click.style(text, bold=True) if i == 0 and heading else text)
 
 
@@ -122,7 +120,7 @@ def show(name: str, overrides: dict[str, Any], size: int | None, as_json: bool) 
             "name": name, "arch": dataclasses.asdict(arch), "input": (arch.in_channels, *axes), "total": total,
             "stages": [dataclasses.asdict(s) for s in stages], "names": shapes,
         }  # fmt: skip
-        click.echo(json.dumps(row, indent=1))
+        click.echo(to_json(row))
         return
     default = {f.name: f.default for f in dataclasses.fields(arch)}
     click.secho(name + ("" if not overrides else "  " + " ".join(f"{k}={v}" for k, v in overrides.items())), bold=True)
@@ -275,7 +273,7 @@ def compare(
     result.inputs = paths
     if json_file:
         with weights.atomic(json_file) as temporary:
-            temporary.write_text(json.dumps(result.to_json(), indent=1))
+            temporary.write_text(to_json(result.to_json()))
     _print(result)
     if report:
         click.echo(f"report: {pages.write(report, result)}")
@@ -418,7 +416,7 @@ def inspect(file: str, overrides: dict[str, Any], name: str | None, library: str
     from common.arch import get
 
     found = porter.inspect(file, library=library, arch=get(name) if name else None, overrides=overrides)
-    click.echo(json.dumps(found.to_json(), indent=1) if as_json else "\n".join(_recognised(found)))
+    click.echo(to_json(found.to_json()) if as_json else "\n".join(_recognised(found)))
     if as_json:
         return
     rows = [("in the file", "canonical name", "shape", "transform")]
@@ -513,7 +511,7 @@ def port(
             click.echo(f"rosetta: {e}", err=True)
             sys.exit(1)
     if as_json:
-        click.echo(json.dumps(done.to_json(), indent=1))
+        click.echo(to_json(done.to_json()))
         return
     click.echo("\n".join(_recognised(done.source)))
     if dry_run:

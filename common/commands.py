@@ -1,6 +1,5 @@
 """Subcommands that train, evaluate, predict and measure."""
 
-import json
 import os
 import signal
 import sys
@@ -12,6 +11,7 @@ import click
 
 from common.cli import SeveralWords, _columns, _overrides, _Progress, _words, _writable, cli, set_option
 from common.errors import RosettaError
+from common.text import to_json
 from common.weights import make_folder
 
 _FRAMEWORK = "torch, keras (on TensorFlow), keras:jax or keras:torch"
@@ -161,7 +161,7 @@ class _Quiet:
 class _Json(_Quiet):
     def say(self, what: str, progress: Any) -> None:
         if what == "epoch":
-            click.echo(json.dumps(progress.last))
+            click.echo(to_json(progress.last, indent=None))
 
 
 class _Bars(_Quiet):
@@ -267,45 +267,57 @@ def evaluate(
         )
     if as_json:
         click.echo(
-            json.dumps(
+            to_json(
                 {
                     "source": str(source), "name": got.found.name, "data": found.name, "examples": n, "dtype": dtype,
                     "notes": got.notes, "same_classes": got.same_classes, "relative": got.apart,
                     "backends": {
                         b: {
-                            "loss": s.loss, "accuracy": s.accuracy, "top5": s.top5, "confusion": s.confusion.tolist(),
+                            "loss": s.loss, "accuracy": s.accuracy, "top5": s.top5,
+                            "balanced_accuracy": s.balanced_accuracy, "macro_f1": s.macro_f1,
+                            "confusion": s.confusion.tolist(),
                             "per_class": {
-                                c: {"examples": k, "recall": r, "precision": p}
-                                for c, (k, r, p) in zip(found.classes, s.per_class, strict=True)
+                                c: row._asdict() for c, row in zip(found.classes, s.per_class, strict=True)
                             },
                         }
                         for b, s in by_backend.items()
                     },
-                },
-                indent=1,
+                }
             )
         )  # fmt: skip
     else:
         for note in (*found.notes, *got.notes):
             click.echo(note)
         click.secho(f"{got.found.name} on {found.name}: {n:,} examples, {dtype}", bold=True)
-        rows = [("", "accuracy", "top 5", "loss", "errors")]
-        for b, s in by_backend.items():
-            rows.append((b, f"{s.accuracy:.2%}", f"{s.top5:.2%}", f"{s.loss:.6f}", f"{n - int(s.confusion.trace()):,}"))
-        _columns(rows, "lrrrr")
+        _columns(*_scores(by_backend, n))
         click.echo()
         first = next(iter(by_backend.values()))
-        table = [("class", "examples", "recall", "precision", "most often taken for")]
-        for i, (c, (k, recall, precision)) in enumerate(zip(found.classes, first.per_class, strict=True)):
+        table: list[tuple[str, ...]] = [("class", "examples", "recall", "precision", "F1", "most often taken for")]
+        for i, (c, (k, *parts)) in enumerate(zip(found.classes, first.per_class, strict=True)):
             others = first.confusion[i].copy()
             others[i] = 0
             j = int(others.argmax())
             wrong = f"{found.classes[j]} ({others[j]})" if others[j] else ""
-            table.append((c, f"{k:,}", f"{recall:.2%}", f"{precision:.2%}", wrong))
-        _columns(table, "lrrrl")
+            table.append((c, f"{k:,}", *map(_percent, parts), wrong))
+        _columns(table, "lrrrrl")
         if got.apart is not None:
             click.echo(f"\nthe same class for {got.same_classes:,} of {n:,}; logits within {got.apart:.1e}")
     sys.exit(0 if got.same_classes == n else 1)
+
+
+def _scores(by_backend: dict[str, Any], n: int) -> tuple[list[tuple[str, ...]], str]:
+    """A table with a line for each backend, and how its columns are aligned."""
+    classes = len(next(iter(by_backend.values())).confusion)
+    five = classes > 5  # of five classes or fewer, the top 5 are all there are
+    rows = [("", "accuracy", "balanced", "macro F1", *(["top 5"] * five), "loss", "errors")]
+    for b, s in by_backend.items():
+        parts = (s.accuracy, s.balanced_accuracy, s.macro_f1, *([s.top5] * five))
+        rows.append((b, *map(_percent, parts), f"{s.loss:.6f}", f"{n - int(s.confusion.trace()):,}"))
+    return rows, "l" + "r" * (len(rows[0]) - 1)
+
+
+def _percent(part: float | None) -> str:
+    return "" if part is None else f"{part:.2%}"
 
 
 @cli.command()
@@ -363,7 +375,7 @@ def predict(
         rows.append(("-" if file.name == "standard input" else str(file), said))
     if as_json:
         found = {"weights": str(source), "name": got.found.name, "notes": [*notes, *got.notes], "relative": got.apart}
-        click.echo(json.dumps(found | {"images": [{"image": f, "top": said} for f, said in rows]}, indent=1))
+        click.echo(to_json(found | {"images": [{"image": f, "top": said} for f, said in rows]}))
         return
     for note in (*notes, *got.notes):
         click.echo(note, err=True)
@@ -504,7 +516,7 @@ def bench(
         )  # fmt: skip
     if json_file:
         with weights.atomic(json_file) as temporary:
-            temporary.write_text(json.dumps(result.to_json(), indent=1) + "\n")
+            temporary.write_text(to_json(result.to_json()) + "\n")
     n, *shape = result.input
     click.secho(f"{result.name}, batch {n} of {' x '.join(map(str, shape))}", bold=True)
     lines: list[tuple[str, ...]] = [

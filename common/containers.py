@@ -4,22 +4,26 @@ Files come from anywhere. Nothing in one is run; sizes are what the file itself 
 taken; every fault is a RosettaError that says what was wrong.
 """
 
+import argparse
 import contextlib
 import dataclasses
 import functools
+import io
 import itertools
 import json
 import math
 import mmap
 import os
-import pickletools
 import re
+import struct
 import sys
+import tarfile
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -28,6 +32,7 @@ from common.foreign.library import KERAS_LEAVES
 from common.frameworks import require
 from common.hdf5 import READER
 from common.names import Shape
+from common.pickles import NUMBERS, Number, storages
 from common.weights import DTYPES, FORMAT
 
 LARGEST_HEADER = 100_000_000  # bytes: what the safetensors library allows
@@ -304,27 +309,28 @@ def _widened(entries: dict[str, Entry]) -> list[str]:
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "state_dict_ema")
 
 
-def _pytorch(path: Path) -> Container:
+def _pytorch(path: Path, zipped: bool = False) -> Container:
+    """Of a file that `_zip` has looked through, or of the layout before, which is pickles one after the other."""
     require(f"{path} is PyTorch's own format, and reading it", ("torch",), "torch")
-    import argparse
-
     import torch
 
-    # harmless, and in many a training checkpoint: timm keeps its arguments, akamaster numbers of numpy
-    harmless = [argparse.Namespace, np.dtype, np.float64, np.float32, *(type(np.dtype(t)) for t in ("f8", "f4", "i8"))]
-    with contextlib.suppress(ImportError):
-        from numpy._core.multiarray import scalar
-
-        harmless += [scalar, (scalar, "numpy.core.multiarray.scalar")]
-    zipped = zipfile.is_zipfile(path)
+    if not zipped:
+        if tarfile.is_tarfile(path):
+            raise RosettaError(f"{path} is of PyTorch before 0.1.10: load it there, and save its state_dict()")
+        with open(path, "rb") as f:  # a magic number, a version, the system, what was saved, names of storages
+            claimed = sum({s.key: s.nbytes for s in storages(path, f, pickles=5)}.values())
+        if claimed > path.stat().st_size:
+            raise RosettaError(f"{path} claims {claimed:,} bytes of tensors in a file of {path.stat().st_size:,}")
     try:
-        with torch.serialization.safe_globals(harmless):
+        with torch.serialization.safe_globals([argparse.Namespace, *((Number, n) for n in ("numpy.dtype", *NUMBERS))]):
             # memory-mapped, an archive's tensors cost nothing until they are read
             held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
     except MemoryError:
         raise RosettaError(f"{path} asks for more memory than there is") from None
     except Exception as e:  # PyTorch documents none: RuntimeError, UnpicklingError, EOFError, KeyError, ... were seen
-        raise RosettaError(_refusal(path, str(e))) from None
+        wanted = re.search(r"GLOBAL ([\w.]+)", str(e))
+        reason = f"it names {wanted[1]}" if wanted else re.sub(r"\s+", " ", str(e).strip().split("\n")[0])
+        raise RosettaError(f"{path} is not a whole PyTorch checkpoint of tensors alone: {reason[:200]}") from None
 
     state, outside, metadata = _state_dict(path, held)
     said = getattr(state, "_metadata", None)
@@ -362,36 +368,6 @@ def _from_torch(tensor: Any) -> np.ndarray:
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
 
 
-def _refusal(path: Path, said: str) -> str:
-    """Why PyTorch wouldn't load a file, in a line."""
-    wanted = re.search(r"GLOBAL ([\w.]+)", said)
-    name = wanted[1] if wanted else _wanted(path)
-    if name:
-        return (
-            f"{path} wants to run {name}, which a file of weights has no need of; nothing of it was run. If it is a "
-            "whole pickled model: load it where you trust it, and save its state_dict()"
-        )
-    reason = re.sub(r"\s+", " ", said.strip().split("\n")[0]) or "it ends in the middle"
-    return f"{path} is not a whole PyTorch checkpoint of tensors alone: {reason[:200]}"
-
-
-def _wanted(path: Path) -> str:
-    """What a bare pickle of a newer protocol would run first, where PyTorch only complains of the protocol."""
-    words: list[str] = []
-    try:
-        with open(path, "rb") as f:
-            for opcode, argument, _ in pickletools.genops(f.read(2**16)):
-                if isinstance(argument, str) and "UNICODE" in opcode.name:
-                    words.append(argument)
-                elif opcode.name == "GLOBAL":
-                    return str(argument).replace(" ", ".")
-                elif opcode.name == "STACK_GLOBAL" and len(words) > 1:
-                    return ".".join(words[-2:])
-    except (ValueError, OSError, IndexError, OverflowError):  # no pickle, or cut off
-        pass
-    return ""
-
-
 def _state_dict(path: Path, held: Any) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
     """(the state_dict, what lies beside it and why it isn't used, metadata) of what a checkpoint holds."""
     import torch
@@ -400,9 +376,9 @@ def _state_dict(path: Path, held: Any) -> tuple[dict[str, Any], dict[str, str], 
         raise RosettaError(f"{path} holds a {type(held).__name__}, no state_dict: expected {{name: tensor}}")
     if any(isinstance(v, torch.Tensor) for v in held.values()):
         return held, {}, {}
-    inner = {
-        k: v for k, v in held.items() if isinstance(v, dict) and any(isinstance(t, torch.Tensor) for t in v.values())
-    }
+    dicts = {id(v): v for v in held.values() if isinstance(v, dict)}  # a file may have one under many names
+    full = {i for i, v in dicts.items() if any(isinstance(t, torch.Tensor) for t in v.values())}
+    inner = {k: v for k, v in held.items() if id(v) in full}
     chosen = next((k for k in WRAPPERS if k in inner), next(iter(inner), None) if len(inner) == 1 else None)
     if chosen is None:
         keys = ", ".join(map(str, list(held)[:8])) or "none"
@@ -433,13 +409,12 @@ def _strip(entries: dict[str, Entry]) -> tuple[dict[str, Entry], str]:
 
 
 def _zip(path: Path) -> Container:
+    size = path.stat().st_size
     with _clear(path, "archive"), zipfile.ZipFile(path) as z:
         members = z.infolist()
         names = [m.filename for m in members]
-        if len(set(names)) != len(names):
-            twice = next(n for n in names if names.count(n) > 1)
+        if twice := next((n for n, count in Counter(n.lower() for n in names).items() if count > 1), ""):
             raise RosettaError(f"{path} has {twice} twice: which one is meant can't be told")
-        size = path.stat().st_size
         if sum(m.file_size for m in members) > 2 * size + 2**20:
             raise RosettaError(
                 f"{path} is {size:,} bytes that unpack to {sum(m.file_size for m in members):,}: no checkpoint does"
@@ -448,11 +423,10 @@ def _zip(path: Path) -> Container:
         if broken := z.testzip():
             raise RosettaError(f"{path} is damaged: {broken} doesn't have its checksum")
         if "config.json" not in names:
-            if any(n.endswith("data.pkl") for n in names):
-                if squeezed := [m.filename for m in members if m.compress_type != zipfile.ZIP_STORED]:
-                    raise RosettaError(f"{path} was packed again: {squeezed[0]} is compressed, and PyTorch's never are")
-                return _pytorch(path)
-            raise RosettaError(f"{path} is an archive, but neither Keras' (config.json) nor PyTorch's (data.pkl)")
+            if not any(n.endswith("data.pkl") for n in names):
+                raise RosettaError(f"{path} is an archive, but neither Keras' (config.json) nor PyTorch's (data.pkl)")
+            _check_records(path, z)
+            return _pytorch(path, zipped=True)
         if "model.weights.h5" not in names:
             raise RosettaError(f"{path} has no model.weights.h5: expected Keras 3's archive")
         config = _json(path, z.read("config.json"), "config.json")
@@ -465,6 +439,57 @@ def _zip(path: Path) -> Container:
         held.metadata |= {k: v for k, v in inner.items() if isinstance(v, str)}
     held.metadata["config"] = config
     return _named(held)
+
+
+def _check_records(path: Path, z: zipfile.ZipFile) -> None:
+    """Raises RosettaError unless each storage that PyTorch's archive speaks of is a record of its own, of its size:
+    PyTorch, which maps the file, would take what lies behind the record for the rest of it."""
+    members = z.infolist()
+    if squeezed := next((m.filename for m in members if m.compress_type != zipfile.ZIP_STORED), ""):
+        raise RosettaError(f"{path} was packed again: {squeezed} is compressed, and PyTorch's never are")
+    end = 0
+    with open(path, "rb") as f:
+        for m in sorted(members, key=lambda m: m.header_offset):
+            f.seek(m.header_offset + 26)  # in a record's own header: how long its name is, and what pads it
+            here = m.header_offset + 30 + sum(struct.unpack("<HH", f.read(4))) + m.file_size
+            if m.header_offset < end or m.compress_size != m.file_size or here > z.start_dir:
+                raise RosettaError(f"{path} is not a whole archive: {m.filename} lies over what is beside it")
+            end = here
+        if min(m.header_offset for m in members) or not _ends_in_directory(f, len(members), z.start_dir):
+            raise RosettaError(f"{path} is not a whole archive: there is something before it or behind it")
+    top = members[0].filename.split("/")[0]
+    sizes = {m.filename: m.file_size for m in members}
+    if f"{top}/constants.pkl" in sizes:
+        raise RosettaError(
+            f"{path} is TorchScript, which is code: load it where you trust it, and save its state_dict()"
+        )
+    if f"{top}/data.pkl" not in sizes:
+        raise RosettaError(f"{path} has no {top}/data.pkl: expected PyTorch's archive")
+    with z.open(f"{top}/data.pkl") as f:
+        claimed = storages(path, io.BytesIO(f.read()))
+    for s in claimed:
+        if (there := sizes.get(f"{top}/data/{s.key}")) != s.nbytes:
+            has = "isn't there" if there is None else f"has {there:,}"
+            raise RosettaError(f"{path} is damaged: it speaks of {s.nbytes:,} bytes in data/{s.key}, which {has}")
+
+
+def _ends_in_directory(f: BinaryIO, count: int, start: int) -> bool:
+    """Whether an archive's directory goes from `start` to what ends the archive, the two ways in which that is said
+    being of one mind: readers differ in which they believe."""
+    size = f.seek(0, os.SEEK_END)
+    f.seek(max(0, size - 98))
+    tail = f.read()
+    mark, *said, comment = struct.unpack("<4s6xHIIH", tail[-22:])
+    behind = size - 22
+    if tail[-42:-38] == b"PK\6\7":  # of an archive that may be larger than 4 GB
+        behind = size - 98
+        wide = list(struct.unpack("<32xQQQ", tail[:56]))
+        alike = all(n in (w, most) for n, w, most in zip(said, wide, (0xFFFF, 2**32 - 1, 2**32 - 1), strict=True))
+        if tail[:4] != b"PK\6\6" or struct.unpack("<8xQ4x", tail[-42:-22]) != (behind,) or not alike:
+            return False
+        said = wide
+    found, length, offset = said
+    return mark == b"PK\5\6" and not comment and (found, offset, offset + length) == (count, start, behind)
 
 
 # -- HDF5

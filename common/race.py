@@ -2,7 +2,6 @@
 itself."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from common.data import Data
 from common.figures import figure, logarithmic
 from common.parity import EPSILON, difference
 from common.plan import make_plan
+from common.text import to_json
 from common.training import Run
 from common.weights import atomic
 
@@ -192,5 +192,5 @@ def draw(path: Path, r: Race) -> None:
 def write(folder: Path, r: Race) -> None:
     """race.json and race.png in `folder`."""
     with atomic(folder / "race.json") as temporary:
-        temporary.write_text(json.dumps(r.to_json(), indent=1) + "\n")
+        temporary.write_text(to_json(r.to_json()) + "\n")
     draw(folder / "race.png", r)

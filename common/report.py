@@ -1,7 +1,6 @@
 """A comparison as one HTML page that needs nothing else, and its JSON."""
 
 import io
-import json
 import math
 import os
 import re
@@ -13,6 +12,7 @@ from typing import Any
 from common import __version__, weights
 from common.frameworks import require
 from common.parity import PARTS, Comparison, Difference, worst_of
+from common.text import to_json
 
 TEMPLATE = Path(__file__).parent / "report.html"
 PAGE, DATA = "report.html", "report.json"
@@ -32,7 +32,7 @@ def prepare(folder: str | os.PathLike) -> Path:
 def write(folder: str | os.PathLike, comparison: Comparison) -> Path:
     """Writes report.html and report.json into `folder`; gives the page's path. Raises RosettaError as `prepare`."""
     folder = prepare(folder)
-    for name, text in ((DATA, json.dumps(comparison.to_json(), indent=1)), (PAGE, page(comparison))):
+    for name, text in ((DATA, to_json(comparison.to_json())), (PAGE, page(comparison))):
         with weights.atomic(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return folder / PAGE

@@ -1,8 +1,19 @@
 """How well logits say the classes."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+
+
+class PerClass(NamedTuple):
+    """Of one class; None where there is nothing to divide by."""
+
+    examples: int
+    recall: float | None  # the part of its examples that are said to be it
+    precision: float | None  # the part of what is said to be it that is
+    f1: float | None  # the harmonic mean of the two
 
 
 @dataclass(frozen=True)
@@ -15,13 +26,31 @@ class Scores:
     confusion: np.ndarray  # (true class, said class): how many
 
     @property
-    def per_class(self) -> list[tuple[int, float, float]]:
-        """(examples, recall, precision) of each class; nan where there are none."""
+    def per_class(self) -> list[PerClass]:
+        """What is true of each class by itself."""
         rows = []
-        for i, hits in enumerate(np.diag(self.confusion)):
+        for i, hits in enumerate(np.diag(self.confusion).tolist()):
             of, said = int(self.confusion[i].sum()), int(self.confusion[:, i].sum())
-            rows.append((of, hits / of if of else np.nan, hits / said if said else np.nan))
+            rows.append(
+                PerClass(of, hits / of if of else None, hits / said if said else None,
+                         2 * hits / (of + said) if of + said else None)
+            )  # fmt: skip
         return rows
+
+    @property
+    def balanced_accuracy(self) -> float | None:
+        """Mean recall of the classes that have examples: a rare class counts as much as a common one."""
+        return _mean(c.recall for c in self.per_class)
+
+    @property
+    def macro_f1(self) -> float | None:
+        """Mean F1 of the classes that have examples or are said."""
+        return _mean(c.f1 for c in self.per_class)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known else None
 
 
 def scores(logits: np.ndarray, labels: np.ndarray) -> Scores:

@@ -13,7 +13,7 @@ import importlib.util
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -133,11 +133,14 @@ def prepare(framework: str, precision: str, devices: int = 1) -> str:
     return spec
 
 
-def plan(name: str, data: str, recipe: Recipe, overrides: dict[str, Any], **options: Any) -> tuple[Run, Data]:
+def plan(
+    name: str, data: str, recipe: Recipe, overrides: Mapping[str, Any] | None = None, **options: Any
+) -> tuple[Run, Data]:
     """The run of a variant on data, whose classes and channels the net gets, and the data.
 
     Raises RosettaError where they can't be, and for an unknown section.
     """
+    overrides = overrides or {}
     run = Run(name, get(name, **overrides), data, recipe, **options)
     found = run.read_data()
     edges: dict[str, Any] = {"num_classes": len(found.classes), "in_channels": found.shape[0]}

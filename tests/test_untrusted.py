@@ -1,5 +1,7 @@
 """Files that somebody made to do harm, or that broke on the way."""
 
+import codecs
+import collections
 import json
 import os
 import pickle
@@ -88,6 +90,98 @@ def test_code_in_a_pickle_is_not_run(tmp_path, form):
     assert not mark.exists()
 
 
+class Calls:
+    def __init__(self, what, *args):
+        self.called = (what, args)
+
+    def __reduce__(self):
+        return self.called
+
+
+def archive(path: Path, pickled: bytes, records: dict[str, bytes], **more: bytes) -> Path:
+    """PyTorch's archive of this pickle and these storages."""
+    held = {"data.pkl": pickled, **{f"data/{k}": v for k, v in records.items()}, "version": b"3\n", **more}
+    with zipfile.ZipFile(path, "w") as z:
+        for name, content in held.items():
+            z.writestr(f"a/{name}", content)
+    return path
+
+
+def changed(source: Path, path: Path, pickled=lambda p: p, records=lambda r: r) -> Path:
+    """`source` with another pickle, or other records."""
+    with zipfile.ZipFile(source) as z:
+        top = z.namelist()[0].split("/")[0]
+        data = {n.removeprefix(f"{top}/data/"): z.read(n) for n in z.namelist() if n.startswith(f"{top}/data/")}
+        return archive(path, pickled(z.read(f"{top}/data.pkl")), records(data))
+
+
+def gadgets() -> dict[str, object]:
+    """What asks PyTorch's restricted reader, or numpy behind it, to crash, or for any amount of memory or time."""
+    scalar, wide = np.float64(0).__reduce__()[0], torch.zeros(1).expand(10**7, 10**7)
+    nested: object = "0" * 100
+    for _ in range(30):
+        nested = Calls(codecs.encode, nested, "hex")
+    return {
+        "a scalar of objects without a value": Calls(scalar, np.dtype([("a", "O")])),
+        "a scalar of two gigabytes": Calls(scalar, np.dtype("V2147483647")),
+        "a scalar without a value": Calls(scalar, np.dtype("f8")),
+        "a dtype with flags": Calls(np.dtype, "f8", False, True, {}),
+        "a list as a number": Calls(np.float64, [[0.0] * 1000] * 1000),
+        "zeros": Calls(bytearray, 2**34),
+        "a set of a large tensor": Calls(set, wide),
+        "a count of a large tensor": Calls(collections.Counter, wide),
+        "text that doubles": nested,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy"])
+@pytest.mark.parametrize("what", gadgets())
+def test_a_pickle_asks_for_nothing_that_a_checkpoint_has_no_use_for(tmp_path, what, form):
+    held = {"state_dict": {n: torch.from_numpy(w) for n, w in WEIGHTS.items()}, "best": gadgets()[what]}
+    torch.save(held, tmp_path / "a.pth", _use_new_zipfile_serialization=form == "zip")
+    refused(tmp_path / "a.pth", "wants to run (numpy|builtins|collections|_codecs)")
+
+
+def test_keys_that_go_deep_and_attributes_that_hide_methods(tmp_path):
+    """To hash a tuple goes as deep as the tuple does, in C; and an attribute of an OrderedDict may be `items`."""
+    deep = b"\x80\x02})" + b"\x85" * 200_000 + b"K\x01s."
+    refused(archive(tmp_path / "deep.pth", deep, {}), "a key that is no name")
+    hidden = b"\x80\x02ccollections\nOrderedDict\n)R}X\x05\x00\x00\x00itemsK\x05sb."
+    refused(archive(tmp_path / "hidden.pth", hidden, {}), "a state of collections.OrderedDict")
+
+
+def test_a_storage_is_a_record_of_its_size(tmp_path):
+    """PyTorch, mapping the file, reads what lies behind a record as the rest of it; without a map it refuses."""
+    honest = tmp_path / "honest.pth"
+    torch.save({n: torch.from_numpy(w) for n, w in WEIGHTS.items()}, honest)
+    port.inspect(honest)
+    short = changed(honest, tmp_path / "short.pth", records=lambda r: r | {"1": r["1"][:-4]})
+    double = changed(honest, tmp_path / "d.pth", lambda p: p.replace(b"FloatStorage", b"DoubleStorage"))
+    count, other = (b"K%c" % len(WEIGHTS["bn1.weight"]), b"K%c" % (len(WEIGHTS["bn1.weight"]) + 1))
+    longer = changed(honest, tmp_path / "longer.pth", lambda p: p.replace(count, other))
+    for path in (short, double, longer):
+        with pytest.raises(RuntimeError):
+            torch.load(path, weights_only=True)
+        refused(path, r"is damaged: it speaks of [\d,]+ bytes in data/\d+, which has")
+    gone = changed(honest, tmp_path / "gone.pth", records=lambda r: {k: v for k, v in r.items() if k != "3"})
+    refused(gone, "in data/3, which isn't there")
+
+
+def test_an_archive_is_one_whichever_end_it_is_read_from(tmp_path):
+    honest, path = tmp_path / "honest.pth", tmp_path / "a.pth"
+    torch.save({n: torch.from_numpy(w) for n, w in WEIGHTS.items()}, honest)
+    whole = honest.read_bytes()
+    for content in (whole + whole, whole + b"PK\5\6" + bytes(18), whole[:-2] + b"\1\0x", whole + bytes(5)):
+        path.write_bytes(content)
+        refused(path, "something before it or behind it|not a whole archive|neither Keras' .* nor PyTorch's")
+    with zipfile.ZipFile(honest) as z, zipfile.ZipFile(path, "w") as other:
+        for info in z.infolist():
+            other.writestr(info.filename, z.read(info))
+        other.writestr(info.filename.upper(), b"")
+    refused(path, "twice")
+    refused(archive(path, b"\x80\x02}.", {}, **{"constants.pkl": b"\x80\x02)."}), "is TorchScript")
+
+
 def test_a_whole_pickled_model_is_refused_in_words(tmp_path):
     torch.save(torch.nn.Conv2d(3, 4, 3), tmp_path / "whole.pt")
     refused(tmp_path / "whole.pt", "torch.nn.modules.conv.Conv2d.*state_dict")
@@ -99,9 +193,12 @@ def test_harmless_companions_of_a_state_dict_are_read(tmp_path):
     held = {
         "state_dict": {n: torch.from_numpy(w) for n, w in WEIGHTS.items()},
         "args": argparse.Namespace(lr=0.1), "best": np.float64(93.2), "optimizer": {"state": {}, "param_groups": []},
+        "epoch": np.int64(3), "seen": {1, 2}, "schedule": {"milestones": collections.Counter([30, 60])}, "rng": b"123",
+        "more": [torch.nn.Parameter(torch.zeros(2)), torch.float16, torch.Size([1]), torch.device("cpu")],
     }  # fmt: skip
-    torch.save(held, tmp_path / "t.pth.tar")
-    assert set(port.inspect(tmp_path / "t.pth.tar").unused) == {"args", "best", "optimizer"}
+    for zipped in (True, False):
+        torch.save(held, tmp_path / "t.pth.tar", _use_new_zipfile_serialization=zipped)
+        assert set(port.inspect(tmp_path / "t.pth.tar").unused) == set(held) - {"state_dict"}
 
 
 def test_only_an_optimizer(tmp_path):

@@ -1,0 +1,148 @@
+"""What commands print: JSON that every reader takes, tables that line up, all that a reader of them needs."""
+
+import contextlib
+import json
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import common.weights as store
+from common import backends, evaluation
+from common.arch import get
+from common.commands import cli
+from common.init import randomised
+from common.text import table, to_json, width
+
+
+def rosetta(*args: object):
+    return CliRunner().invoke(cli, [str(a) for a in args])
+
+
+def strictly(text: str):
+    """As JSON's own grammar has it, and not Python's, which takes NaN."""
+
+    def refuse(constant: str):
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Backends in this process, for which no other has to import a framework."""
+
+    @contextlib.contextmanager
+    def started(specs, device):
+        yield [backends.Here(spec, device) for spec in specs]
+
+    class Here(backends.Here):
+        def close(self):
+            pass
+
+    monkeypatch.setattr(backends, "started", started)
+    monkeypatch.setattr(evaluation, "Elsewhere", Here)
+
+
+@pytest.fixture
+def stubborn(tmp_path):
+    """A net for digits that says 3 to everything."""
+    arch = get("cifar_resnet20", depths=(1, 1, 1), in_channels=1)
+    weights = randomised(arch)
+    weights["fc.bias"][3] = 1e6
+    store.save(tmp_path / "w.safetensors", arch, weights)
+    return tmp_path / "w.safetensors"
+
+
+def test_json_is_strict():
+    said = to_json({"a": float("nan"), "b": [1.0, float("inf")], "c": (np.float64("nan"), None, True, "NaN")})
+    assert strictly(said) == {"a": None, "b": [1.0, None], "c": [None, None, True, "NaN"]}
+
+
+def test_every_json_of_every_command_is_strict(tmp_path, stubborn, here):
+    """`evaluate` printed NaN for a class that is never said."""
+    picture = tmp_path / "a.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)).save(picture)
+    file = tmp_path / "out.json"
+    small = ("--set", "depths=[1,1,1]")
+    calls = {
+        "list": ["--json"],
+        "show": ["cifar_resnet20", *small, "--json"],
+        "compare": [stubborn, "--checks", "forward", "--size", 32, "--image", picture, "--json", file],
+        "inspect": [stubborn, "--json"],
+        "port": [stubborn, tmp_path / "w.pt", "--json"],
+        "train": ["cifar_resnet20", *small, "--data", "digits", "--epochs", 1, "--out", tmp_path / "run", "--json"],
+        "evaluate": [stubborn, "--data", "digits", "--json"],
+        "predict": [picture, "--weights", stubborn, "--json"],
+        "bench": [
+            "cifar_resnet20", *small, "--backends", "torch", "--modes", "eager", "--rounds", 1, "--batch", 1,
+            "--json", file,
+        ],
+    }  # fmt: skip
+    takers = {
+        name for name, command in cli.commands.items()
+        if any("--json" in p.opts for p in command.params if isinstance(p, click.Option))
+    }  # fmt: skip
+    assert takers == set(calls), "a command with --json that isn't tried here"
+    for name, args in calls.items():
+        file.unlink(missing_ok=True)
+        out = rosetta(name, *args)
+        assert out.exit_code == 0, (name, out.output, out.exception)
+        said = strictly(file.read_text() if file.exists() else out.stdout)
+        if name == "evaluate":
+            scores = said["backends"]["torch"]
+            assert scores["per_class"]["0"]["precision"] is None and scores["per_class"]["3"]["recall"] == 1.0
+            assert scores["balanced_accuracy"] == pytest.approx(0.1)
+
+
+def test_evaluate_says_what_a_headline_hides(tmp_path, stubborn, here):
+    out = rosetta("evaluate", stubborn, "--data", "digits")
+    assert out.exit_code == 0, out.output
+    head, line = [row for row in out.stdout.splitlines() if "accuracy" in row or row.startswith("torch")]
+    assert (
+        "balanced" in head and "macro F1" in head and "top 5" in head and "10.00%" in line and "nan" not in out.stdout
+    )
+
+
+def test_the_top_5_of_three_classes_is_not_shown():
+    from common.commands import _scores
+    from common.scores import scores
+
+    labels = np.array([0, 1, 2])
+    for classes, shown in ((3, False), (5, False), (6, True)):
+        rows, align = _scores({"torch": scores(np.eye(classes)[:3], labels)}, 3)
+        assert ("top 5" in rows[0]) == shown and len(rows[0]) == len(rows[1]) == len(align)
+
+
+def test_columns_line_up_in_any_script():
+    assert width("cat") == 3 and width("猫") == 2 and width("ｶﾞ") == 2 and width("é") == width("e\u0301") == 1
+    lines = table([("class", "n"), ("猫", "1"), ("Katze", "22"), ("e\u0301té", "3")], "lr")
+    assert [width(line) for line in lines] == [9, 9, 9, 9]
+
+
+def test_two_frameworks_that_say_other_classes_are_counted(monkeypatch, stubborn):
+    """Of 359 examples the two say another class for 7: that number, and exit code 1."""
+    from common.checks import Item
+
+    class Fake:
+        def __init__(self, spec, device):
+            self.spec = spec
+
+        def run(self, job):
+            logits = np.tile(np.arange(10.0), (len(job.examples), 1))
+            if self.spec == "keras":
+                logits[:7, 0] = 20
+            yield Item("predict", "logits", "logits", logits)
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(evaluation, "Elsewhere", Fake)
+    out = rosetta("evaluate", stubborn, "--data", "digits", "--framework", "both", "--json")
+    said = strictly(out.stdout)
+    assert out.exit_code == 1 and said["same_classes"] == said["examples"] - 7 and said["relative"] == 20 / 9
+    assert "the same class for 352 of 359" in rosetta(
+        "evaluate", stubborn, "--data", "digits", "--framework", "both"
+    ).stdout  # fmt: skip
