@@ -99,14 +99,15 @@ def _columns(lines: Sequence[tuple[str, ...]], align: str, heading: bool = True)
 @cli.command()
 @click.argument("name")
 @set_option
+@click.option("--layers", "by_layer", is_flag=True, help="Every layer: kind, output in both layouts, costs.")
 @click.option("--size", type=int, metavar="PIXELS", help="Length of each axis of the input.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
-def show(name: str, overrides: dict[str, Any], size: int | None, as_json: bool) -> None:
+def show(name: str, overrides: dict[str, Any], by_layer: bool, size: int | None, as_json: bool) -> None:
     """One variant: its row, its stages with shapes and costs, and the canonical names of its parameters."""
     import dataclasses
 
     from common.arch import get
-    from common.names import parameters, sections
+    from common.names import layers, parameters, sections
     from common.plan import make_plan
 
     arch = get(name, **overrides)
@@ -120,6 +121,14 @@ def show(name: str, overrides: dict[str, Any], size: int | None, as_json: bool) 
             "name": name, "arch": dataclasses.asdict(arch), "input": (arch.in_channels, *axes), "total": total,
             "stages": [dataclasses.asdict(s) for s in stages], "names": shapes,
         }  # fmt: skip
+        if by_layer:
+            row["layers"] = [
+                {
+                    "name": r.name, "kind": r.kind, "channels_first": r.output, "channels_last": r.channels_last,
+                    "parameters": r.parameters, "statistics": r.statistics, "multiply_adds": r.multiply_adds,
+                }
+                for r in layers(arch, size)
+            ]  # fmt: skip
         click.echo(to_json(row))
         return
     default = {f.name: f.default for f in dataclasses.fields(arch)}
@@ -155,6 +164,15 @@ def show(name: str, overrides: dict[str, Any], size: int | None, as_json: bool) 
     )
     _columns(lines, "llrrrr")
     click.echo()
+    if by_layer:
+        order = "H W" if arch.dims == 2 else "L"
+        lines = [("layer", "kind", f"C {order}", f"{order} C", "parameters", "statistics", "multiply-adds")]
+        for r in layers(arch, size):
+            costs = (f"{n:,}" if n else "" for n in (r.parameters, r.statistics, r.multiply_adds))
+            lines.append((r.name, r.kind, *(" x ".join(map(str, s)) for s in (r.output, r.channels_last)), *costs))
+        _columns(lines, "llllrrr")
+        click.echo("\nC is channels. PyTorch has them before the positions, Keras behind; a batch has N before both.")
+        return
     _columns([("canonical name", "shape"), *((n, " x ".join(map(str, s))) for n, s in shapes.items())], "ll")
 
 

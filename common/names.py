@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from common.arch import Arch
 from common.errors import RosettaError
-from common.plan import POOL_KERNEL, POOL_PADDING, POOL_STRIDE, Conv, Layer, Linear, Norm, make_plan, out_size
+from common.plan import POOL_KERNEL, POOL_PADDING, POOL_STRIDE, Block, Conv, Layer, Linear, Norm, make_plan, out_size
 
 Shape = tuple[int, ...]
 STATISTICS = ("running_mean", "running_var")  # of a BatchNorm: state, but not trained
@@ -59,8 +59,25 @@ class Section:
     multiply_adds: int
 
 
-def sections(arch: Arch, size: int | Sequence[int] | None = None) -> list[Section]:
-    """Shapes, parameters and multiply-adds of the stem, each stage and the head, for one input of `size` pixels.
+@dataclass(frozen=True)
+class Row:
+    """A layer, or what layers make up (a block, a stage), for one input."""
+
+    name: str
+    kind: str
+    output: Shape  # (channels, *size); (channels,) where there are no positions
+    parameters: int = 0  # a block or stage has none of its own: those of its layers have rows
+    statistics: int = 0
+    multiply_adds: int = 0
+
+    @property
+    def channels_last(self) -> Shape:
+        """The output in Keras' order."""
+        return (*self.output[1:], self.output[0])
+
+
+def layers(arch: Arch, size: int | Sequence[int] | None = None) -> list[Row]:
+    """Every layer, block and stage in the order in which each ends, as both frameworks' traces see them.
 
     Multiply-adds are those of convolutions and linear layers alone, as the papers count. `size` is one length
     for every axis, or one for each; by default the size that the net was designed for. Raises RosettaError
@@ -70,49 +87,104 @@ def sections(arch: Arch, size: int | Sequence[int] | None = None) -> list[Sectio
     axes = plan.default_input()[1:] if size is None else (size,) * arch.dims if isinstance(size, int) else tuple(size)
     if len(axes) != arch.dims or min(axes) < 1:
         raise RosettaError(f"size {axes} can't be: expected {arch.dims} length(s), each at least 1")
+    rows: list[Row] = []
 
-    def through(conv: Conv, axes: Shape) -> tuple[Shape, int]:
-        out = tuple(conv.out_size(n) for n in axes)
-        return out, math.prod(layer_parameters(conv)["weight"]) * math.prod(out)
-
-    cost: dict[str, int] = dict.fromkeys((name for name, _ in plan.sections()), 0)
-    output: dict[str, Shape] = {}
-
-    for conv in plan.stem.convs:
-        axes, madds = through(conv, axes)
-        cost["stem"] += madds
-    if plan.stem.pool:
-        axes = tuple(out_size(n, POOL_KERNEL, POOL_STRIDE, POOL_PADDING) for n in axes)
-    output["stem"] = (plan.stem.convs[-1].out_channels, *axes)
-    for trunk in plan.trunks:
-        at = axes
-        for stage in trunk.stages:
-            for block in stage.blocks:
-                for conv in block.convs:
-                    at, madds = through(conv, at)
-                    cost[stage.name] += madds
-                if block.se:  # on one pixel
-                    cost[stage.name] += sum(
-                        math.prod(layer_parameters(c)["weight"]) for c in (block.se.fc1, block.se.fc2)
-                    )
-                if block.shortcut.conv:  # whatever strides or pools before it, its output is the block's
-                    cost[stage.name] += math.prod(layer_parameters(block.shortcut.conv)["weight"]) * math.prod(at)
-            output[stage.name] = (stage.blocks[-1].convs[-1].out_channels, *at)
-    output["head"] = (plan.features,)
-    if plan.fc:
-        output["head"] = (plan.fc.out_features,)
-        cost["head"] += plan.fc.in_features * plan.fc.out_features
-
-    result = []
-    for name, layers in plan.sections():
-        shapes = _named(layers)
+    def add(name: str, kind: str, output: Shape, layer: Layer | None = None) -> Shape:
+        shapes = layer_parameters(layer) if layer else {}
         trainable = count(shapes)
-        result.append(
-            Section(
-                name, output[name], sum(isinstance(layer, Conv | Linear) for layer in layers),
-                trainable, count(shapes, statistics=True) - trainable, cost[name],
-            )
-        )  # fmt: skip
+        madds = 0 if layer is None or isinstance(layer, Norm) else math.prod(shapes["weight"]) * math.prod(output[1:])
+        rows.append(Row(name, kind, output, trainable, count(shapes, statistics=True) - trainable, madds))
+        return output
+
+    def conv(c: Conv, x: Shape) -> Shape:
+        grouped = f", {c.groups} groups" if c.groups > 1 else ""
+        across = "x".join([f"{c.kernel}"] * c.dims)
+        kind = f"conv {across}" + (f"/{c.stride}" if c.stride > 1 else "") + grouped
+        return add(c.name, kind, (c.out_channels, *(c.out_size(n) for n in x[1:])), c)
+
+    def norm(n: Norm | None, name: str, x: Shape) -> Shape:
+        return add(name, "batch norm" if n else "folded norm", x, n)
+
+    x: Shape = (arch.in_channels, *axes)
+    stem = plan.stem
+    for i, c in enumerate(stem.convs):
+        x = conv(c, x)
+        last = i == len(stem.convs) - 1
+        if not last:
+            norm(stem.norms[i], f"conv1.{3 * i + 1}", x)
+            add(f"conv1.{3 * i + 2}", "ReLU", x)
+    if len(stem.convs) > 1:
+        add("conv1", "sequential", x)
+    if not arch.preact:
+        norm(stem.norms[-1], "bn1", x)
+    if stem.pool:
+        size_of = (out_size(n, POOL_KERNEL, POOL_STRIDE, POOL_PADDING) for n in x[1:])
+        x = add("maxpool", f"max pool {POOL_KERNEL}/{POOL_STRIDE}", (x[0], *size_of))
+
+    def shortcut(b: Block, x: Shape) -> None:
+        s, name = b.shortcut, f"{b.name}.downsample"
+        if s.kind == "pad":
+            add(name, f"pad/{s.stride}", (x[0] + s.before + s.after, *(-(-n // s.stride) for n in x[1:])))
+        if not s.conv:
+            return
+        i = 0
+        if s.pool is not None:
+            kind = f"average pool {s.pool}/{s.pool}" if s.pool > 1 else "identity"
+            x, i = add(f"{name}.0", kind, (x[0], *(-(-n // s.pool) for n in x[1:]))), 1
+        x = conv(s.conv, x)
+        if s.norm:
+            norm(s.norm, f"{name}.{i + 1}", x)
+        add(name, "sequential", x)
+
+    def block(b: Block, x: Shape) -> Shape:
+        y = x
+        for i, (c, n) in enumerate(zip(b.convs, b.norms, strict=True), 1):
+            if arch.preact:
+                norm(n, f"{b.name}.bn{i}", y)
+            if b.dropout and i == len(b.convs):
+                add(f"{b.name}.dropout", "dropout", y)
+            y = conv(c, y)
+            if not arch.preact:
+                norm(n, f"{b.name}.bn{i}", y)
+        if b.se:
+            squeezed = (y[0], *(1,) * arch.dims)
+            for c in (b.se.fc1, b.se.fc2):
+                squeezed = conv(c, squeezed)
+            add(f"{b.name}.se", "squeeze-excite", y)
+        if b.drop_path:
+            add(f"{b.name}.drop_path", "drop path", y)
+        shortcut(b, x)
+        return add(b.name, b.kind, y)
+
+    for trunk in plan.trunks:
+        y = x
+        for stage in trunk.stages:
+            for b in stage.blocks:
+                y = block(b, y)
+            add(stage.name, "stage", y)
+        if trunk.norm:
+            norm(trunk.norm, trunk.norm.name, y)
+    if plan.fc:
+        add(plan.fc.name, "linear", (plan.fc.out_features,), plan.fc)
+    return rows
+
+
+def sections(arch: Arch, size: int | Sequence[int] | None = None) -> list[Section]:
+    """Shapes, parameters and multiply-adds of the stem, each stage and the head, for one input of `size` pixels, as
+    `layers` counts them and refuses."""
+    plan = make_plan(arch)
+    by_section: dict[str, list[Row]] = {name: [] for name, _ in plan.sections()}
+    for row in layers(arch, size):
+        by_section[section_of(row.name)].append(row)
+    if not plan.fc:  # the pooled features come out
+        by_section["head"].append(Row("", "", (plan.features,)))
+    costs = ("parameters", "statistics", "multiply_adds")
+    result = []
+    for name, of in plan.sections():
+        rows = by_section[name]
+        weighted = sum(isinstance(layer, Conv | Linear) for layer in of)
+        totals = (sum(getattr(row, key) for row in rows) for key in costs)
+        result.append(Section(name, rows[-1].output, weighted, *totals))
     return result
 
 
