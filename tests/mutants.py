@@ -444,7 +444,7 @@ mutant("the deep stem's first convolution wider", "ResNet-D has 64 channels wher
        ("common/arch.py", "_D = Stem(((32, 3, 2), (32, 3, 1)", "_D = Stem(((64, 3, 2), (32, 3, 1)"))
 mutant("biases left out of Dive into Deep Learning", "resnet18_d2l doesn't take the book's weights",
        f"{NET}::test_dive_into_deep_learning",
-       ("common/arch.py", "_basic[18], conv_bias=True, shortcut_norm=False", "_basic[18], conv_bias=False, shortcut_norm=False"))
+       ("common/arch.py", "replace(a, conv_bias=True, shortcut_norm=False", "replace(a, conv_bias=False, shortcut_norm=False"))
 
 # names and costs
 mutant("the stem's pooling costs nothing", "multiply-adds are four times the papers'",
@@ -675,6 +675,7 @@ mutant("--no-augment ignored", "images are shifted and mirrored all the same",
 # ---- data and scores
 
 DATA, SOURCES = "test_data.py", "common/data/sources.py"
+SCORES, IMAGES = "test_scores.py", "test_images.py"
 AUGMENT, BATCHES = "common/data/augment.py", "common/data/batches.py"
 mutant("every epoch augmented alike", "an image is shifted and mirrored the same way in every epoch",
        DATA, (AUGMENT, "counters.AUGMENT, epoch, batch)", "counters.AUGMENT, 0, batch)"), audit=SEEN)
@@ -734,27 +735,42 @@ mutant("CIFAR's classes in another order", "cats are called birds",
 mutant("a .npz sideways", "images of a .npz are transposed",
        DATA, (SOURCES, "x = np.moveaxis(x, -1, 1)\n", "x = np.swapaxes(x, -1, 1)\n"))
 mutant("a folder's classes backwards", "classes are not in the order of their names, as other libraries have them",
-       DATA, ("common/data/folder.py", "for p in halves[\"train\"].iterdir() if p.is_dir()))", "for p in halves[\"train\"].iterdir() if p.is_dir()))[::-1]"))
+       f"{DATA}::test_a_folder_of_images",
+       ("common/data/folder.py", 'not p.name.startswith(".")))\n\n\ndef pixels', 'not p.name.startswith(".")))[::-1]\n\n\ndef pixels'))
 mutant("blue for red", "`channel_order` BGR is ignored: keras.applications' nets see red where blue should be",
        DATA, ("common/data/folder.py", 'found if how.channel_order == "RGB" else found[..., ::-1]', "found"), audit=SEEN)
 mutant("interpolation ignored", "bicubic nets get bilinear images",
-       DATA, ("common/data/folder.py", "method.get(how.interpolation, Image.Resampling.BICUBIC)", "Image.Resampling.BILINEAR"), audit=SEEN)
+       IMAGES,
+       ("common/data/folder.py", "method.get(how.interpolation, Image.Resampling.BICUBIC)", "Image.Resampling.BILINEAR"), audit=SEEN)
 mutant("no centre crop", "images are squeezed into a square",
-       DATA, ("common/data/folder.py", "middle(image, how.resize, (how.size, how.size), resample)", "image.resize((how.size, how.size), resample)"), audit=SEEN)
+       IMAGES,
+       ("common/data/folder.py", "middle(image, how.resize, (how.size, how.size), resample)", "image.resize((how.size, how.size), resample)"), audit=SEEN)
 mutant("the crop off the centre", "the upper left part is cut, and not the middle",
-       DATA, ("common/images.py", "round((image.width - axes[1]) / 2), round((image.height - axes[0]) / 2)", "round((image.width - axes[1]) / 4), round((image.height - axes[0]) / 4)"))
+       IMAGES,
+       ("common/images.py", "round((image.width - width) / 2), round((image.height - height) / 2)", "round((image.width - width) / 4), round((image.height - height) / 4)"))
 mutant("no margin around the crop", "images are resized to the net's size, and nothing is cut",
        DATA, ("common/preprocessing.py", "resize=round(size * 8 / 7)", "resize=size"))
 mutant("ImageNet's deviation in BGR", "photographs are divided by blue's deviation for red's",
        DATA, ("common/preprocessing.py", "(0.229, 0.224, 0.225)", "(0.225, 0.224, 0.229)"))
+mutant("EXIF's orientation ignored", "photographs of telephones lie on their side",
+       f"{IMAGES}::test_photographs_stand_upright",
+       ("common/images.py", "ImageOps.exif_transpose(image, in_place=True)", "image.getexif()"))
+mutant("16 bits cut to white", "16-bit grey images are all white",
+       f"{IMAGES}::test_more_bits_than_eight_are_scaled_and_kept",
+       ("common/images.py", "white = 2.0 ** (tags.get(258) or (16,))[0] - 1", "white = 255.0"))
+mutant("white is zero ignored", "some TIFFs are negatives",
+       f"{IMAGES}",
+       ("common/images.py", "255 - x if tags.get(262) == 0 else x", "x"))
+mutant("a strip made large", "a strip's ends are resized, too, into a thousand times its memory",
+       f"{IMAGES}::test_a_strip_costs_no_more_than_its_middle",
+       ("common/images.py", "side = LONGEST * min(image.size)", "side = 10 * LONGEST * min(image.size)"))
 mutant("variance for deviation", "data of one's own are divided by the variance",
        DATA, (SOURCES, "x.std(axes, dtype=np.float64) / scale", "x.var(axes, dtype=np.float64) / scale"))
 
-SCORES = "test_training.py"
 mutant("top-5 counts four", "top-5 accuracy is top-4", SCORES,
        ("common/scores.py", "[:, :5] ==", "[:, :4] =="), audit=SEEN)
 mutant("recall for precision", "the two columns of `evaluate` are exchanged", SCORES,
-       ("common/scores.py", "hits / of if of else np.nan, hits / said if said else np.nan", "hits / said if said else np.nan, hits / of if of else np.nan"), audit=SEEN)
+       ("common/scores.py", "hits / of if of else None, hits / said if said else None", "hits / said if said else None, hits / of if of else None"), audit=SEEN)
 mutant("loss of the wrong class", "test loss is that of other labels", SCORES,
        ("common/scores.py", "logits[np.arange(len(labels)), labels]", "logits[np.arange(len(labels)), labels - 1]"), audit=SEEN)
 mutant("confusion transposed", "who was taken for whom is the wrong way round", SCORES,
@@ -855,6 +871,18 @@ mutant("JSON's last key counts", "a header with a key twice is read as its last 
 mutant("counters not written", "a .pth for torchvision doesn't load strictly",
        f"{PORT}::test_pytorch_files_of_ours_load_strictly_in_torchvision",
        ("common/writers.py", '        if name.endswith(".running_var"):\n            found[name', '        if False:\n            found[name'))
+mutant("a pickle may make any dtype", "117 KB of PyTorch file take 4 GB",
+       f"{UNTRUSTED}::test_a_pickle_asks_for_nothing_that_a_checkpoint_has_no_use_for",
+       ("common/pickles.py", "args[:1] in ((t,) for t in _NUMPY) and args[1:] in ((), (False, True))", "len(args) > 0"))
+mutant("numbers of a pickle without a value", "730 bytes of PyTorch file end the process",
+       f"{UNTRUSTED}::test_a_pickle_asks_for_nothing_that_a_checkpoint_has_no_use_for",
+       ("common/pickles.py", 'len(args) == 2 and getattr(args[0], "name", "") == "numpy.dtype"', 'getattr(args[0], "name", "") == "numpy.dtype"'))
+mutant("a storage of another size than its record", "weights are read from what lies beside them in the archive",
+       f"{UNTRUSTED}::test_a_storage_is_a_record_of_its_size",
+       ("common/containers.py", 'if (there := sizes.get(f"{top}/data/{s.key}")) != s.nbytes:', 'if (there := sizes.get(f"{top}/data/{s.key}")) is None:'))
+mutant("HDF5 that was written over isn't opened anew", "the weights are those of the file that was there before",
+       f"{UNTRUSTED}::test_hdf5_written_over_is_read_anew_whatever_its_times_say",
+       ("common/hdf5.py", "if anew or key != self.key:", "if key != self.key:"))
 mutant("a projection before the whole branch", "a .weights.h5 for keras.applications has two layers exchanged",
        f"{PORT} -k 'keras_libraries_there_and_back and keras.applications'",
        ("common/keras_files.py", "for a, b in zip(short, branch[-tail:], strict=True):", "for a, b in zip(short, branch[:tail], strict=True):"))
