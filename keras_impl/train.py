@@ -95,7 +95,8 @@ class Trainer(Kept):
         """One step of the optimizer on a batch (N C *S; N), of which each device takes its part. Gives the loss before
         it, and how many classes were right. Masks of dropout are drawn from `seed`."""
         for i, state in enumerate(self.random):
-            state.assign(np.array([seed, i], "uint32"))
+            # a layer counts its own up by one at each mask: with i alone its second would be the next layer's first
+            state.assign(np.array([seed, i << 16], "uint32"))
         loss, right, total, scale = 0.0, 0, None, self.scale.value if self.scale else 1.0
         for rows in np.array_split(np.arange(len(x)), min(self.recipe.accumulate, len(x))):
             share = len(rows) / len(x)
