@@ -136,7 +136,7 @@ def test_no_two_masks_are_one(drawn):
     assert pairs == 2 * 36 * 35 // 2
     for (step, *layer), mask in drawn.items():
         if step == 3 and layer[:3] == [0, "drop_path", 0]:  # before anything that the steps between have moved
-            assert np.array_equal(np.nanmean(mask, (1, 2, 3)) > 0, flat[0, *layer] > 0)
+            assert np.array_equal(np.nanmean(mask, (1, 2, 3)) > 0, flat[(0, *layer)] > 0)
 
 
 def test_every_step_of_a_run_has_a_seed_of_its_own():
