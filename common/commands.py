@@ -344,10 +344,11 @@ def predict(
 ) -> None:  # fmt: skip
     """Say what IMAGES show: files, folders, or - for one on standard input.
 
-    The preprocessing and the labels are those that the weights carry. --framework both prints the answers of PyTorch
+    The preprocessing and the labels are those that the weights carry; of 1000 classes that a library leaves unnamed,
+    ImageNet's. --framework both prints the answers of PyTorch
     and of Keras, and how far they are apart.
     """
-    from common import evaluation
+    from common import evaluation, imagenet
     from common.arch import get
     from common.port import inspect
     from common.scores import softmax
@@ -367,11 +368,19 @@ def predict(
         got = evaluation.answers(net, examples, framework, dtype=dtype, device=device)
     k = got.found.arch.num_classes
     labels = got.found.labels or tuple(f"class {i}" for i in range(k))
+    wnids: tuple[str, ...] = ()
+    if imagenet.known(got.found):
+        wnids, labels = zip(*imagenet.classes(), strict=True)
+        got.notes.append(f"the weights name no classes; ImageNet's are taken, in the order of {got.found.library.name}")
     p = {b: softmax(y) for b, y in got.logits.items()}
     rows: list[tuple[str, list[dict[str, Any]]]] = []
     for i, file in enumerate(examples.files):
         best = (-next(iter(p.values()))[i]).argsort(kind="stable")[:top]
-        said = [{"label": labels[j], "class": int(j), **{b: float(q[i, j]) for b, q in p.items()}} for j in best]
+        said = [
+            {"label": labels[j], "class": int(j)} | ({"wnid": wnids[j]} if wnids else {})
+            | {b: float(q[i, j]) for b, q in p.items()}
+            for j in best
+        ]  # fmt: skip
         rows.append(("-" if file.name == "standard input" else str(file), said))
     if as_json:
         found = {"weights": str(source), "name": got.found.name, "notes": [*notes, *got.notes], "relative": got.apart}
