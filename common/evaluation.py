@@ -86,6 +86,8 @@ def answers(
     if dtype not in EPSILON:
         raise RosettaError(f"dtype {dtype!r} can't be: expected {', '.join(EPSILON)}")
     notes = list(found.notes)
+    if mine := [f for f, why in found.told.items() if why in ("named", "set") and hasattr(found.arch, f)]:
+        notes.append(f"taken on your word: {', '.join(f'{f} = {getattr(found.arch, f)!r}' for f in mine)}")
     how = found.preprocessing
     if how is None:
         which = "the data's" if preprocessing else "ImageNet's"

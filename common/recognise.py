@@ -27,6 +27,7 @@ from common.weights import TRAINING, Crc, Weights, check_sum, crc_of, difference
 
 BATCHES = "a counter of batches, which nothing reads"
 STATE = "what the training needs to go on"
+CONFIGURED = "its configuration says so"
 
 
 @dataclass
@@ -169,17 +170,17 @@ def recognise(
     if arch is not None:  # a variant's name says nothing of classes and channels
         arch = get(arch, num_classes=found.arch.num_classes, in_channels=found.arch.in_channels)
     if arch is not None and found.arch != arch and (said is not None or parameters(arch) != parameters(found.arch)):
-        raise RosettaError(f"{held.path} is another net than the one that was named: {_gap(found.arch, arch)}")
+        raise RosettaError(f"{held.path} is another net than the one that was named: {gap(found.arch, arch)}")
     if arch is not None and found.arch != arch:  # fields that no shape tells, as the variant has them
         found = _found(
-            held, found.library, arch, found.slots, unused, dict.fromkeys(_differing(found.arch, arch), "named")
+            held, found.library, arch, found.slots, unused, dict.fromkeys(differing(found.arch, arch), "named")
         )
     if overrides:
         if said is not None and any(getattr(found.arch, k, None) != v for k, v in overrides.items()):
             raise RosettaError(f"{held.path} says what it is: --set can't change it to {dict(overrides)}")
         changed = get(found.arch, **overrides)
         if parameters(changed) != parameters(found.arch):
-            raise RosettaError(f"--set contradicts {held.path}: {_gap(found.arch, changed)}")
+            raise RosettaError(f"--set contradicts {held.path}: {gap(found.arch, changed)}")
         found.arch = changed
         found.told |= {field: "set" for field in overrides}
     return found
@@ -235,14 +236,16 @@ def describe(arch: Arch) -> str:
     return f"{name} ({', '.join(parts)})" if name else ", ".join(parts)
 
 
-def _differing(a: Arch, b: Arch) -> list[str]:
+def differing(a: Arch, b: Arch) -> list[str]:
+    """The fields in which two rows differ."""
     return [f.name for f in dataclasses.fields(Arch) if getattr(a, f.name) != getattr(b, f.name)]
 
 
-def _gap(found: Arch, named: Arch) -> str:
+def gap(found: Arch, named: Arch) -> str:
+    """The same in words."""
     return "; ".join(
         f"{f} is {getattr(found, f)!r} in the file and {getattr(named, f)!r} in what was named"
-        for f in _differing(found, named)
+        for f in differing(found, named)
     )
 
 
@@ -340,7 +343,7 @@ def row_of(shapes: Mapping[str, Shape], library: Library, held: Container) -> tu
         told |= why
     configured = _configured(held, library)
     row |= configured
-    told |= dict.fromkeys(configured, "its configuration says so")
+    told |= dict.fromkeys(configured, CONFIGURED)
     told = {f: f"{_said(row[f])}: {why}" for f, why in told.items()}
     try:
         return Arch(**row), told
@@ -485,7 +488,7 @@ def cannot_hold(library: Library, arch: Arch) -> str:
         return str(e)
     # rates of training are in nobody's weights
     again = dataclasses.replace(again, drop_path=arch.drop_path, dropout=arch.dropout)
-    if differ := _differing(again, arch):
+    if differ := differing(again, arch):
         return ", ".join(f"{f} = {getattr(arch, f)!r}, where its files mean {getattr(again, f)!r}" for f in differ)
     return "" if library.claims(arch) else f"it builds no such net: {describe(arch)}"
 

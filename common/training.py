@@ -34,6 +34,7 @@ from common.init import initial
 from common.port import inspect
 from common.preprocessing import Preprocessing
 from common.recipe import Recipe, learning
+from common.recognise import CONFIGURED, Recognised, differing, gap
 from common.scores import Scores, scores
 from common.weights import Weights, atomic
 
@@ -147,8 +148,9 @@ def plan(
     run = dataclasses.replace(run, arch=get(name, **{**edges, **overrides}))
     check(run.arch, found)
     if run.init is not None:
-        start(run)
-        run = dataclasses.replace(run, preprocessing=inspect(run.init).preprocessing)
+        given = inspect(run.init)
+        found.notes += begins(run, given)
+        run = dataclasses.replace(run, preprocessing=given.preprocessing)
         if run.preprocessing is not None:
             found = prepared(found, run.preprocessing, str(run.init))
         else:
@@ -277,19 +279,38 @@ def trainer_of(run: Run, weights: Weights | None = None) -> Any:
 
 def start(run: Run) -> Weights:
     """The weights that a run begins with: fresh ones, the same in either framework, or those of a checkpoint; its
-    classifier, if it has another number of classes, is fresh."""
+    classifier, if it has another number of classes, is fresh. Raises RosettaError where it is of another net."""
     weights = initial(run.arch, run.seed, run.recipe.init)
     if run.init is None:
         return weights
     found = inspect(run.init)
-    given, shapes = found.weights(), names.parameters(run.arch)
-    for name, shape in shapes.items():
-        if name in given and given[name].shape == shape:
-            weights[name] = given[name]
-        elif not name.startswith("fc."):
-            has = f"{given[name].shape}" if name in given else "nothing"
-            raise RosettaError(f"{run.init} is another net than {run.name}: at {name} it has {has}, not {shape}")
-    return weights
+    begins(run, found)
+    return weights | {n: w for n, w in found.weights().items() if n in weights and w.shape == weights[n].shape}
+
+
+def begins(run: Run, found: Recognised) -> list[str]:
+    """What is to be known of a run that begins with the weights of a checkpoint. Raises RosettaError where that is of
+    another net: by its shapes, its own word or its library's convention. But for the classes, and for the rates of
+    training."""
+    own = dataclasses.replace(
+        run.arch, num_classes=found.arch.num_classes, drop_path=found.arch.drop_path, dropout=found.arch.dropout
+    )
+    differ = differing(found.arch, own)
+    known = {key.partition(".")[0] for key in found.library.conventions}
+    known |= {key for key, why in found.told.items() if why.endswith(CONFIGURED)}
+    says = "arch" in found.held.metadata  # our own files name their row
+    if differ and (says or known & set(differ) or names.parameters(own) != names.parameters(found.arch)):
+        raise RosettaError(
+            f"{run.init} is another net than {run.name}: {gap(found.arch, own)}. It is {found.described}, by "
+            f"{'its own word' if says else f'the shapes and conventions of {found.library.name}'}; if it is "
+            f"{run.name} all the same, `rosetta port {run.init} NEW.safetensors --arch {run.name}` makes a file that "
+            "says so"
+        )
+    notes = [f"taken on trust, {run.init} doesn't say it: {f} = {getattr(own, f)!r}" for f in differ]
+    fresh = found.arch.num_classes != run.arch.num_classes
+    had = f"instead of its own of {found.arch.num_classes}" if found.arch.num_classes else "which it lacks"
+    notes.append(f"begins with {run.init}, {'and a fresh classifier, ' + had if fresh else 'its classifier too'}")
+    return notes
 
 
 def train(

@@ -12,12 +12,15 @@ from conftest import relative
 from PIL import Image
 from test_referees import randomise
 
-from common import training
+from common import recipe, training
+from common import weights as canonical
 from common.arch import get
 from common.backends import Here
 from common.commands import cli
 from common.data import Batches, Examples
+from common.errors import RosettaError
 from common.evaluation import Predict
+from common.init import initial, randomised
 from common.port import inspect
 from common.preprocessing import Preprocessing
 
@@ -161,9 +164,6 @@ def test_named_data_are_prepared_as_the_checkpoint_has_it(tmp_path):
     """Pixels by its scale, mean, deviation and order; numbers that are none by their own."""
     net = get("cifar_resnet20", depths=(1, 1, 1), num_classes=2)
     how = Preprocessing((10.0, 20.0, 30.0), (2.0, 3.0, 4.0), 1.0, 224, 256, "bicubic", "BGR")
-    from common import weights as canonical
-    from common.init import initial
-
     canonical.save(tmp_path / "net.safetensors", net, initial(net, 0), {"preprocessing": how.to_json()})
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (8, 12, 12, 3)).astype(np.uint8)
@@ -188,3 +188,64 @@ def test_named_data_are_prepared_as_the_checkpoint_has_it(tmp_path):
             wanted = (np.moveaxis(x, -1, 1) - spread[0]) / spread[1]
             assert "other numbers" in " ".join(data.notes)
         assert relative(wanted, got) < 1e-3
+
+
+V15 = get("resnet50", depths=(1, 1, 1, 1), widths=(16, 16, 16, 16), width_per_group=64, num_classes=10)
+ROWS = {
+    "v1 from v1.5": ({"stride_in": 1}, {}, "stride_in is 2 in the file and 1 in what was named"),
+    "epsilon": ({"norm_eps": 1e-3}, {}, "norm_eps is 1e-05 in the file"),
+    "no squeeze-and-excitation": ({}, {"se_ratio": 16}, "se_ratio is 16 in the file and 0"),
+    "no biases": ({}, {"conv_bias": True}, "conv_bias is True in the file and False"),
+    "another depth": ({"depths": (1, 1, 2, 1)}, {}, "depths is"),
+    "colours": ({"in_channels": 1}, {}, "in_channels is 3 in the file and 1"),
+    "another plain net": ({"shortcut": "none", "block": "basic"}, {"block": "basic"}, "shortcut is"),
+}
+
+
+def run_of(arch, init):
+    return training.Run("mine", arch, "digits", recipe.get("small"), init=str(init))
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["our file", "torchvision's names"])
+@pytest.mark.parametrize("case", ROWS)
+def test_another_nets_weights_are_refused(tmp_path, case, named):
+    mine, theirs, expected = ROWS[case]
+    given = get(V15, **theirs)
+    weights = initial(given, 0)
+    if named:
+        canonical.save(tmp_path / "net.safetensors", given, weights)
+    else:
+        canonical.write_safetensors(tmp_path / "net.safetensors", weights, {})
+    run = run_of(get(V15, **mine), tmp_path / "net.safetensors")
+    with pytest.raises(RosettaError, match=f"is another net than mine: .*{expected}"):
+        training.start(run)
+
+
+def test_what_a_checkpoint_does_not_say_is_taken_on_trust_and_said(tmp_path):
+    """`cifar_resnet20` and its plain twin have the same names and shapes."""
+    plain = get("cifar_plain20", num_classes=10)
+    canonical.write_safetensors(tmp_path / "bare.safetensors", initial(get("cifar_resnet20"), 0), {})
+    run = run_of(plain, tmp_path / "bare.safetensors")
+    assert any("on trust" in n and "shortcut = 'none'" in n for n in training.begins(run, inspect(run.init)))
+    canonical.save(tmp_path / "named.safetensors", get("cifar_resnet20"), initial(get("cifar_resnet20"), 0))
+    with pytest.raises(RosettaError, match="shortcut is 'pad' in the file and 'none' in what was named.*its own word"):
+        training.start(run_of(plain, tmp_path / "named.safetensors"))
+
+
+def test_classes_and_rates_of_training_are_no_other_net(tmp_path):
+    net = get("cifar_resnet20", depths=(1, 1, 1), in_channels=1)
+    weights = randomised(net)
+    canonical.save(tmp_path / "ten.safetensors", net, weights)
+    run = run_of(get(net, num_classes=7, drop_path=0.1, dropout=0.2), tmp_path / "ten.safetensors")
+    found = training.start(run)
+    assert found["fc.weight"].shape == (7, 64) and np.array_equal(found["conv1.weight"], weights["conv1.weight"])
+    assert "fresh classifier, instead of its own of 10" in training.begins(run, inspect(run.init))[-1]
+    same = training.start(run_of(net, tmp_path / "ten.safetensors"))
+    assert np.array_equal(same["fc.weight"], weights["fc.weight"])
+
+
+def test_what_evaluate_takes_from_arch_alone_is_said(tmp_path):
+    net = get("cifar_resnet20", in_channels=1)
+    canonical.write_safetensors(tmp_path / "bare.safetensors", initial(net, 0), {})
+    said = rosetta("evaluate", tmp_path / "bare.safetensors", "--data", "digits", "--arch", "cifar_plain20")
+    assert "taken on your word: shortcut = 'none'" in said
