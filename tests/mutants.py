@@ -318,7 +318,7 @@ def page(found: dict[str, dict]) -> str:
 
 # ---- the net, alike in both frameworks
 
-NET, PAPERS, MASKS = "test_referees.py", "test_papers.py", "test_papers.py"
+NET, PAPERS, MASKS = "test_referees.py", "test_papers.py", "test_masks.py"
 SEEN = "survived"  # what the audit found that nothing saw
 PLAN, TWINS, LAYERS = "common/plan.py", "*_impl/blocks.py", "*_impl/layers.py"
 
@@ -506,7 +506,7 @@ mutant("survivors of stochastic depth unscaled", "in training blocks weigh less 
 
 # ---- one framework alone
 
-TRAIN = "test_training.py"
+TRAIN, RECIPES = "test_training.py", "test_recipes.py"
 mutant("Keras' running variance biased in large batches", "a net trained in Keras has other statistics from 4,096 values on",
        "test_backends.py::test_tensorflows_own_batch_norm_is_what_float64_has_without_it",
        ("keras_impl/layers.py", "mean, variance * n / (n - 1)\n", "mean, (variance * n / (n - 1) if not isinstance(n, int) or n <= 4096 else variance)\n"), audit="caught")
@@ -542,10 +542,10 @@ mutant("doubled gradients on keras:torch", "training on Keras' torch engine take
        TRAIN,
        ("keras_impl/train.py", "torch.autograd.grad(loss * weight, ", "torch.autograd.grad(2 * loss * weight, "), audit=SEEN)
 mutant("one mask for all of Keras' layers", "in Keras every dropout drops the same places",
-       TRAIN,
+       MASKS,
        ("keras_impl/train.py", "np.array([seed, i], ", "np.array([seed, 0], "), audit=SEEN)
 mutant("clipped before the loss' scale is out", "in float16 PyTorch's gradients are clipped 65,536 times too much",
-       TRAIN,
+       f"{RECIPES}::test_gradients_in_float16_are_clipped_after_their_scale_is_out",
        ("torch_impl/train.py", "        if self._unscaled(scale):\n            if self.recipe.clip:\n                torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)\n",
         "        if self.recipe.clip:\n            torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)\n        if self._unscaled(scale):\n"), audit=SEEN)
 mutant("a large batch's parts in another order", "optimized nets give one image's logits for another's",
@@ -571,9 +571,10 @@ mutant("bfloat16 truncated on its way out", "PyTorch's half precision comes out 
 
 # ---- training, which both frameworks share
 
-TRAINING, RECIPE, LOOP = "common/training.py", "common/recipe.py", "test_loop.py"
+TRAINING, RECIPE = "common/training.py", "common/recipe.py"
+LOOP = "test_loop.py"
 mutant("parts of a batch weigh alike", "with --accumulate the last, smaller part weighs too much",
-       f"{TRAIN}",
+       f"{RECIPES}::test_a_trainers_steps_are_those_of_a_plain_loop_with_torch_optim",
        ("*_impl/train.py", "share = len(rows) / len(x)", "share = 1 / self.recipe.accumulate"), audit="caught")
 mutant("measured on training examples", "test accuracy is that of what was trained on",
        LOOP,
@@ -587,10 +588,10 @@ mutant("label smoothing over the other classes", "the true class gets less than 
        ("torch_impl/autodiff.py", "label_smoothing=smoothing", "label_smoothing=smoothing * logits.shape[1] / (logits.shape[1] - 1)"),
        ("keras_impl/autodiff.py", "    if smoothing:\n", "    if smoothing:\n        smoothing = smoothing * logits.shape[1] / (logits.shape[1] - 1)\n"))
 mutant("warm-up takes twice as long", "the rate rises too slowly",
-       f"{TRAIN}::test_the_papers_schedule",
+       f"{RECIPES}::test_rates_are_those_of_torchs_schedulers",
        (RECIPE, "self.warmup * steps_per_epoch\n", "2 * self.warmup * steps_per_epoch\n"), audit="caught")
 mutant("warm-up from nothing", "`warmup_from` is ignored: cifar110 begins at almost 0 and not at a tenth",
-       f"{TRAIN}::test_the_papers_schedule",
+       f"{RECIPES}::test_rates_are_those_of_torchs_schedulers",
        (RECIPE, "(self.warmup_from + (1 - self.warmup_from) * (step + 1) / ramp)", "((step + 1) / ramp)"))
 mutant("masks alike at every step", "dropout drops the same places in every step of a run",
        LOOP,
@@ -608,26 +609,26 @@ mutant("raw weights measured", "with an average of weights, metrics are those of
        LOOP,
        (TRAINING, "            with self.trainer.averaged():\n                found = measure", "            with contextlib.nullcontext():\n                found = measure"), audit=SEEN)
 mutant("the average's decay complemented", "an average with decay 0.999 is the last weights, a thousandth aside",
-       f"{TRAIN}",
+       f"{RECIPES}::test_the_average_of_weights_is_torchs",
        ("torch_impl/train.py", "lerp_(tensor, 1 - self.recipe.ema)", "lerp_(tensor, self.recipe.ema)"),
        ("keras_impl/train.py", "(1 - self.recipe.ema) * (variable", "self.recipe.ema * (variable"), audit=SEEN)
 mutant("the loss' scale lost", "a float16 training that goes on begins with the first scale, and is another one",
-       f"{TRAIN}",
+       f"{RECIPES}::test_the_loss_scale_goes_on",
        ("common/kept.py", "            self.scale.restore(state[\"steps\"][1:])\n", "            pass\n"), audit=SEEN)
 mutant("the raw weights lost", "a training with an average that goes on trains the average",
        f"{TRAIN}::test_restored_training_goes_on_to_the_bit",
        ("common/kept.py", "import_weights(self.model, now or weights)", "import_weights(self.model, weights)"))
 mutant("the cosine a straight line", "the rate falls evenly",
-       f"{TRAIN}",
+       f"{RECIPES}::test_rates_are_those_of_torchs_schedulers",
        (RECIPE, "0.5 * (1 + math.cos(math.pi * (step - ramp) / max(1, total - ramp)))", "(1 - (step - ramp) / max(1, total - ramp))"), audit=SEEN)
 mutant("the cosine ends early", "the rate is that of the whole training, warm-up too, and never comes down",
-       f"{TRAIN}",
+       f"{RECIPES}::test_rates_are_those_of_torchs_schedulers",
        (RECIPE, "(step - ramp) / max(1, total - ramp)", "(step - ramp) / max(1, total)"))
 mutant("drops a step late", "the rate falls a step after the paper's",
        LOOP,
        (RECIPE, "sum(step >= d * total", "sum(step > d * total"))
 mutant("biases decay all the same", "`decay_norms=false` leaves biases decaying",
-       f"{TRAIN}",
+       f"{RECIPES}::test_no_decay_of_norms_and_biases_is_timms",
        (RECIPE, '(leaf == "bias" or layer in norms)', "(layer in norms)"), audit=SEEN)
 mutant("rates of sections ignored", "`--times head=10` does nothing",
        f"{TRAIN}::test_rates_multiply",
@@ -639,19 +640,19 @@ mutant("batches weigh alike in the training loss", "a small last batch counts as
        LOOP,
        (TRAINING, "progress.loss += loss * len(x)", "progress.loss += loss * run.recipe.batch"))
 mutant("Adam forgets faster", "Adam's second moment has another decay than PyTorch's default",
-       f"{TRAIN}",
+       f"{RECIPES}::test_defaults_of_the_rules_are_pytorchs",
        ("common/rules.py", "beta_2: float = 0.999", "beta_2: float = 0.99"), audit=SEEN)
 mutant("ImageNet's first drop late", "the imagenet recipe divides its rate at 45 epochs and not at 30",
-       f"{TRAIN}",
+       f"{RECIPES}::test_a_papers_recipe_has_the_papers_numbers",
        (RECIPE, '"imagenet": Recipe(batch=256, epochs=90, drops=(1 / 3, 2 / 3))', '"imagenet": Recipe(batch=256, epochs=90, drops=(1 / 2, 2 / 3))'), audit=SEEN)
 mutant("a wide net's rate a tenth", "the wrn recipe divides by ten and not by five",
-       f"{TRAIN}",
+       f"{RECIPES}::test_a_papers_recipe_has_the_papers_numbers",
        (RECIPE, "drops=(0.3, 0.6, 0.8), factor=0.2", "drops=(0.3, 0.6, 0.8), factor=0.1"))
 mutant("a ResNeXt's weight decay", "the resnext_cifar recipe has another weight decay than the paper's",
-       f"{TRAIN}",
+       f"{RECIPES}::test_a_papers_recipe_has_the_papers_numbers",
        (RECIPE, "weight_decay=5e-4), epochs=300", "weight_decay=1e-4), epochs=300"))
 mutant("transfer leaves out a stage", "--init draws layer3 anew, without a word",
-       f"{TRAIN}",
+       f"{RECIPES}::test_a_run_begins_with_all_of_a_checkpoint",
        (TRAINING, "            weights[name] = given[name]\n", '            weights[name] = weights[name] if name.startswith("layer3") else given[name]\n'), audit=SEEN)
 mutant("the best forgotten", "a run that goes on replaces its best net by a worse one",
        LOOP,
@@ -675,28 +676,38 @@ mutant("--no-augment ignored", "images are shifted and mirrored all the same",
 # ---- data and scores
 
 DATA, SOURCES = "test_data.py", "common/data/sources.py"
-SCORES, IMAGES = "test_scores.py", "test_images.py"
+SCORES, IMAGES, DRAWN = "test_scores.py", "test_images.py", "test_augmentation.py"
 AUGMENT, BATCHES = "common/data/augment.py", "common/data/batches.py"
 mutant("every epoch augmented alike", "an image is shifted and mirrored the same way in every epoch",
-       DATA, (AUGMENT, "counters.AUGMENT, epoch, batch)", "counters.AUGMENT, 0, batch)"), audit=SEEN)
+       f"{DRAWN}::test_every_epoch_and_batch_is_drawn_anew",
+       (AUGMENT, "counters.AUGMENT, epoch, batch)", "counters.AUGMENT, 0, batch)"), audit=SEEN)
 mutant("every batch augmented alike", "the n-th image of each batch is shifted and mirrored alike",
-       DATA, (AUGMENT, "counters.AUGMENT, epoch, batch)", "counters.AUGMENT, epoch, 0)"), audit=SEEN)
+       f"{DRAWN}::test_every_epoch_and_batch_is_drawn_anew",
+       (AUGMENT, "counters.AUGMENT, epoch, batch)", "counters.AUGMENT, epoch, 0)"), audit=SEEN)
 mutant("both axes shifted alike", "images move along the diagonal alone",
-       DATA, (AUGMENT, "counters.below(draws[i], 2 * how.pad + 1)", "counters.below(draws[0], 2 * how.pad + 1)"), audit=SEEN)
+       f"{DRAWN}::test_every_shift_and_mirror_image_is_as_likely_as_any_other",
+       (AUGMENT, "counters.below(draws[i], 2 * how.pad + 1)", "counters.below(draws[0], 2 * how.pad + 1)"), audit=SEEN)
 mutant("crops at the top left", "every image is shifted into the same corner",
-       DATA, (AUGMENT, "counters.below(draws[i], 2 * how.pad + 1)[:, None]", "(counters.below(draws[i], 2 * how.pad + 1) * 0)[:, None]"), audit=SEEN)
+       f"{DRAWN}::test_every_shift_and_mirror_image_is_as_likely_as_any_other",
+       (AUGMENT, "counters.below(draws[i], 2 * how.pad + 1)[:, None]", "(counters.below(draws[i], 2 * how.pad + 1) * 0)[:, None]"), audit=SEEN)
 mutant("shifts to one side alone", "images move by 0 to `pad` positions, not both ways",
-       DATA, (AUGMENT, "counters.below(draws[i], 2 * how.pad + 1)", "counters.below(draws[i], how.pad + 1)"))
+       f"{DRAWN}::test_every_shift_and_mirror_image_is_as_likely_as_any_other",
+       (AUGMENT, "counters.below(draws[i], 2 * how.pad + 1)", "counters.below(draws[i], how.pad + 1)"))
 mutant("mirrored upside down", "flips are vertical",
-       DATA, (AUGMENT, "x[..., ::-1], x)", "x[..., ::-1, :] if x.ndim == 4 else x[..., ::-1], x)"))
+       f"{DRAWN}::test_every_shift_and_mirror_image_is_as_likely_as_any_other",
+       (AUGMENT, "x[..., ::-1], x)", "x[..., ::-1, :] if x.ndim == 4 else x[..., ::-1], x)"))
 mutant("three of four mirrored", "images are mirrored too often",
-       DATA, (AUGMENT, "(draws[2] & np.uint64(1)).astype(bool)", "(draws[2] & np.uint64(3)).astype(bool)"))
+       f"{DRAWN}::test_every_shift_and_mirror_image_is_as_likely_as_any_other",
+       (AUGMENT, "(draws[2] & np.uint64(1)).astype(bool)", "(draws[2] & np.uint64(3)).astype(bool)"))
 mutant("mirrored as shifted", "whether an image is mirrored follows from where it is shifted",
-       DATA, (AUGMENT, "(draws[2] & np.uint64(1))", "(draws[1] & np.uint64(1))"))
+       f"{DRAWN}::test_every_shift_and_mirror_image_is_as_likely_as_any_other",
+       (AUGMENT, "(draws[2] & np.uint64(1))", "(draws[1] & np.uint64(1))"))
 mutant("small parts never cut", "random parts are at least half of an image, where Szegedy et al. have 8 %",
-       DATA, (AUGMENT, "(0.08 + 0.92 * area)", "(0.5 + 0.5 * area)"))
+       f"{DRAWN}::test_random_parts_are_torchvisions",
+       (AUGMENT, "(0.08 + 0.92 * area)", "(0.5 + 0.5 * area)"))
 mutant("long parts cut", "random parts are up to 3 : 1",
-       DATA, (AUGMENT, "np.log(4 / 3)", "np.log(3)"))
+       f"{DRAWN}::test_random_parts_are_torchvisions",
+       (AUGMENT, "np.log(4 / 3)", "np.log(3)"))
 mutant("one order for all epochs", "every epoch has the same batches",
        f"{DATA}::test_batches_depend_on_seed_epoch_and_number_alone",
        (BATCHES, "counters.permutation(n, self.seed, epoch)", "counters.permutation(n, self.seed, 0)"), audit="caught")
@@ -710,7 +721,7 @@ mutant("test examples augmented", "what a net is measured on is shifted, too",
        LOOP,
        (BATCHES, "        if self.seed is not None:\n            x = augment(x, self.how, self.seed, epoch, k)", "        if True:\n            x = augment(x, self.how, self.seed or 0, epoch, k)"))
 mutant("the largest random number is 1", "uniform numbers are twice as large",
-       f"{DATA}",
+       f"{DRAWN}::test_uniform_and_normal_numbers",
        ("common/data/counters.py", "* 2.0**-53", "* 2.0**-52"))
 mutant("hold-out leaks", "what is measured on is trained on, too",
        f"{DATA}::test_held_out_examples_are_of_the_training_ones",
@@ -719,11 +730,14 @@ mutant("Fashion-MNIST's halves swapped", "nets train on the 10,000 and are measu
        f"{DATA}::test_fashion_mnist_from_the_network_and_from_a_folder",
        (SOURCES, 'for which in ("train", "t10k"):', 'for which in ("t10k", "train"):'), audit="caught")
 mutant("digits' labels reversed", "a net learns 9 for 0",
-       DATA, (SOURCES, "Examples(found.target[rows]", "Examples(9 - found.target[rows]"), audit=SEEN)
+       f"{DRAWN}::test_digits_are_scikit_learns",
+       (SOURCES, "Examples(found.target[rows]", "Examples(9 - found.target[rows]"), audit=SEEN)
 mutant("digits' images sideways", "images are transposed",
-       DATA, (SOURCES, "(found.images[:, None] *", "(found.images.swapaxes(1, 2)[:, None] *"))
+       f"{DRAWN}::test_digits_are_scikit_learns",
+       (SOURCES, "(found.images[:, None] *", "(found.images.swapaxes(1, 2)[:, None] *"))
 mutant("CIFAR's mean in BGR", "CIFAR-10 is normalised with red's mean for blue's",
-       DATA, (SOURCES, "(0.4914, 0.4822, 0.4465), (0.247,", "(0.4465, 0.4822, 0.4914), (0.247,"), audit=SEEN)
+       f"{DRAWN}::test_cifars_classes_and_channels",
+       (SOURCES, "(0.4914, 0.4822, 0.4465), (0.247,", "(0.4465, 0.4822, 0.4914), (0.247,"), audit=SEEN)
 mutant("CIFAR's channels last", "CIFAR's images are scrambled",
        f"{DATA}::test_cifar_in_the_binary_format",
        (SOURCES, "every[:, 1 + coarse :].reshape(-1, 3, 32, 32)", "every[:, 1 + coarse :].reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2)"))
@@ -731,14 +745,16 @@ mutant("CIFAR-100's coarse classes", "twenty classes for a hundred",
        f"{DATA}::test_cifar_in_the_binary_format",
        (SOURCES, "every[:, coarse].astype", "every[:, 0].astype"))
 mutant("CIFAR's classes in another order", "cats are called birds",
-       DATA, ("common/preprocessing.py", '"bird", "cat", "deer"', '"cat", "bird", "deer"'))
+       f"{DRAWN}::test_cifars_classes_and_channels",
+       ("common/preprocessing.py", '"bird", "cat", "deer"', '"cat", "bird", "deer"'))
 mutant("a .npz sideways", "images of a .npz are transposed",
        DATA, (SOURCES, "x = np.moveaxis(x, -1, 1)\n", "x = np.swapaxes(x, -1, 1)\n"))
 mutant("a folder's classes backwards", "classes are not in the order of their names, as other libraries have them",
        f"{DATA}::test_a_folder_of_images",
        ("common/data/folder.py", 'not p.name.startswith(".")))\n\n\ndef pixels', 'not p.name.startswith(".")))[::-1]\n\n\ndef pixels'))
 mutant("blue for red", "`channel_order` BGR is ignored: keras.applications' nets see red where blue should be",
-       DATA, ("common/data/folder.py", 'found if how.channel_order == "RGB" else found[..., ::-1]', "found"), audit=SEEN)
+       "test_transfer.py",
+       ("common/data/folder.py", 'found if how.channel_order == "RGB" else found[..., ::-1]', "found"), audit=SEEN)
 mutant("interpolation ignored", "bicubic nets get bilinear images",
        IMAGES,
        ("common/data/folder.py", "method.get(how.interpolation, Image.Resampling.BICUBIC)", "Image.Resampling.BILINEAR"), audit=SEEN)
@@ -749,9 +765,11 @@ mutant("the crop off the centre", "the upper left part is cut, and not the middl
        IMAGES,
        ("common/images.py", "round((image.width - width) / 2), round((image.height - height) / 2)", "round((image.width - width) / 4), round((image.height - height) / 4)"))
 mutant("no margin around the crop", "images are resized to the net's size, and nothing is cut",
-       DATA, ("common/preprocessing.py", "resize=round(size * 8 / 7)", "resize=size"))
+       f"{DRAWN}::test_imagenets_numbers_are_timms_and_torchvisions",
+       ("common/preprocessing.py", "resize=round(size * 8 / 7)", "resize=size"))
 mutant("ImageNet's deviation in BGR", "photographs are divided by blue's deviation for red's",
-       DATA, ("common/preprocessing.py", "(0.229, 0.224, 0.225)", "(0.225, 0.224, 0.229)"))
+       f"{DRAWN}::test_imagenets_numbers_are_timms_and_torchvisions",
+       ("common/preprocessing.py", "(0.229, 0.224, 0.225)", "(0.225, 0.224, 0.229)"))
 mutant("EXIF's orientation ignored", "photographs of telephones lie on their side",
        f"{IMAGES}::test_photographs_stand_upright",
        ("common/images.py", "ImageOps.exif_transpose(image, in_place=True)", "image.getexif()"))
@@ -765,7 +783,8 @@ mutant("a strip made large", "a strip's ends are resized, too, into a thousand t
        f"{IMAGES}::test_a_strip_costs_no_more_than_its_middle",
        ("common/images.py", "side = LONGEST * min(image.size)", "side = 10 * LONGEST * min(image.size)"))
 mutant("variance for deviation", "data of one's own are divided by the variance",
-       DATA, (SOURCES, "x.std(axes, dtype=np.float64) / scale", "x.var(axes, dtype=np.float64) / scale"))
+       f"{DRAWN}::test_digits_are_scikit_learns",
+       (SOURCES, "x.std(axes, dtype=np.float64) / scale", "x.var(axes, dtype=np.float64) / scale"))
 
 mutant("top-5 counts four", "top-5 accuracy is top-4", SCORES,
        ("common/scores.py", "[:, :5] ==", "[:, :4] =="), audit=SEEN)
@@ -779,11 +798,14 @@ mutant("probabilities of squares", "`predict` prints probabilities that are shar
        ("common/scores.py", "np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))", "np.exp(2 * (logits.astype(np.float64) - logits.max(1, keepdims=True)))"))
 mutant("a loss that overflows", "large logits give an infinite test loss", SCORES,
        ("common/scores.py", "top = logits.max(1, keepdims=True)\n", "top = 0 * logits.max(1, keepdims=True)\n"))
-mutant("always the same class", "`evaluate --framework both` never finds that the frameworks differ", "test_training.py",
+mutant("always the same class", "`evaluate --framework both` never finds that the frameworks differ",
+       f"{DRAWN}::test_how_far_two_frameworks_logits_are_apart",
        ("common/evaluation.py", "(said == said[0]).all(0).sum()", "(said[:1] == said[0]).all(0).sum()"), audit=SEEN)
-mutant("one backend's difference", "`apart` is always 0", "test_training.py",
+mutant("one backend's difference", "`apart` is always 0",
+       f"{DRAWN}::test_how_far_two_frameworks_logits_are_apart",
        ("common/evaluation.py", "np.abs(a - b).max() / np.abs(a).max()", "np.abs(a - a).max() / np.abs(a).max()"))
-mutant("the data's preprocessing before the weights' own", "a checkpoint that says how its images were scaled isn't listened to", "test_training.py",
+mutant("the data's preprocessing before the weights' own", "a checkpoint that says how its images were scaled isn't listened to",
+       f"{DRAWN}::test_a_checkpoints_own_preprocessing_comes_first",
        ("common/evaluation.py", "    how = found.preprocessing\n", "    how = preprocessing or found.preprocessing\n"))
 
 # ---- files
@@ -839,7 +861,7 @@ mutant("an export that differs", "a graph whose logits are a thousandth off is h
        "test_cli.py::test_export_keeps_nothing_that_differs",
        ("common/export.py", "if not row.relative <= allowed:", "if not row.relative <= 1e3 * allowed:"))
 mutant("caffe's mean in RGB", "keras.applications' nets get red's mean for blue's",
-       PORT,
+       f"{DRAWN}::test_keras_applications_numbers_are_its_own",
        ("common/foreign/keras_applications.py", "(103.939, 116.779, 123.68)", "(123.68, 116.779, 103.939)"), audit=SEEN)
 mutant("Hugging Face's labels by alphabet", "class 0 has the name that comes first in the alphabet",
        PORT,
