@@ -21,6 +21,11 @@ def _data_options(command: Any) -> Any:
     for option in (
         click.option("--skip-corrupt", is_flag=True, help="Leave out images that can't be read, and name them."),
         click.option("--size", type=click.IntRange(1), metavar="PIXELS", help="Of a folder's images. Default: 224."),
+        click.option(
+            "--layout",
+            type=click.Choice(["channels-first", "channels-last"]),
+            help="Where a .npz has its channels, if that isn't plain.",
+        ),
         click.option("--data-dir", type=click.Path(), metavar="DIR", help="Where the data's files are."),
         click.option("--workers", type=click.IntRange(1, 64), default=1, help="Threads that load. Default: 1."),
     ):
@@ -88,7 +93,7 @@ def train(
     name: str | None, data: str | None, framework: str, recipe_name: str | None, epochs: int | None, batch: int | None,
     rate: float | None, changes: dict[str, Any], overrides: dict[str, Any], init: str | None, freeze: tuple[str, ...],
     rates: dict[str, float], hold_out: float, no_augment: bool, seed: int, devices: int, workers: int,
-    data_dir: str | None, size: int | None, skip_corrupt: bool, out: str | None, resume: str | None,
+    data_dir: str | None, size: int | None, skip_corrupt: bool, layout: str | None, out: str | None, resume: str | None,
     save_every: float, steps: int | None, quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Train NAME on --data, in either framework: the same weights, batches and update rule in both.
@@ -123,6 +128,7 @@ def train(
         spec = training.prepare(framework, recipe.precision, devices=devices)
         run, found = training.plan(
             name, data, recipe, overrides, framework=spec, data_dir=data_dir, size=size, skip_corrupt=skip_corrupt,
+            layout=layout,
             hold_out=hold_out, seed=seed, init=init, frozen=freeze, rates=rates, augment=not no_augment,
             workers=workers, devices=devices,
         )  # fmt: skip
@@ -235,6 +241,7 @@ class _Bars(_Quiet):
 def evaluate(
     source: str, data: str | None, framework: str, dtype: str, device: str, variant: str | None,
     overrides: dict[str, Any], workers: int, data_dir: str | None, size: int | None, skip_corrupt: bool,
+    layout: str | None,
     confusion: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure SOURCE, a run or a checkpoint of any library, on the test examples of --data.
@@ -253,10 +260,12 @@ def evaluate(
         _writable(confusion)
     if data is None:
         run = training.Run.load(Path(source))
-        run = dataclasses.replace(run, data_dir=data_dir or run.data_dir, size=size or run.size, workers=workers)
+        run = dataclasses.replace(
+            run, data_dir=data_dir or run.data_dir, size=size or run.size, layout=layout or run.layout, workers=workers
+        )
         found = run.load_data()
     else:
-        found = datasets.load(data, data_dir, size=size, skip_corrupt=skip_corrupt)
+        found = datasets.load(data, data_dir, size=size, skip_corrupt=skip_corrupt, layout=layout)
     net = inspect(training.model_of(source), arch=get(variant) if variant else None, overrides=overrides)
     got, by_backend = evaluation.evaluate(net, found, framework, dtype=dtype, device=device, workers=workers)
     n = len(found.test)
@@ -422,7 +431,7 @@ def race(
     name: str, data: str, backends: tuple[str, ...], steps: int, measure: int, recipe_name: str,
     changes: dict[str, Any],
     overrides: dict[str, Any], init: str | None, seed: int, workers: int, data_dir: str | None, size: int | None,
-    skip_corrupt: bool, device: str, out: str | None,
+    skip_corrupt: bool, layout: str | None, device: str, out: str | None,
 ) -> None:  # fmt: skip
     """Train NAME on several backends from the same start, and compare the losses step by step.
 
@@ -439,7 +448,7 @@ def race(
     recipe = recipes.get(recipe_name, **changes)
     run, found = training.plan(
         name, data, recipe, overrides, data_dir=data_dir, size=size, skip_corrupt=skip_corrupt, seed=seed, init=init,
-        workers=workers,
+        workers=workers, layout=layout,
     )  # fmt: skip
     with _Progress() as progress:
         r = racing.race(run, found, backends, steps, measured=measure, device=device, progress=progress)

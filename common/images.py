@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from common.data import npz
 from common.errors import RosettaError
 from common.plan import Plan
 from common.preprocessing import IMAGENET, imagenet
@@ -48,7 +49,7 @@ def read(paths: Sequence[str | Path], plan: Plan, size: int | None = None) -> np
     if size is not None:
         axes = [size] * len(axes)
     if min(axes) < 1 or max(axes) > LARGEST:
-        raise RosettaError(f"size {size} can't be: expected 1 to {LARGEST} pixels")
+        raise RosettaError(f"size {size} can't be: expected at least 1 pixel, and at most {LARGEST}")
     return np.stack([_read(Path(path), channels, axes, plan.total_stride) for path in paths])
 
 
@@ -137,13 +138,14 @@ def _centre(image: Any, width: int, height: int) -> Any:
 
 def _array(path: Path, channels: int, dims: int) -> np.ndarray:
     try:
-        x = np.load(path, allow_pickle=False)
+        with open(path, "rb") as f:
+            x = npz.array(f, os.fstat(f.fileno()).st_size, f"{path} has an array")
     except FileNotFoundError:
         raise RosettaError(f"no such file: {path}") from None
-    except (OSError, ValueError, EOFError) as e:
-        raise RosettaError(f"{path} is not a whole .npy of numbers: {e}") from None
+    except OSError as e:
+        raise RosettaError(f"{path} can't be read: {e.strerror}") from None
     expected = ("N", channels, *("HW" if dims == 2 else "L"))
-    if x.ndim != dims + 2 or x.shape[1] != channels or x.size == 0 or not np.issubdtype(x.dtype, np.number):
+    if x.ndim != dims + 2 or x.shape[1] != channels or x.size == 0 or x.dtype.kind not in "iuf":
         raise RosettaError(f"{path} is {x.dtype} {x.shape}: expected numbers, {' x '.join(map(str, expected))}")
     return x.astype(np.float64)
 

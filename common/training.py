@@ -54,6 +54,7 @@ class Run:
     data_dir: str | None = None
     size: int | None = None  # of a folder's images
     skip_corrupt: bool = False
+    layout: str | None = None  # of a .npz: channels-first or channels-last
     hold_out: float = 0.0  # part of the training examples that is measured on instead of the test's
     seed: int = 0
     init: str | None = None  # a checkpoint to begin with
@@ -88,7 +89,10 @@ class Run:
 
     def read_data(self) -> Data:
         """Its data, whether or not the net can take them."""
-        data = datasets.load(self.data, self.data_dir, size=self.size, skip_corrupt=self.skip_corrupt)
+        data = datasets.load(
+            self.data, self.data_dir, size=self.size, skip_corrupt=self.skip_corrupt, layout=self.layout,
+            hold_out=self.hold_out > 0,
+        )  # fmt: skip
         data = held_out(data, self.hold_out, self.seed) if self.hold_out else data
         return data if self.preprocessing is None else prepared(data, self.preprocessing, str(self.init))
 

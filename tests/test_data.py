@@ -279,8 +279,19 @@ def test_a_npz(tmp_path):
         ({"y_train": np.arange(6) * 0}, "1 class:"),
         ({"y_test": np.arange(6)}, "labels from 0 to 5: expected 0 to 2"),
         ({"y_test": np.arange(6) - 1}, "labels from -1"),
-        ({"y_train": np.arange(5)}, "for 5 labels"),
-        ({"y_train": np.arange(6) / 2}, "expected integers"),
+        ({"y_train": np.arange(5)}, "for 6 examples"),
+        ({"y_train": np.arange(6) / 2}, "expected integers; y.astype"),
+        ({"y_train": np.array(list("abcabc"))}, "expected integers; .*return_inverse"),
+        ({"y_train": np.eye(6)}, r"y_train \(6, 6\), which looks one-hot: .*argmax"),
+        ({"y_train": np.arange(6) % 3 * 1000}, "3 different labels, up to 2000: expected 0 to 2; .*return_inverse"),
+        ({"y_train": np.array([0, 1, 2, 0, 1, 10**9])}, "4 different labels, up to 1000000000"),
+        ({"y_train": np.array([0, 1, 2, 0, 1, 2**63], np.uint64)}, "labels from 0 to 9223372036854775808"),
+        ({"y_train": np.arange(6) % 3 - 1}, "labels from -1 to 1"),
+        ({"classes": np.array(["a", "b", "c\x1b[2J"])}, "can't be printed"),
+        ({"classes": np.zeros((3, 2))}, "a name for each class"),
+        ({"x_train": np.zeros((6, 5, 5, 3), int)}, "astype.numpy.uint8"),
+        ({"x_train": np.full((6, 5, 5, 3), 1e300)}, "number 0 is not finite"),
+        ({"x_train": np.zeros((6, 0, 5, 3), np.uint8)}, "none of them 0"),
         ({"x_train": np.full((6, 5, 5, 3), np.nan)}, "finite"),
         ({"x_test": np.zeros((6, 4, 5, 3), np.uint8)}, "one shape"),
         ({"x_train": np.array([{}] * 6)}, "plain arrays"),
@@ -290,6 +301,98 @@ def test_a_npz_that_is_no_data(tmp_path, changes, expected):
     npz(tmp_path / "a.npz", **changes)
     with pytest.raises(RosettaError, match=expected):
         datasets.load(str(tmp_path / "a.npz"))
+
+
+@pytest.mark.parametrize("shape", [(1, 9), (2, 512), (12, 5000), (3, 32, 32), (1, 28, 28), (4, 60, 90), (13, 64, 64)])
+def test_axes_that_look_swapped_are_asked_about(tmp_path, shape):
+    """PyTorch's layout, which was trained as so many channels of a few places."""
+    x = np.random.default_rng(0).standard_normal((6, *shape)).astype(np.float32)
+    npz(tmp_path / "a.npz", x_train=x, x_test=x)
+    with pytest.raises(RosettaError, match=f"{shape[-1]} channels.*--layout channels-first"):
+        datasets.load(str(tmp_path / "a.npz"))
+    data = datasets.load(str(tmp_path / "a.npz"), layout="channels-first")
+    assert data.shape == shape and np.array_equal(data.train.x, x)
+    data = datasets.load(str(tmp_path / "a.npz"), layout="channels-last")
+    assert data.shape == (shape[-1], *shape[:-1])
+
+
+@pytest.mark.parametrize("shape", [(9, 1), (512, 2), (5000, 12), (100, 100), (32, 32, 3), (28, 28, 1), (64, 64, 13)])
+def test_axes_that_are_plain_are_taken_as_they_are(tmp_path, shape):
+    x = np.random.default_rng(0).standard_normal((6, *shape)).astype(np.float32)
+    npz(tmp_path / "a.npz", x_train=x, x_test=x)
+    data = datasets.load(str(tmp_path / "a.npz"))
+    assert data.shape == (shape[-1], *shape[:-1]) and np.array_equal(data.train.x, np.moveaxis(x, -1, 1))
+
+
+def test_a_layout_is_said_on_the_command_line_and_kept(tmp_path):
+    """N C L trained a net of 512 channels and 2 positions."""
+    from click.testing import CliRunner
+
+    from common import commands, training
+
+    x = np.random.default_rng(0).standard_normal((12, 2, 64)).astype(np.float32)
+    npz(tmp_path / "a.npz", x_train=x, x_test=x, y_train=np.arange(12) % 3, y_test=np.arange(12) % 3)
+
+    def run(*args):
+        return CliRunner().invoke(commands.cli, [str(a) for a in args])
+
+    line = ("train", "resnet18_1d", "--data", tmp_path / "a.npz", "--steps", 1, "--set", "depths=[1,1]", "--out")
+    line += (tmp_path / "run", "--set", "widths=[8,8]")
+    refused = run(*line)
+    assert refused.exit_code == 2 and "--layout channels-first" in refused.stderr
+    done = run(*line, "--layout", "channels-first")
+    assert done.exit_code == 0, done.output
+    loaded = training.Run.load(tmp_path / "run")
+    assert loaded.layout == "channels-first" and loaded.load_data().shape == (2, 64)
+    assert loaded.arch.in_channels == 2
+    with pytest.raises(RosettaError, match="layout .* can't be for digits"):
+        datasets.load("digits", layout="channels-first")
+
+
+def test_a_class_without_an_example_is_noted(tmp_path):
+    npz(tmp_path / "a.npz", y_train=np.arange(6) % 3 + 1, y_test=np.arange(6) % 3 + 1)
+    data = datasets.load(str(tmp_path / "a.npz"))
+    assert data.notes == ["no training example is of class 0: labels begin at 0, and these at 1"]
+    npz(tmp_path / "a.npz", classes=np.array(["x", "y", "z", "w"]))
+    assert datasets.load(str(tmp_path / "a.npz")).notes == ["no training example is of class w"]
+
+
+def test_files_that_are_no_npz(tmp_path):
+    whole = tmp_path / "a.npz"
+    npz(whole)
+    content = whole.read_bytes()
+    at = content.index(b"NUMPY")
+    damaged = {
+        "text": b"x_train, y_train", "half": content[: len(content) // 2], "empty": b"",
+        "a member cut": content.replace(b"\x93NUMPY", b"\x93NUMP", 1),
+        "bit": content[: at + 200] + b"!" + content[at + 201 :],
+    }  # fmt: skip
+    for kind, what in damaged.items():
+        whole.write_bytes(what)
+        with pytest.raises(RosettaError, match=r"a\.npz") as error:
+            datasets.load(str(whole))
+        assert "pickle" not in str(error.value), kind
+    whole.unlink()
+    np.save(tmp_path / "b.npy", np.zeros(3))
+    (tmp_path / "b.npy").rename(whole)
+    with pytest.raises(RosettaError, match="numpy.savez"):
+        datasets.load(str(whole))
+
+
+def test_a_npz_that_claims_more_than_it_has(tmp_path):
+    """Neither a header of terabytes nor zeros packed a thousandfold reach the memory."""
+    import zipfile
+
+    npz(tmp_path / "a.npz")
+    head = b"\x93NUMPY\x01\0\x76\0{'descr': '|u1', 'fortran_order': False, 'shape': (6, 9000000, 9000, 3), }"
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as z, pytest.warns(UserWarning, match="Duplicate"):
+        z.writestr("x_train.npy", head.ljust(127) + b"\n")
+    with pytest.raises(RosettaError, match="1,458,000,000,000 bytes by its header, and 0 are there"):
+        datasets.load(str(tmp_path / "a.npz"))
+    x = np.zeros((6, 6000, 1000, 3), np.uint8)
+    np.savez_compressed(tmp_path / "b.npz", x_train=x, y_train=np.arange(6) % 2, x_test=x[:1], y_test=[0])
+    with pytest.raises(RosettaError, match="claims 1.* unpacked, more than 100 times"):
+        datasets.load(str(tmp_path / "b.npz"))
 
 
 def test_unknown_data():
@@ -303,6 +406,16 @@ def test_the_cache_is_where_it_is_said_to_be(monkeypatch, tmp_path):
     monkeypatch.delenv("RESNET_ROSETTA_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert download.cache() == tmp_path / "resnet-rosetta"
+
+
+def test_what_has_nothing_to_measure_on_can_hold_out(tmp_path):
+    npz(tmp_path / "a.npz", x_test=None, y_test=None)
+    with pytest.raises(RosettaError, match="lacks x_test, y_test: .*--hold-out"):
+        datasets.load(str(tmp_path / "a.npz"))
+    data = sources.held_out(datasets.load(str(tmp_path / "a.npz"), hold_out=True), 0.34, 0)
+    assert (len(data.train), len(data.test)) == (4, 2)
+    with pytest.raises(RosettaError, match="0.01 of 6 training examples can't be held out"):
+        sources.held_out(datasets.load(str(tmp_path / "a.npz"), hold_out=True), 0.01, 0)
 
 
 def test_held_out_examples_are_of_the_training_ones():

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from common.data import counters
+from common.data import counters, npz
 from common.data.augment import Augment
 from common.data.download import cached
 from common.errors import RosettaError, nearest
-from common.preprocessing import CIFAR10, IMAGENET, Preprocessing
+from common.preprocessing import CIFAR10, Preprocessing
 
 
 @dataclass
@@ -56,39 +56,47 @@ SOURCES = {
     "cifar100": "the same of 100 classes",
     "ecg": "4,000 heartbeat signals of 4 classes, generated, for the nets of one axis",
     "folder:PATH": "PATH/train/CLASS/*.png and PATH/val/CLASS/*.png, or other images",
-    "FILE.npz": "x_train, y_train, x_test, y_test, and classes if they have names; x is N H W C or N L C",
+    "FILE.npz": "x_train, y_train, x_test, y_test, and classes if they have names; x is N H W C or N L C, or --layout",
 }
 
 
 def load(
-    spec: str, folder: str | os.PathLike | None = None, *, size: int | None = None, skip_corrupt: bool = False
-) -> Data:
+    spec: str, folder: str | os.PathLike | None = None, *, size: int | None = None, skip_corrupt: bool = False,
+    layout: str | None = None, hold_out: bool = False,
+) -> Data:  # fmt: skip
     """The data set that `spec` names, one of SOURCES; `folder` is where its files are, where they are not in the
     usual place. `size` is what a folder's images are cut to (224). `skip_corrupt` leaves out images that can't be
-    read, which are an error otherwise.
+    read, which are an error otherwise. `layout` says where a .npz has its channels, where that isn't plain. Where
+    training examples are to be held out (`hold_out`), no others to measure on are needed.
 
     Raises RosettaError for an unknown name, files that are missing or damaged, and labels that can't be.
     """
+    if layout is not None and (layout not in npz.LAYOUTS or not spec.endswith(".npz")):
+        raise RosettaError(f"layout {layout!r} can't be for {spec}: expected {' or '.join(npz.LAYOUTS)}, and a .npz")
     if spec.startswith("folder:"):
         from common.data.folder import read
 
         data = read(Path(spec.removeprefix("folder:")), size or 224, skip_corrupt)
     elif spec.endswith(".npz"):
-        data = _npz(Path(spec))
+        data = _npz(Path(spec), layout, test=not hold_out)
     elif spec in _NAMED:
         data = _NAMED[spec](Path(folder) if folder is not None else None)
     else:
         raise RosettaError(f"unknown data {spec!r}{nearest(spec, _NAMED) or '; there are ' + ', '.join(SOURCES)}")
-    _check(data)
+    _check(data, test=not hold_out)
     return data
 
 
-def _check(data: Data) -> None:
+def _check(data: Data, test: bool) -> None:
     k = len(data.classes)
     if k < 2:
         raise RosettaError(f"{data.name} has {k} class{'es' * (k != 1)}: expected at least 2")
+    if strange := [c for c in data.classes if not c.isprintable() or not c]:
+        raise RosettaError(f"{data.name} has a class whose name can't be printed: {strange[0][:40]!r}")
     for kind, part in (("training", data.train), ("test", data.test)):
         if not len(part):
+            if kind == "test" and not test:
+                continue
             raise RosettaError(f"{data.name} has no {kind} examples")
         if part.labels.min() < 0 or part.labels.max() >= k:
             raise RosettaError(
@@ -99,10 +107,13 @@ def _check(data: Data) -> None:
 
 def _spread(x: np.ndarray, size: int, scale: float = 255.0) -> Preprocessing:
     """Mean and deviation of each channel of N C *S, to four digits: what gets into a file is what is computed with."""
-    axes = (0, *range(2, x.ndim))
-    mean, std = x.mean(axes, dtype=np.float64) / scale, x.std(axes, dtype=np.float64) / scale
+    axes, count = (0, *range(2, x.ndim)), x.size // x.shape[1]
+    pieces = [x[i : i + 256] for i in range(0, len(x), 256)]  # the whole in float64 would be eight times as large
+    mean = np.sum([p.sum(axes, dtype=np.float64) for p in pieces], 0) / count
+    apart = (p - mean.reshape(-1, *(1,) * (x.ndim - 2)) for p in pieces)
+    std = np.sqrt(np.sum([(a * a).sum(axes) for a in apart], 0) / count)
     return Preprocessing(
-        tuple(round(float(m), 4) for m in mean), tuple(max(round(float(s), 4), 1e-4) for s in std),
+        tuple(round(float(m) / scale, 4) for m in mean), tuple(max(round(float(s) / scale, 4), 1e-4) for s in std),
         scale=scale, size=size, resize=size,
     )  # fmt: skip
 
@@ -243,45 +254,23 @@ def _ecg(folder: Path | None) -> Data:
     return Data("ecg", parts[0], parts[1], ECG, (1, length), _spread(x, length, 1.0), Augment("pad", 50))
 
 
-def _npz(path: Path) -> Data:
-    try:
-        with np.load(path, allow_pickle=False) as f:
-            found = {key: f[key] for key in f.files}
-    except FileNotFoundError:
-        raise RosettaError(f"no such file: {path}") from None
-    except Exception as e:  # numpy documents none: OSError, ValueError, zipfile.BadZipFile, zlib.error, ... were seen
-        raise RosettaError(f"{path} is not a whole .npz of plain arrays: {str(e) or type(e).__name__}") from None
-    wanted = ("x_train", "y_train", "x_test", "y_test")
-    if missing := [key for key in wanted if key not in found]:
-        raise RosettaError(
-            f"{path} lacks {', '.join(missing)}: expected {', '.join(wanted)}, and has {', '.join(found)}"
-        )
-    parts = []
+def _npz(path: Path, layout: str | None, test: bool) -> Data:
+    found = npz.read(path, test=test)
+    parts: list[Examples] = []
     for which in ("train", "test"):
-        x, y = found[f"x_{which}"], found[f"y_{which}"].reshape(-1)
-        if x.ndim == 3 and x.dtype == np.uint8:  # grey images
-            x = x[..., None]
-        if x.ndim not in (3, 4) or len(x) != len(y):
-            raise RosettaError(
-                f"{path} has x_{which} {x.shape} for {len(y)} labels: expected N H W C, or N L C of floats"
-            )
-        if not np.issubdtype(y.dtype, np.integer):
-            raise RosettaError(f"{path} has y_{which} of {y.dtype}: expected integers")
-        if x.dtype != np.uint8 and not (np.issubdtype(x.dtype, np.floating) and np.isfinite(x).all()):
-            raise RosettaError(f"{path} has x_{which} of {x.dtype}: expected uint8, or finite floats")
-        x = np.moveaxis(x, -1, 1)
-        parts.append(Examples(y, np.ascontiguousarray(x if x.dtype == np.uint8 else x.astype(np.float32))))
-    train = parts[0].x
-    assert train is not None and parts[1].x is not None
-    if train.shape[1:] != parts[1].x.shape[1:] or train.dtype != parts[1].x.dtype:
-        raise RosettaError(
-            f"{path} has x_train {train.shape} and x_test {parts[1].x.shape}: expected one shape and dtype"
-        )
-    names = [str(c) for c in found["classes"]] if "classes" in found else None
-    classes = tuple(names or [str(i) for i in range(int(found["y_train"].max()) + 1 if len(train) else 0)])
-    scale = 255.0 if train.dtype == np.uint8 else 1.0
-    preprocessing = _spread(train, train.shape[-1], scale) if len(train) else IMAGENET
-    return Data(path.stem, parts[0], parts[1], classes, train.shape[1:], preprocessing)
+        if f"x_{which}" not in found or f"y_{which}" not in found:
+            parts.append(parts[0].subset(np.arange(0)))
+            continue
+        x = npz.inputs(found.pop(f"x_{which}"), f"{path} has x_{which}", layout)
+        y = npz.classes_of(found.pop(f"y_{which}"), len(x), f"{path} has y_{which}")
+        parts.append(Examples(y, x))
+    train, other = parts[0].x, parts[1].x
+    assert train is not None and other is not None
+    if train.shape[1:] != other.shape[1:] or train.dtype != other.dtype:
+        raise RosettaError(f"{path} has x_train {train.shape} and x_test {other.shape}: expected one shape and dtype")
+    classes, notes = npz.names_of(found, parts[0].labels, path)
+    preprocessing = _spread(train, train.shape[-1], 255.0 if train.dtype == np.uint8 else 1.0)
+    return Data(path.stem, parts[0], parts[1], classes, train.shape[1:], preprocessing, notes=notes)
 
 
 _NAMED: dict[str, Callable[[Path | None], Data]] = {
@@ -297,4 +286,6 @@ def held_out(data: Data, share: float, seed: int) -> Data:
     """The data with the last `share` of a drawn order of the training examples in the test's place."""
     order = counters.permutation(len(data.train), seed, 2**32)
     kept = len(order) - round(share * len(order))
+    if not 0 < kept < len(order):
+        raise RosettaError(f"{share:g} of {len(order)} training examples can't be held out: one at least, and not all")
     return dataclasses.replace(data, train=data.train.subset(order[:kept]), test=data.train.subset(order[kept:]))
