@@ -271,7 +271,7 @@ def evaluate(
     n = len(found.test)
     if confusion:
         first = next(iter(by_backend.values()))
-        evaluation.draw_confusion(
+        got.notes += evaluation.draw_confusion(
             confusion, first, found.classes, f"{got.found.name} on {found.name}: {first.accuracy:.2%}"
         )
     if as_json:
@@ -404,6 +404,45 @@ def predict(
         _columns(table, "l" + "r" * len(p), heading=len(p) > 1)
     if got.apart is not None:
         click.echo(f"the two frameworks' logits: within {got.apart:.1e} of each other, relative to the largest")
+
+
+@cli.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(), metavar="RUN ...")
+@click.option("--out", type=click.Path(), metavar="PNG", help="Draw them: loss, and error of training and test.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+def curves(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
+    """Lay the training curves of several RUNs over each other, as the paper does of a plain and a residual net.
+
+    The tables have the test error of each, epoch by epoch, and where each of them ended.
+    """
+    from common import curves as drawing
+
+    if out:
+        _writable(out)
+    found = drawing.read(runs)
+    if out:
+        drawing.draw(out, found)
+    if as_json:
+        click.echo(to_json([c.to_json() for c in found]))
+        return
+    by_epoch = [{int(row["epoch"]): row for row in c.rows} for c in found]
+    lines: list[tuple[str, ...]] = [("test error by epoch", *(c.label for c in found))]
+    for epoch in drawing.epochs_shown(found):
+        cells = (f"{drawing.error(rows[epoch]['test_accuracy']):.2f} %" if epoch in rows else "" for rows in by_epoch)
+        lines.append((f"{epoch}", *cells))
+    _columns(lines, "r" * len(lines[0]))
+    click.echo()
+    lines = [("at the end", "framework", "epochs", "train loss", "train accuracy", "test accuracy", "best", "seconds")]
+    for c in found:
+        end = c.last
+        lines.append(
+            (c.label, c.run.framework, f"{end['epoch']:.0f}", f"{end['train_loss']:.4f}",
+             f"{end['train_accuracy']:.2%}", f"{end['test_accuracy']:.2%}", f"{c.best['test_accuracy']:.2%}",
+             f"{end['seconds']:.0f}")
+        )  # fmt: skip
+    _columns(lines, "llrrrrrr")
+    if out:
+        click.echo(f"curves: {out}")
 
 
 @cli.command(cls=SeveralWords)

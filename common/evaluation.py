@@ -145,18 +145,34 @@ def pictures(paths: Sequence[str | os.PathLike], skip_corrupt: bool = False) -> 
     return Examples(np.zeros(len(kept), np.int64), None, kept), notes
 
 
-def draw_confusion(path: str | os.PathLike, found: Scores, classes: Sequence[str], title: str) -> None:
-    """The confusion matrix as a PNG: rows are true classes, shares of a row as colour, counts as text."""
-    counts = found.confusion
-    k = len(classes)
+MOST_DRAWN = 100  # classes whose labels and counts can be read on one picture
+
+
+def draw_confusion(path: str | os.PathLike, found: Scores, classes: Sequence[str], title: str) -> list[str]:
+    """The confusion matrix as a PNG: rows are true classes, shares of a row as colour, counts as text. Of more classes
+    than can be read, those with the most errors. Returns notes: what isn't drawn as it was meant."""
+    counts, notes = found.confusion, []
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    if len(classes) > MOST_DRAWN:
+        wrong = counts.sum(1) + counts.sum(0) - 2 * np.diag(counts)
+        kept = np.sort(np.argsort(-wrong, kind="stable")[:MOST_DRAWN])
+        counts, share = counts[np.ix_(kept, kept)], share[np.ix_(kept, kept)]
+        notes.append(f"{path} has the {MOST_DRAWN} of {len(classes)} classes with the most errors")
+        title, classes = f"{title}\nthe {MOST_DRAWN} of {len(classes)} classes with the most errors", [
+            classes[i] for i in kept
+        ]  # fmt: skip
+    k = len(classes)
+    many = k > 40
     side = min(4 + 0.45 * k, 30)
-    with figure(path, 1, 1, (side, side)) as (_, axes):
+    with figure(path, 1, 1, (side, side)) as (drawn, axes):
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-        if k <= 40:
-            axes.set_xticks(range(k), classes, rotation=45, ha="right")
-            axes.set_yticks(range(k), classes)
-            for i, j in zip(*np.nonzero(counts), strict=True):
-                colour = "white" if share[i, j] > 0.5 else "black"
-                axes.text(j, i, f"{counts[i, j]}", ha="center", va="center", color=colour, fontsize=8)
+        axes.set_xticks(range(k), classes, rotation=90 if many else 45, ha="center" if many else "right")
+        axes.set_yticks(range(k), classes)
+        for i, j in zip(*np.nonzero(counts), strict=True):
+            colour = "white" if share[i, j] > 0.5 else "black"
+            axes.text(j, i, f"{counts[i, j]}", ha="center", va="center", color=colour, fontsize=6 if many else 8)
         axes.set(xlabel="said", ylabel="true", title=title)
+    if drawn.unwritable:
+        some = drawn.unwritable[:10] + "..." * (len(drawn.unwritable) > 10)
+        notes.append(f"no font of this machine has {some}, so {path} has boxes there: install one, such as Noto Sans")
+    return notes

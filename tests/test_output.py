@@ -76,6 +76,7 @@ def test_every_json_of_every_command_is_strict(tmp_path, stubborn, here):
         "train": ["cifar_resnet20", *small, "--data", "digits", "--epochs", 1, "--out", tmp_path / "run", "--json"],
         "evaluate": [stubborn, "--data", "digits", "--json"],
         "predict": [picture, "--weights", stubborn, "--json"],
+        "curves": [tmp_path / "run", "--json"],
         "bench": [
             "cifar_resnet20", *small, "--backends", "torch", "--modes", "eager", "--rounds", 1, "--batch", 1,
             "--json", file,
