@@ -200,6 +200,12 @@ def table(report: dict, others: tuple[str, ...]) -> str:
     return "\n".join(lines)
 
 
+def until_today(dates: str) -> str:
+    """The days on which it was measured, "first to last"."""
+    first, today = dates.split(" to ")[0], date.today().isoformat()
+    return today if first in ("", today) else f"{first} to {today}"
+
+
 def caption(report: dict) -> str:
     v = {k: w for b in report["versions"].values() for k, w in b.items()}
     text = (
@@ -255,7 +261,7 @@ def main(device: str, only: tuple[str, ...], backends: tuple[str, ...], again: b
             except RosettaError as e:
                 Console(stderr=True).print(f"{name} on {', '.join(group)}: {e}")
                 running.close()
-            report |= {"machine": processor(), "date": date.today().isoformat()}
+            report |= {"machine": processor(), "date": until_today(report.get("date", ""))}
             with atomic(results) as temporary:
                 temporary.write_text(json.dumps(report, indent=1) + "\n")
             progress.advance(task)
