@@ -1,8 +1,11 @@
 """The `rosetta` command. A framework is imported only where a subcommand needs it."""
 
+import io
 import json
 import os
+import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -22,6 +25,13 @@ class Commands(click.Group):
         except RosettaError as e:
             click.echo(f"rosetta: {e}", err=True)
             ctx.exit(2)
+        except FileNotFoundError:
+            try:
+                tempfile.gettempdir()
+            except FileNotFoundError:
+                click.echo("rosetta: nowhere to write temporary files: set TMPDIR to a folder that can be", err=True)
+                ctx.exit(2)
+            raise
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and args[0] not in self.commands:
@@ -300,7 +310,13 @@ def compare(
 
 def _writable(path: str) -> None:
     """Raises RosettaError where `path` can't become a file: better before a minute's work than after it."""
-    folder = os.path.dirname(os.path.abspath(path))
+    from common.weights import written_through
+
+    folder = os.path.dirname(os.path.realpath(path))
+    if written_through(path):
+        if os.access(path, os.W_OK):
+            return
+        raise RosettaError(f"can't write {path}: no permission")
     if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
         reason = "it is a folder" if os.path.isdir(path) else f"{folder} is no folder that can be written"
         raise RosettaError(f"can't write {path}: {reason}")
@@ -311,7 +327,10 @@ class _Progress:
 
     def __enter__(self) -> Callable[[str], None]:
         # a stderr of its own, since that of the process is kept aside while TensorFlow starts
-        self.file = os.fdopen(os.dup(2), "w")
+        try:
+            self.file = os.fdopen(os.dup(2), "w", errors="backslashreplace")
+        except OSError:  # it is closed
+            self.file = open(os.devnull, "w")
         self.status: Any = None
         if self.file.isatty():
             from rich.console import Console
@@ -581,10 +600,26 @@ def export(source: str, target: str, framework: str, dtype: str, overrides: dict
     )
 
 
+def end_like_interrupted() -> None:
+    """Lets SIGTERM and SIGHUP, where nobody has said otherwise, clear away what is half done, as Ctrl-C does."""
+
+    def ended(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, ended)
+
+
 def main() -> None:
     """The entry point of the `rosetta` script."""
     from common import commands  # the others
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a path may be no text
+            stream.reconfigure(errors="backslashreplace")
+    end_like_interrupted()
     commands.cli(prog_name="rosetta")  # and not this module's, which is another one under `python -m common.cli`
 
 

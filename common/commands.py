@@ -366,7 +366,7 @@ def predict(
     with tempfile.TemporaryDirectory() as kept:
         given = list(images)
         if "-" in given:
-            content = sys.stdin.buffer.read()
+            content = sys.stdin.buffer.read() if sys.stdin else b""
             if not content:
                 raise RosettaError("nothing came on standard input: expected an image")
             path = os.path.join(kept, "standard input")

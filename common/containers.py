@@ -78,6 +78,10 @@ def read(path: str | os.PathLike) -> Container:
     if path.is_dir():
         return _folder(path)
     try:
+        if path.exists() and not path.is_file():
+            raise RosettaError(
+                f"{path} is a device or a pipe: expected a file or a folder, which is read more than once"
+            )
         with open(path, "rb") as f:
             begin = f.read(16)
     except FileNotFoundError:

@@ -14,7 +14,7 @@ import numpy as np
 
 from common.arch import EXPANSION, VARIANTS, Arch, Stem, get, name_of, nearly
 from common.containers import Container, Entry, in_one, mapped, pieces
-from common.errors import RosettaError, nearest
+from common.errors import RosettaError, nearest, printable
 from common.foreign import LIBRARIES
 from common.foreign.library import KERAS_LEAVES, TRANSFORMS, Library, Slot, canonical_shape
 from common.foreign.ours import OURS, OURS_KERAS
@@ -78,8 +78,8 @@ class Recognised:
         }  # fmt: skip
 
     def where(self, slot: Slot) -> str:
-        """The tensor's name in the file."""
-        return self.held.entries[slot.theirs].where or slot.theirs
+        """The tensor's name in the file, to be shown."""
+        return printable(self.held.entries[slot.theirs].where or slot.theirs)
 
     def weights(self, how: Literal["apart", "together", "mapped"] = "apart") -> Weights:
         """The canonical weights, read now and checked; where that can be, "together" in one buffer, for whoever keeps
@@ -223,7 +223,9 @@ def _found(
             f"not that net's: {rows}"
         )
     preprocessing, labels = _preprocessing(held, library, arch)
-    return Recognised(held, library, arch, slots, unused, told, preprocessing, labels, list(held.notes))
+    unused = {printable(name): printable(why) for name, why in unused.items()}
+    labels = tuple(map(printable, labels))
+    return Recognised(held, library, arch, slots, unused, told, preprocessing, labels, list(map(printable, held.notes)))
 
 
 def describe(arch: Arch) -> str:

@@ -15,6 +15,7 @@ from PIL import Image
 import common.weights as store
 from common.arch import FAMILIES, VARIANTS, get
 from common.commands import cli
+from common.errors import RosettaError
 from common.init import randomised
 
 
@@ -470,3 +471,36 @@ def test_a_process_that_dies_is_one_line(monkeypatch):
         with backends.started(["torch", "keras:tensorflow"]) as running:
             os.kill(running[0]._process.pid, signal.SIGKILL)
             running[0].versions()
+
+
+def test_stderr_may_be_closed():
+    """Where stderr is closed, progress is told to nobody."""
+    code = "import os; from common import cli\nwith cli._Progress() as say: say('a step')\nprint('done')"
+    done = subprocess.run(["sh", "-c", '"$@" 2>&-', "sh", sys.executable, "-c", code], capture_output=True, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (0, b"done\n")
+
+
+def test_no_home(monkeypatch):
+    from common.data import download
+
+    for name in ("RESNET_ROSETTA_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(download.Path, "home", nobody)
+    with pytest.raises(RosettaError, match="set RESNET_ROSETTA_CACHE"):
+        download.cache()
+
+
+def test_nowhere_to_write_temporary_files(monkeypatch):
+    import tempfile
+
+    def nowhere(*args, **options):
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", nowhere)
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", nowhere)
+    done = CliRunner().invoke(cli, ["predict", "resnet18", "-"], input=b"")
+    assert done.exit_code == 2 and "set TMPDIR" in done.stderr

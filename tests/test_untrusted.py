@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import time
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -259,6 +260,52 @@ def test_tensors_that_claim_more_than_the_file_holds(tmp_path):
     state["conv1.weight"] = torch.zeros(1).expand(2**20, 2**10, 3, 3)
     torch.save(state, tmp_path / "a.pt")
     refused(tmp_path / "a.pt", "conv1.weight claims")
+
+
+def test_devices_and_pipes_are_no_checkpoints(tmp_path):
+    """One has no end, the other waits for somebody to write."""
+    os.mkfifo(tmp_path / "pipe.pth")
+    (tmp_path / "zero.safetensors").symlink_to("/dev/zero")
+    for name in ("pipe.pth", "zero.safetensors"):
+        refused(tmp_path / name, "is a device or a pipe")
+
+
+def test_a_message_is_short_and_nothing_in_it_rules_the_terminal(tmp_path):
+    for i, name in enumerate(("\x1b]0;title\x07\x1b[2J", "\ud800", "\u202egnp.", "x" * 10**6)):
+        path = header(
+            tmp_path / f"{i}.safetensors", {name: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, bytes(4)
+        )
+        with pytest.raises(RosettaError) as error:
+            port.inspect(path)
+        said = str(error.value)
+        assert len(said) <= 2000 and "safetensors" in said and said == said.encode(errors="replace").decode()
+        assert not any(unicodedata.category(c) in ("Cc", "Cf", "Cs") for c in said.replace("\n", "")), said
+    many = {f"layer{i}": {"dtype": "F32", "shape": [1], "data_offsets": [4 * i, 4 * i + 4]} for i in range(10**4)}
+    arch = {"resnet-rosetta": json.dumps({"arch": ARCH.to_json()})}
+    path = header(tmp_path / "many.safetensors", {"__metadata__": arch, **many}, bytes(4 * 10**4))
+    refused(path, r"10000 unexpected(.|\n)*characters are left out")
+
+
+def test_labels_and_names_of_a_file_are_shown_without_what_a_terminal_obeys(tmp_path):
+    from click.testing import CliRunner
+
+    from common.commands import cli
+
+    path = tmp_path / "a.pth"
+    state = {n: torch.from_numpy(w) for n, w in WEIGHTS.items()}
+    torch.save({"state_dict": state, "\x1b[2Jepoch": 3}, path)
+    shown = CliRunner().invoke(cli, ["inspect", str(path)])
+    assert shown.exit_code == 0 and "\\x1b[2Jepoch" in shown.output and "\x1b[2J" not in shown.output
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    labels = {"0": "\x1b]0;cat\x07", "1": "dog\ud800", "2": "a\nb"}
+    (folder / "config.json").write_text(json.dumps({"id2label": labels, "num_labels": 3}))
+    torch.save(state, folder / "pytorch_model.bin")
+    found = port.inspect(folder)
+    assert found.labels == ("\\x1b]0;cat\\x07", "dog\\ud800", "a\\nb")
+    assert CliRunner().invoke(cli, ["inspect", str(folder)]).exit_code == 0
+    port.port(folder, tmp_path / "b.safetensors")
+    assert port.inspect(tmp_path / "b.safetensors").labels == found.labels
 
 
 def test_archives_that_unpack_to_more_than_they_are(tmp_path):

@@ -2,13 +2,18 @@
 
 import json
 import os
+import signal
+import stat
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -233,3 +238,81 @@ def test_metadata_is_one_key(tmp_path, weights):
     with safetensors.safe_open(tmp_path / "a", "numpy") as f:
         assert list(f.metadata()) == [store.FORMAT]
         assert json.loads(json.loads(f.metadata()[store.FORMAT])["arch"])["depths"] == [1, 1, 1]
+
+
+def test_links_are_followed_and_what_is_no_file_is_written_to(tmp_path):
+    real, link = tmp_path / "real" / "a.json", tmp_path / "b.json"
+    real.parent.mkdir()
+    for target in (real, tmp_path / "real" / "new.json"):  # one that is there, one that isn't yet
+        link.unlink(missing_ok=True)
+        real.write_text("old")
+        link.symlink_to(target)
+        with store.atomic(link) as temporary:
+            temporary.write_text("new")
+        assert link.is_symlink() and target.read_text() == "new"
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with store.atomic(pipe) as temporary:
+        temporary.write_text("through")
+    assert os.read(reader, 100) == b"through" and pipe.is_fifo()
+    os.close(reader)
+    master, slave = os.openpty()  # a device
+    with store.atomic(os.ttyname(slave)) as temporary:
+        temporary.write_text("through")
+    assert os.read(master, 100) == b"through"
+    for opened in (master, slave):
+        os.close(opened)
+    if os.geteuid() == 0:
+        device = tmp_path / "null"
+        try:
+            os.mknod(device, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+            with store.atomic(device) as temporary:
+                temporary.write_text("away")
+            assert device.is_char_device()
+        except PermissionError:  # in a container that may not
+            pass
+
+
+def test_what_this_process_has_open_is_written_to_in_its_place(tmp_path):
+    """`--json /dev/stdout > file`: what is printed afterwards comes behind it."""
+    code = "import sys; from common.weights import atomic\nprint('before')\nwith atomic('/dev/stdout') as t:\n"
+    code += "    t.write_text('json ')\nprint('after')"
+    with open(tmp_path / "out", "wb") as out:
+        subprocess.run([sys.executable, "-c", code], stdout=out, check=True, cwd=ROOT)
+    assert (tmp_path / "out").read_text() == "before\njson after\n"
+    piped = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True, cwd=ROOT)
+    assert piped.stdout == b"before\njson after\n"
+
+
+def test_what_a_killed_process_left_is_cleared_by_the_next_and_what_a_living_one_has_is_not(tmp_path):
+    code = (
+        "import sys, time; from common.weights import atomic; from common.cli import end_like_interrupted\n"
+        "end_like_interrupted()\n"
+        f"with atomic({str(tmp_path / 'a.json')!r}) as t:\n    t.write_text('half')\n"
+        "    print('there', flush=True)\n    time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) for _ in range(2)]
+    for process in processes:
+        assert process.stdout.readline() == b"there\n"
+    (tmp_path / ".other-1").mkdir()
+    processes[0].kill()
+    processes[0].wait()
+    assert len(list(tmp_path.glob(".rosetta-*"))) == 2
+    with store.atomic(tmp_path / "b.json") as temporary:
+        temporary.write_text("whole")
+    (left,) = tmp_path.glob(".rosetta-*")
+    assert f"-{processes[1].pid}." in left.name and len(list(left.iterdir())) == 1 and (tmp_path / ".other-1").is_dir()
+    processes[1].terminate()  # which clears away by itself
+    assert processes[1].wait() == 128 + signal.SIGTERM and not list(tmp_path.glob(".rosetta-*"))
+    for process in processes:
+        process.stdout.close()
+
+
+def test_names_of_any_length_and_bytes(tmp_path, weights):
+    for name in ("x" * (255 - len(".safetensors")) + ".safetensors", os.fsdecode(b"\xff\xfe.safetensors")):
+        store.save(tmp_path / name, ARCH, weights)
+        assert os.fsencode(name) in os.listdir(os.fsencode(tmp_path))
+    with pytest.raises(RosettaError, match="can't write"):
+        store.save(tmp_path / ("x" * 300), ARCH, weights)

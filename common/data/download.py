@@ -17,8 +17,13 @@ TIMEOUT = 30.0  # seconds without an answer
 def cache() -> Path:
     """RESNET_ROSETTA_CACHE, or resnet-rosetta in the user's cache."""
     said = os.environ.get("RESNET_ROSETTA_CACHE")
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(said) if said else Path(home) / "resnet-rosetta"
+    home = os.environ.get("XDG_CACHE_HOME")
+    if said or home:
+        return Path(said) if said else Path(str(home)) / "resnet-rosetta"
+    try:
+        return Path.home() / ".cache" / "resnet-rosetta"
+    except RuntimeError:
+        raise RosettaError("there is no home to keep files in: set RESNET_ROSETTA_CACHE to a folder") from None
 
 
 def cached(url: str, name: str, digest: str, content: Callable[[Path], bytes] | None = None) -> Path:
