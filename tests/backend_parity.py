@@ -13,8 +13,10 @@ import torch
 from conftest import relative
 
 import keras_impl
+import keras_impl.train
 import torch_impl
-from common import noise
+import torch_impl.train
+from common import noise, recipe
 from common.arch import get
 from common.init import randomised
 from common.names import STATISTICS
@@ -94,6 +96,19 @@ def main() -> None:
     run(twin, x, True)
     thawed = keras_impl.export_weights(twin)
     assert all(not np.array_equal(w, before[n]) for n, w in thawed.items() if n.endswith(STATISTICS))
+
+    # trained: three steps of the Trainer, the batch in parts and all gradients clipped, against PyTorch's
+    arch, ours, twin = pair("cifar_resnet20")
+    how = recipe.get("cifar", precision="float64", accumulate=2, clip=0.5)
+    trainers = torch_impl.train.Trainer(ours, how), keras_impl.train.Trainer(twin, how)
+    for step in range(3):
+        x, y = rng.standard_normal((6, 3, 13, 10)), rng.integers(0, 5, 6)
+        (a, _), (b, _) = (t.step(x, y, how.rate(step, 3)) for t in trainers)
+        found[f"loss at step {step + 1} of a training"] = abs(a - b) / a
+    after, after_twin = (t.weights() for t in trainers)
+    found["weights after training"] = max(relative(after[n], after_twin[n]) for n in after)
+    (a, b), tests = (t.logits for t in trainers), rng.standard_normal((4, 3, 13, 10))
+    found["logits after training"] = relative(a(tests), b(tests))
 
     json.dump(found, sys.stdout)
 

@@ -81,7 +81,7 @@ class Mutant:
 
 KINDS = {
     "the comparison": {"parity", "checks", "fast", "race", "backends"},
-    "files": {"weights", "containers", "port", "recognise", "writers", "foreign", "keras_files", "hdf5", "export"},
+    "files": {"weights", "containers", "pickles", "port", "recognise", "writers", "foreign", "keras_files", "hdf5", "export"},
     "data and scores": {"data", "scores", "preprocessing", "images", "evaluation"},
     "training": {"training", "recipe", "rules", "kept", "train", "optim", "autodiff"},
     "the net": {"plan", "names", "arch", "init", "noise", "fold", "blocks", "resnet", "layers"},

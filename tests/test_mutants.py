@@ -7,6 +7,7 @@ import pytest
 def test_there_are_enough():
     rows = list(mutants.MUTANTS.values())
     assert len(rows) >= 120 and sum(m.shared for m in rows) >= len(rows) / 2
+    assert {m.kind for m in rows} == {*mutants.KINDS, "one framework alone"}
     assert sum(m.audit == "caught" for m in rows) >= 34 and sum(m.audit == "survived" for m in rows) >= 50
 
 
