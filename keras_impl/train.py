@@ -144,11 +144,13 @@ class Trainer(Kept):
         return loss_of(wide, labels, self.recipe.smoothing), wide
 
     def _clipped(self, gradients: list) -> list:
-        """torch.nn.utils.clip_grad_norm_'s rule."""
-        if not self.recipe.clip:
+        """torch.nn.utils.clip_grad_norm_'s rule: times clip over what is larger, the norm or clip."""
+        if not (clip := self.recipe.clip):
             return gradients
-        norm = ops.sqrt(sum(ops.sum(ops.square(g)) for g in gradients))
-        return [g * ops.minimum(self.recipe.clip / (norm + 1e-6), 1.0) for g in gradients]
+        norm = ops.sqrt(sum(ops.sum(ops.square(g)) for g in gradients)) + 1e-6
+        # no ops.minimum with a number: on Keras' torch backend it makes float32 of float64
+        times = clip / (clip + ops.relu(norm - clip))
+        return [g * times for g in gradients]
 
 
 def feed(batches: Batches) -> Iterator[tuple[np.ndarray, np.ndarray]]:
