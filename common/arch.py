@@ -16,6 +16,7 @@ Papers, as cited below:
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, NoReturn, get_args
@@ -23,6 +24,7 @@ from typing import Any, Literal, NoReturn, get_args
 from common.errors import RosettaError, nearest
 
 Shortcut = Literal["pad", "project", "project_all", "pool", "pool_first", "none"]
+OPTIONS: dict[object, str] = {"pad": "A", "project": "B", "project_all": "C"}  # what [1] calls them, in section 4.1
 EXPANSION = {"basic": 1, "bottleneck": 4}  # a block's output channels over its width
 MOST_CONVOLUTIONS = 10_000  # of a row that anybody means: the deepest that was published has 1,201
 
@@ -65,6 +67,23 @@ class Stem:
         if not isinstance(self.pool, bool) and self.pool != "zeros":
             _refuse("stem", self.pool, "pool to be true, false or 'zeros'")
 
+    def text(self, dims: int = 2) -> str:
+        """`64@7x7/2, max pool 3/2`: channels, kernel and stride of each convolution, and the pooling. `parse` reads
+        it."""
+        convs = " ".join(f"{c}@{'x'.join([str(k)] * dims)}/{s}" for c, k, s in self.convs)
+        return convs + (", max pool 3/2" if self.pool else "") + (", border of zeros" if self.pool == "zeros" else "")
+
+    @classmethod
+    def parse(cls, text: str) -> "Stem":
+        """The stem that `text` says. Raises RosettaError for other words."""
+        convs, *pooling = (part.strip() for part in text.split(","))
+        found = [re.fullmatch(r"(\d+)@(\d+)(?:x\2)?/(\d+)", word) for word in convs.split()]
+        if pooling not in ([], ["max pool 3/2"], ["max pool 3/2", "border of zeros"]) or not all(found):
+            such = "such words as 64@7x7/2, max pool 3/2 (channels@kernel/stride of each convolution)"
+            _refuse("stem", text, f"{such}, or JSON such as {json.dumps(dataclasses.asdict(cls()))}")
+        pool: bool | Literal["zeros"] = "zeros" if len(pooling) == 2 else bool(pooling)
+        return cls(tuple((int(m[1]), int(m[2]), int(m[3])) for m in found if m), pool)
+
 
 @dataclass(frozen=True)
 class Arch:
@@ -101,6 +120,8 @@ class Arch:
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         if isinstance(self.stem, Mapping):
             object.__setattr__(self, "stem", _from_mapping(Stem, self.stem, "stem"))
+        if isinstance(self.stem, str):
+            object.__setattr__(self, "stem", Stem.parse(self.stem))
         _check(self)
 
     @property
@@ -165,7 +186,10 @@ def _check(a: Arch) -> None:
         value = getattr(a, name)
         if isinstance(value, bool) or value not in allowed:
             hint = nearest(value, allowed) if isinstance(value, str) else ""
-            _refuse(name, value, f"one of {', '.join(map(repr, allowed))}{hint}")
+            if name == "shortcut" and (meant := [word for word, option in OPTIONS.items() if option == value]):
+                hint = f"; did you mean {meant[0]}?"
+            options = (repr(word) + (f" (option {OPTIONS[word]})" if word in OPTIONS else "") for word in allowed)
+            _refuse(name, value, f"one of {', '.join(options)}{hint}")
     for name in ("preact", "shortcut_norm", "folded"):
         if not isinstance(getattr(a, name), bool):
             _refuse(name, getattr(a, name), "true or false")

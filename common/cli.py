@@ -1,5 +1,6 @@
 """The `rosetta` command. A framework is imported only where a subcommand needs it."""
 
+import contextlib
 import io
 import json
 import os
@@ -12,7 +13,7 @@ from typing import Any
 import click
 
 from common import __version__
-from common.errors import RosettaError, nearest
+from common.errors import ALIASES, RosettaError, nearest
 from common.text import table, to_json
 
 
@@ -22,6 +23,12 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.NoSuchOption as e:  # what others call it: --lr for --rate
+            meant = [f"--{word}" for word in ALIASES.get(e.option_name.lstrip("-"), "").split()]
+            there = [o for p in (e.ctx.command.params if e.ctx else ()) for o in p.opts]
+            if not (known := [option for option in meant if option in there]):
+                raise
+            raise click.NoSuchOption(e.option_name, possibilities=known, ctx=e.ctx) from None
         except RosettaError as e:
             click.echo(f"rosetta: {e}", err=True)
             ctx.exit(2)
@@ -39,20 +46,31 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
 
+class Choice(click.Choice):
+    """One of several words; another is offered the nearest."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as e:
+            hint = nearest(str(value), self.choices)
+            raise click.BadParameter(e.message.rstrip(".") + hint, ctx=ctx, param=param) from None
+
+
 def _overrides(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
-    """`groups=8` as {"groups": 8}: values are JSON where they can be, else words."""
+    """`groups=8` as {"groups": 8}: values are JSON where they can be, or JSON with commas between, else words."""
     result = {}
     for text in values:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            such = "smoothing=0.1" if param.name == "changes" else "groups=8 or depths=[2,2,2,2]"
+            such = "smoothing=0.1" if param.name == "changes" else "groups=8 or depths=2,2,2,2"
             raise RosettaError(f"{param.opts[0]} {text!r} can't be: expected FIELD=VALUE, such as {such}")
-        try:
-            result[key] = json.loads(
-                value.replace("(", "[").replace(")", "]").replace("True", "true").replace("False", "false")
-            )
-        except ValueError:
-            result[key] = value
+        text = value.replace("(", "[").replace(")", "]").replace("True", "true").replace("False", "false")
+        result[key] = value
+        for such in (text, f"[{text}]") if "," in text else (text,):
+            with contextlib.suppress(ValueError):
+                result[key] = json.loads(such)
+                break
     return result
 
 
@@ -116,7 +134,7 @@ def show(name: str, overrides: dict[str, Any], by_layer: bool, size: int | None,
     """One variant: its row, its stages with shapes and costs, and the canonical names of its parameters."""
     import dataclasses
 
-    from common.arch import get
+    from common.arch import OPTIONS, get
     from common.names import layers, parameters, sections
     from common.plan import make_plan
 
@@ -146,8 +164,9 @@ def show(name: str, overrides: dict[str, Any], by_layer: bool, size: int | None,
     for key, value in dataclasses.asdict(arch).items():
         given = getattr(arch, key)
         if key == "stem":
-            value = " ".join(f"{c}@{k}x{k}/{s}" if arch.dims == 2 else f"{c}@{k}/{s}" for c, k, s in arch.stem.convs)
-            value += ", max pool 3/2" if arch.stem.pool else ""
+            value = arch.stem.text(arch.dims)
+        if value in OPTIONS:
+            value += f" (option {OPTIONS[value]} of He et al. 2015)"
         click.echo(f"  {key:<16}{value}" + ("" if given != default[key] else click.style("  (default)", dim=True)))
     click.echo()
     lines: list[tuple[str, ...]] = [("stage", "output", "layers", "parameters", "statistics", "multiply-adds")]
@@ -242,9 +261,9 @@ def _checks(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str
     "--backends", default="torch,keras:tensorflow", callback=_words, metavar="A B ...",
     help="Of torch, keras:tensorflow, keras:jax, keras:torch, onnx:torch, onnx:keras; all against the first.",
 )  # fmt: skip
-@click.option("--device", type=click.Choice(["cpu", "gpu"]), default="cpu", help="Default: cpu.")
+@click.option("--device", type=Choice(["cpu", "gpu"]), default="cpu", help="Default: cpu.")
 @click.option(
-    "--dtype", "dtypes", type=click.Choice(["float64", "float32", "bfloat16", "float16"]), multiple=True,
+    "--dtype", "dtypes", type=Choice(["float64", "float32", "bfloat16", "float16"]), multiple=True,
     help="May be repeated. Default: float64 and float32.",
 )  # fmt: skip
 @click.option("--steps", type=click.IntRange(1, 100), default=3, help="Of each optimizer. Default: 3.")
@@ -579,9 +598,9 @@ def port(
 @click.argument("source")
 @click.argument("target", type=click.Path())
 @click.option(
-    "--from", "framework", type=click.Choice(["torch", "keras"]), required=True, help="Whose net, and whose exporter."
+    "--from", "framework", type=Choice(["torch", "keras"]), required=True, help="Whose net, and whose exporter."
 )
-@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", help="Default: float32.")
+@click.option("--dtype", type=Choice(["float32", "float64"]), default="float32", help="Default: float32.")
 @set_option
 def export(source: str, target: str, framework: str, dtype: str, overrides: dict[str, Any]) -> None:
     """Write SOURCE, a variant or a checkpoint of any library, as the ONNX graph TARGET.

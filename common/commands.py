@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from common.cli import SeveralWords, _columns, _overrides, _Progress, _words, _writable, cli, set_option
+from common.cli import Choice, SeveralWords, _columns, _overrides, _Progress, _words, _writable, cli, set_option
 from common.errors import RosettaError
 from common.text import to_json
 from common.weights import make_folder
@@ -23,7 +23,7 @@ def _data_options(command: Any) -> Any:
         click.option("--size", type=click.IntRange(1), metavar="PIXELS", help="Of a folder's images. Default: 224."),
         click.option(
             "--layout",
-            type=click.Choice(["channels-first", "channels-last"]),
+            type=Choice(["channels-first", "channels-last"]),
             help="Where a .npz has its channels, if that isn't plain.",
         ),
         click.option("--data-dir", type=click.Path(), metavar="DIR", help="Where the data's files are."),
@@ -232,7 +232,7 @@ class _Bars(_Quiet):
 @click.option("--data", metavar="DATA", help="As in train. Default: the run's.")
 @click.option("--framework", default="torch", metavar="F", help=f"{_FRAMEWORK}, or both. Default: torch.")
 @click.option("--dtype", default="float32", help="Default: float32.")
-@click.option("--device", type=click.Choice(["cpu", "gpu"]), default="cpu", help="Default: cpu.")
+@click.option("--device", type=Choice(["cpu", "gpu"]), default="cpu", help="Default: cpu.")
 @click.option("--arch", "variant", metavar="NAME", help="The variant that the file must be.")
 @set_option
 @_data_options
@@ -342,7 +342,7 @@ def _percent(part: float | None) -> str:
 @click.option("--framework", default="torch", metavar="F", help=f"{_FRAMEWORK}, or both. Default: torch.")
 @click.option("--top", type=click.IntRange(1), default=5, help="How many classes. Default: 5.")
 @click.option("--dtype", default="float32", help="Default: float32.")
-@click.option("--device", type=click.Choice(["cpu", "gpu"]), default="cpu", help="Default: cpu.")
+@click.option("--device", type=Choice(["cpu", "gpu"]), default="cpu", help="Default: cpu.")
 @click.option("--arch", "variant", metavar="NAME", help="The variant that the file must be.")
 @set_option
 @click.option("--skip-corrupt", is_flag=True, help="Leave out images that can't be read, and name them.")
@@ -464,7 +464,7 @@ def curves(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
 @click.option("--init", type=click.Path(), metavar="FILE", help="Begin with a checkpoint, of any library.")
 @click.option("--seed", type=int, default=0, help="Of weights, order and augmentation. Default: 0.")
 @_data_options
-@click.option("--device", type=click.Choice(["cpu", "gpu"]), default="cpu", help="Default: cpu.")
+@click.option("--device", type=Choice(["cpu", "gpu"]), default="cpu", help="Default: cpu.")
 @click.option("--out", type=click.Path(), metavar="DIR", help="Write race.json and race.png into this folder.")
 def race(
     name: str, data: str, backends: tuple[str, ...], steps: int, measure: int, recipe_name: str,
@@ -535,14 +535,14 @@ def race(
     help="Of eager, optimised, train, train-optimised. Default: the first two.",
 )  # fmt: skip
 @click.option(
-    "--dtype", "dtypes", type=click.Choice(["float32", "bfloat16", "float16", "float64"]), multiple=True,
+    "--dtype", "dtypes", type=Choice(["float32", "bfloat16", "float16", "float64"]), multiple=True,
     help="May be repeated. Default: float32.",
 )  # fmt: skip
 @click.option("--batch", type=click.IntRange(1), default=8, help="Images in a run. Default: 8.")
 @click.option("--size", type=click.IntRange(1), metavar="PIXELS", help="Default: what the net was designed for.")
 @click.option("--threads", type=int, metavar="N", help="Of each side. Default: all processors.")
 @click.option("--rounds", type=click.IntRange(1), default=9, help="Turns of each side. Default: 9.")
-@click.option("--device", type=click.Choice(["cpu", "gpu"]), default="cpu", help="Default: cpu.")
+@click.option("--device", type=Choice(["cpu", "gpu"]), default="cpu", help="Default: cpu.")
 @click.option("--json", "json_file", type=click.Path(), metavar="FILE", help="Write everything that was measured.")
 @click.option("--plot", type=click.Path(), metavar="FILE", help="Write images per second as a PNG.")
 def bench(

@@ -139,8 +139,8 @@ def get(name: str, **changes: Any) -> Recipe:
     changes = _tuples(changes)
     rules, own = ({f.name for f in dataclasses.fields(c)} for c in (Rule, Recipe))
     for key in changes:
-        if key not in rules | own - {"rule"}:
-            raise RosettaError(f"a recipe has no {key!r}{nearest(key, rules | own)}")
+        if key not in (known := sorted(rules | own - {"rule"})):
+            raise RosettaError(f"a recipe has no {key!r}{nearest(key, known) or '; there are ' + ', '.join(known)}")
     rule = {k: v for k, v in changes.items() if k in rules}
     if rule.get("kind", "SGD") not in ("SGD", "Adam", "AdamW"):
         raise RosettaError(f"unknown optimizer {rule['kind']!r}: expected SGD, Adam or AdamW")

@@ -147,3 +147,54 @@ def test_two_frameworks_that_say_other_classes_are_counted(monkeypatch, stubborn
     assert "the same class for 352 of 359" in rosetta(
         "evaluate", stubborn, "--data", "digits", "--framework", "both"
     ).stdout  # fmt: skip
+
+
+def test_set_takes_what_show_prints():
+    """A list without brackets, and a stem as `show` has it; each gives the same row back."""
+
+    def arch(*sets, name="resnet50"):
+        out = rosetta("show", name, *(a for s in sets for a in ("--set", s)), "--json")
+        assert out.exit_code == 0, out.output
+        return strictly(out.stdout)["arch"]
+
+    assert arch("depths=3,4,6,3", "groups=8") == arch("depths=[3,4,6,3]", "groups=8")
+    assert arch("depths=(1,1)", "widths=8, 16")["widths"] == [8, 16]
+    for name in ("resnet50", "resnet50d", "cifar_resnet20", "resnet50v2_keras", "resnet18_1d"):
+        row = get(name)
+        text = row.stem.text(row.dims)
+        assert type(row.stem).parse(text) == row.stem, text
+        shown = rosetta("show", name).stdout
+        assert f"stem            {text}" in shown
+        assert arch(f"stem={text}", name=name) == arch(name=name)
+    assert arch("stem=64@3x3/1")["stem"] == {"convs": [[64, 3, 1]], "pool": False}
+    assert "pad (option A" in rosetta("show", "cifar_resnet20").stdout
+
+
+def test_hints_know_other_names():
+    """What others call a thing, what it is a part or a beginning of, and what is spelt alike."""
+    from common.arch import VARIANTS
+    from common.errors import ALIASES, nearest
+
+    for name, meant in (
+        ("resnext50", "resnext50_32x4d"), ("seresnext50", "seresnext50_32x4d"), ("resnet20", "cifar_resnet20"),
+        ("resnet56", "cifar_resnet56"), ("resnet50v2", "resnet50v2_keras"), ("resnet-50", "resnet50"),
+    ):  # fmt: skip
+        assert nearest(name, VARIANTS).startswith(f"; did you mean {meant}"), (name, nearest(name, VARIANTS))
+    assert not nearest("", VARIANTS) and not nearest("zzzz", VARIANTS)
+    for args, words in (
+        (["show", "resnet34", "--set", "shortcut=A"], "'pad' (option A), 'project' (option B)"),
+        (["show", "resnet34", "--set", "shortcut=A"], "did you mean pad?"),
+        (["show", "resnet34", "--set", "stem=64@3*3/1"], "64@7x7/2, max pool 3/2"),
+        (["show", "resnet34", "--set", "depths=3,x"], "a sequence of whole numbers"),
+        (["train", "cifar_resnet20", "--data", "digits", "--with", "lr=0.1"], "did you mean rate?"),
+        (["train", "cifar_resnet20", "--data", "digits", "--with", "zzz=1"], "there are accumulate, batch"),
+        (["train", "cifar_resnet20", "--data", "digits", "--lr", "0.1"], "--rate"),
+        (["train", "cifar_resnet20", "--data", "digits", "--framework", "pytorch"], "did you mean torch?"),
+        (["compare", "resnet18", "--backends", "torch", "tensorflow"], "did you mean keras:tensorflow?"),
+        (["compare", "resnet18", "--dtype", "fp16"], "did you mean float16?"),
+        (["compare", "resnet18", "--device", "cuda"], "did you mean gpu?"),
+        (["info", "resnet18"], "did you mean inspect?"),
+    ):  # fmt: skip
+        out = rosetta(*args)
+        assert out.exit_code == 2 and words in out.stderr, (args, out.output, out.exception)
+    assert all(meant.split() for meant in ALIASES.values())
