@@ -768,7 +768,7 @@ mutant("a folder's classes backwards", "classes are not in the order of their na
        f"{DATA}::test_a_folder_of_images",
        ("common/data/folder.py", 'not p.name.startswith(".")))\n\n\ndef pixels', 'not p.name.startswith(".")))[::-1]\n\n\ndef pixels'))
 mutant("blue for red", "`channel_order` BGR is ignored: keras.applications' nets see red where blue should be",
-       "test_transfer.py",
+       "test_transfer.py::test_arrays_are_prepared_as_files_are",
        ("common/data/folder.py", 'found if how.channel_order == "RGB" else found[..., ::-1]', "found"), audit=SEEN)
 mutant("interpolation ignored", "bicubic nets get bilinear images",
        IMAGES,
@@ -879,7 +879,7 @@ mutant("caffe's mean in RGB", "keras.applications' nets get red's mean for blue'
        f"{DRAWN}::test_keras_applications_numbers_are_its_own",
        ("common/foreign/keras_applications.py", "(103.939, 116.779, 123.68)", "(123.68, 116.779, 103.939)"), audit=SEEN)
 mutant("Hugging Face's labels by alphabet", "class 0 has the name that comes first in the alphabet",
-       PORT,
+       f"{UNTRUSTED}::test_labels_and_names_of_a_file_are_shown_without_what_a_terminal_obeys",
        ("common/recognise.py", "labels = tuple(rows[str(i)] for i in range(len(rows)))", "labels = tuple(sorted(rows.values()))"), audit=SEEN)
 mutant("a .pt's checksum unread", "a damaged .pt of ours is read without a word",
        PORT,
@@ -888,10 +888,10 @@ mutant("downsample_in_first_stage unread", "a Hugging Face net that strides in i
        PORT,
        ("common/recognise.py", 'said["first_stride"] = 2 if config["downsample_in_first_stage"] else 1', 'said["first_stride"] = 1'), audit=SEEN)
 mutant("downsample_in_bottleneck upside down", "a Hugging Face net of version 1 is taken for 1.5",
-       PORT,
+       f"{PORT}::test_pytorch_libraries_there_and_back[transformers]",
        ("common/recognise.py", 'said["stride_in"] = 1 if config["downsample_in_bottleneck"] else 2', 'said["stride_in"] = 2 if config["downsample_in_bottleneck"] else 1'))
 mutant("timm's crop ignored", "a timm net's images are cut with another margin than it was trained with",
-       PORT,
+       "test_transfer.py::test_frozen_features_are_the_librarys_own_from_the_file_on[timm]",
        ("common/recognise.py", 'resize = int(side / float(cfg.get("crop_pct") or 0.875))', "resize = int(side / 0.875)"))
 mutant("NaN let in", "a checkpoint with NaN is loaded",
        f"{UNTRUSTED}::test_safetensors_that_lie",
