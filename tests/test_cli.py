@@ -502,5 +502,5 @@ def test_nowhere_to_write_temporary_files(monkeypatch):
 
     monkeypatch.setattr(tempfile, "gettempdir", nowhere)
     monkeypatch.setattr(tempfile, "TemporaryDirectory", nowhere)
-    done = CliRunner().invoke(cli, ["predict", "resnet18", "-"], input=b"")
+    done = CliRunner().invoke(cli, ["predict", "-", "--weights", "resnet18"], input=b"")
     assert done.exit_code == 2 and "set TMPDIR" in done.stderr
