@@ -72,17 +72,18 @@ def test_images_and_one_trunk_alone_go_in_parts(fields, expected):
 
 
 def test_a_batch_in_parts_gives_the_same_logits():
-    """In float64, early stages of 0 to all, and in a net of other stages than these."""
+    """In float64, early stages of 0 to all, and in a net of other stages than these; parts of one and of several."""
     arch = get(ARCH, widths=(8, 16, 24))
     weights = randomised(arch)
-    x = images(4).double()
+    x = images(12).double()
+    assert len({float(i) for i in x[:, 0, 0, 0]}) == 12  # no two are alike
     for net, batch in (
         (torch_impl.create_model(arch, dtype="float64", weights=weights).eval(), x),
         (keras_impl.create_model(arch, dtype="float64", weights=weights), last(x)),
     ):
         whole = logits(net(batch))
-        for net.parts, net.early in ((2, 0), (4, 1), (2, 3)):
-            assert relative(whole, logits(net(batch))) <= TOLERANCE["forward"]
+        for n, net.parts, net.early in ((4, 2, 0), (4, 4, 1), (4, 2, 3), (12, 2, 0), (12, 3, 1), (12, 12, 2)):
+            assert relative(whole[:n], logits(net(batch[:n]))) <= TOLERANCE["forward"]
 
 
 def logits(y) -> np.ndarray:
