@@ -732,7 +732,7 @@ mutant("labels in file order", "labels belong to other images than those of thei
        LOOP,
        (BATCHES, "self.examples.labels[rows]\n", "self.examples.labels[np.sort(rows)]\n"))
 mutant("test examples augmented", "what a net is measured on is shifted, too",
-       LOOP,
+       f"{DRAWN}::test_batches_are_augmented_in_training_alone",
        (BATCHES, "        if self.seed is not None:\n            x = augment(x, self.how, self.seed, epoch, k)", "        if True:\n            x = augment(x, self.how, self.seed or 0, epoch, k)"))
 mutant("the largest random number is 1", "uniform numbers are twice as large",
        f"{DRAWN}::test_uniform_and_normal_numbers",
@@ -811,7 +811,7 @@ mutant("confusion transposed", "who was taken for whom is the wrong way round", 
        ("common/scores.py", "labels * k + said", "said * k + labels"), audit=SEEN)
 mutant("probabilities of squares", "`predict` prints probabilities that are sharper than the net's", SCORES,
        ("common/scores.py", "np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))", "np.exp(2 * (logits.astype(np.float64) - logits.max(1, keepdims=True)))"))
-mutant("a loss that overflows", "large logits give an infinite test loss", SCORES,
+mutant("a loss that overflows", "large logits give an infinite test loss", "test_by_hand.py",
        ("common/scores.py", "top = logits.max(1, keepdims=True)\n", "top = 0 * logits.max(1, keepdims=True)\n"))
 mutant("always the same class", "`evaluate --framework both` never finds that the frameworks differ",
        f"{DRAWN}::test_how_far_two_frameworks_logits_are_apart",

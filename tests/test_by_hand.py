@@ -14,6 +14,7 @@ from common.arch import get
 from common.errors import RosettaError
 from common.init import initial, randomised
 from common.names import section_of
+from common.scores import scores, softmax
 
 SMALL = get("cifar_preresnet164", depths=(1, 1, 1))
 
@@ -78,3 +79,10 @@ def test_smoothed_labels():
     expected = -sum(t * math.log(q) for t, q in zip(target, p, strict=True))
     assert float(torch_impl.autodiff.loss_of(torch.from_numpy(z), label, smoothing)) == pytest.approx(expected)
     assert float(torch_impl.autodiff.loss_of(torch.from_numpy(z), label)) == pytest.approx(-math.log(p[1]))
+
+
+def test_the_loss_of_a_net_that_is_very_sure():
+    """e to the 1,000 is no number: the largest logit comes out of the sum before."""
+    found = scores(np.array([[1000.0, 0.0], [-1000.0, 0.0], [0.0, 0.0]]), np.array([1, 1, 0]))
+    assert found.loss == pytest.approx((1000 + 0 + math.log(2)) / 3)
+    assert softmax(np.array([[1000.0, 1000.0 - math.log(3)]])) == pytest.approx(np.array([[0.75, 0.25]]))
