@@ -35,7 +35,7 @@ def here(monkeypatch):
     """Backends in this process, for which no other has to import a framework."""
 
     @contextlib.contextmanager
-    def started(specs, device):
+    def started(specs, device="cpu"):
         yield [backends.Here(spec, device) for spec in specs]
 
     class Here(backends.Here):
