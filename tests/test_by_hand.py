@@ -60,6 +60,20 @@ def test_a_file_that_names_another_net_of_the_same_shapes_is_refused(tmp_path):
     assert all(np.array_equal(w, before[n]) for n, w in torch_impl.export_weights(net).items())
 
 
+@pytest.mark.parametrize("place", [0.0, 0.5, 1.0])
+def test_a_changed_bit_of_our_weights_is_seen(tmp_path, place):
+    """safetensors has no checksum, so ours is over every array: the first, one in the middle, the last."""
+    path = tmp_path / "a.safetensors"
+    weights.save(path, SMALL, randomised(SMALL))
+    content = bytearray(path.read_bytes())
+    begin = 8 + int.from_bytes(content[:8], "little")
+    content[begin + round(place * (len(content) - begin - 4))] ^= 1  # a low bit of a number: it stays finite
+    path.write_bytes(content)
+    for read in (lambda: weights.load(path), lambda: port.inspect(path).weights()):
+        with pytest.raises(RosettaError, match="is damaged: its checksum is"):
+            read()
+
+
 def test_a_name_that_ends_with_digits_of_a_checksum_is_held_to_it(tmp_path):
     path = tmp_path / "a.safetensors"
     weights.save(path, SMALL, randomised(SMALL))
