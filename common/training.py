@@ -500,12 +500,15 @@ class Writer:
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The lines of a run's metrics; a last one that was cut off is left out."""
+    """The lines of a run's metrics; one that was cut off, or is none that a training writes, is left out."""
     rows = []
     with contextlib.suppress(FileNotFoundError):
-        for line in (folder / METRICS).read_text().splitlines():
-            with contextlib.suppress(ValueError):
-                rows.append(json.loads(line))
+        for line in (folder / METRICS).read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError, RecursionError):
+                row = json.loads(line)
+                if isinstance(row, dict) and all(type(row.get(k)) is int for k in ("step", "epoch")):
+                    if all(isinstance(value, int | float) for value in row.values()):
+                        rows.append(row)
     return rows
 
 
