@@ -312,10 +312,12 @@ def page(found: dict[str, dict]) -> str:
         *(f"| {kind} | {tally(rows)} |" for kind, rows in groups.items()), "",
     ]  # fmt: skip
     left = [m for m in every if found.get(m.name, {}).get("result") != "caught"]
-    if left:
-        lines += ["## Survivors", "", "| fault | what a user would get | |", "|---|---|---|"]
-        lines += [f"| {m.name} | {m.does} | {found.get(m.name, {}).get('result', 'not tried')} |" for m in left]
-        lines += [""]
+    survivors = [m for m in left if found.get(m.name, {}).get("result") == "survived"]
+    for title, rows in (("Survivors", survivors), ("Without an answer", [m for m in left if m not in survivors])):
+        if rows:
+            lines += [f"## {title}", "", "| fault | what a user would get | |", "|---|---|---|"]
+            lines += [f"| {m.name} | {m.does} | {found.get(m.name, {}).get('result', 'not tried')} |" for m in rows]
+            lines += [""]
     for kind in dict.fromkeys(m.kind for m in every):
         lines += [f"## {kind[0].upper()}{kind[1:]}", "", "| fault | what a user would get | seen by |", "|---|---|---|"]
         for m in groups[kind]:
@@ -579,7 +581,7 @@ mutant("Keras' momentum isn't restored", "a training that goes on in Keras begin
        f"{TRAIN} -k 'restored_training_goes_on and keras'",
        ("keras_impl/optim.py", "            if id(variable) in places and f\"{name} {kind}\" in kept:\n                getattr",
         "            if False:\n                getattr"))
-mutant("bfloat16 truncated on its way out", "PyTorch's half precision comes out with a tensor missing its last bits",
+mutant("bfloat16 without its sign", "weights of a bfloat16 net come out of PyTorch as their absolute values",
        "test_real_models.py::test_half_precision_goes_through_both",
        ("torch_impl/layers.py", "(tensor.float() if tensor.dtype == torch.bfloat16 else tensor)", "(tensor.float().abs() if tensor.dtype == torch.bfloat16 else tensor)"))
 
