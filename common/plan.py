@@ -60,6 +60,7 @@ class Norm:
     name: str
     channels: int
     eps: float
+    dims: int = 2
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,7 @@ def make_plan(arch: Arch) -> Plan:
         return Conv(name, cin, cout, k, stride, groups, bias, a.dims)
 
     def norm(name: str, channels: int) -> Norm:
-        return Norm(name, channels, a.norm_eps)
+        return Norm(name, channels, a.norm_eps, a.dims)
 
     # stem: one convolution is "conv1", several are timm's Sequential of conv, norm, ReLU, conv, ..., conv
     convs, norms, c = [], [], a.in_channels

@@ -113,10 +113,10 @@ class SqueezeExcite(Module):
 
     def __init__(self, se: plan.SqueezeExcite):
         super().__init__()
-        self.fc1, self.fc2 = conv(se.fc1), conv(se.fc2)
+        self.fc1, self.fc2, self.dims = conv(se.fc1), conv(se.fc2), se.fc1.dims
 
     def call(self, x):
-        s = spatial_mean(x, keepdims=True)  # N 1 1 C
+        s = spatial_mean(x, self.dims, keepdims=True)  # N 1 1 C
         return x * sigmoid(self.fc2(relu(self.fc1(s))))
 
 

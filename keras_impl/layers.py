@@ -206,9 +206,9 @@ def in_parts(run, x, parts: int):
     return run(x) if parts == 1 else ops.concatenate([run(part) for part in ops.split(x, parts)])
 
 
-def spatial_mean(x, keepdims: bool = False):
+def spatial_mean(x, dims: int, keepdims: bool = False):
     """Mean over all positions: (N, C), or (N, 1, 1, C) with `keepdims`."""
-    return _mean(x, tuple(range(1, len(x.shape) - 1)), keepdims)
+    return _mean(x, tuple(range(1, dims + 1)), keepdims)
 
 
 def _mean(x, axes: tuple[int, ...], keepdims: bool = False):

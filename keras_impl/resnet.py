@@ -62,7 +62,7 @@ class ResNet(Model):
             x = getattr(self, stage.name)(x)
         if trunk.norm:
             x = relu(getattr(self, trunk.norm.name)(x))
-        return spatial_mean(x)  # N features
+        return spatial_mean(x, self.plan.arch.dims)  # N features
 
     def logits(self, x):
         x = in_parts(self.begun, x, self.parts)

@@ -3,6 +3,7 @@ other."""
 
 import copy
 import io
+import pickle
 
 import keras
 import numpy as np
@@ -33,6 +34,10 @@ def small(name: str):
 
 def batch(arch, n: int = 4) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((n, *((25, 30)[: arch.dims]), arch.in_channels)).astype(np.float32)
+
+
+def nchw(arch, n: int = 4) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(batch(arch, n), -1, 1)))
 
 
 def both(arch):
@@ -112,7 +117,7 @@ def test_keras_takes_symbolic_inputs():
 def test_pytorch_saves_loads_and_clones(name):
     arch = small(name)
     model, _ = both(arch)
-    x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(batch(arch), -1, 1)))
+    x = nchw(arch)
     with torch.no_grad():
         expected = model(x)
         buffer = io.BytesIO()
@@ -121,7 +126,6 @@ def test_pytorch_saves_loads_and_clones(name):
         fresh = torch_impl.create_model(arch).eval()
         fresh.load_state_dict(torch.load(buffer, weights_only=True))
         assert torch.equal(fresh(x), expected)
-        assert torch.equal(copy.deepcopy(model)(x), expected)
         buffer = io.BytesIO()
         torch.save(model, buffer)
         buffer.seek(0)
@@ -131,7 +135,7 @@ def test_pytorch_saves_loads_and_clones(name):
 @pytest.mark.parametrize("name", NETS)
 def test_pytorch_trains(name):
     model = torch_impl.create_model(small(name), seed=0).train()
-    x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(batch(model.plan.arch), -1, 1)))
+    x = nchw(model.plan.arch)
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
     for _ in range(3):
         optimizer.zero_grad()
@@ -144,11 +148,99 @@ def test_pytorch_trains(name):
 @pytest.mark.parametrize("name", ["cifar_resnet20", "resnetv2_18", "seresnet18", "msresnet_1d"])
 def test_pytorch_exports_with_a_dynamic_batch(name):
     model, _ = both(small(name))
-    x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(batch(model.plan.arch), -1, 1)))
+    x = nchw(model.plan.arch)
     program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("n", min=2, max=64)},))
     more = torch.cat([x, x])
     with torch.no_grad():
         assert torch.allclose(program.module()(more), model(more), atol=1e-5)
+
+
+def through_a_file(net):
+    buffer = io.BytesIO()
+    pickle.dump(net, buffer)
+    buffer.seek(0)
+    return pickle.load(buffer)
+
+
+def scripted(net):
+    """As it is saved and loaded, and not by this project."""
+    buffer = io.BytesIO()
+    torch.jit.save(torch.jit.script(net), buffer)
+    buffer.seek(0)
+    return torch.jit.load(buffer)
+
+
+TOOLS = {
+    "pickle": lambda net, x: through_a_file(net),
+    "deepcopy": lambda net, x: copy.deepcopy(net),
+    "torch.jit.script": lambda net, x: scripted(net),
+    "torch.jit.script of what holds it": lambda net, x: scripted(torch.nn.Sequential(net, torch.nn.Identity())),
+    "torch.jit.trace": lambda net, x: torch.jit.trace(net, x),
+    "torch.fx": lambda net, x: torch.fx.symbolic_trace(net),
+    "torch.export": lambda net, x: torch.export.export(net, (x,)).module(),
+    "torch.compile": lambda net, x: torch.compile(net, backend="aot_eager"),
+}
+
+
+# 2026-11-25, PyTorch 2.13: it is about to give up TorchScript, which says a word about torch.fx's own annotations
+script_warns = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The TorchScript type system")
+
+
+@script_warns
+@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("name", NETS)
+def test_pytorchs_tools_make_the_same_net(name, tool):
+    """A scripted one in both modes, where there are no masks to draw: a batch moves the statistics of both alike."""
+    arch = small(name)
+    ours, _ = both(arch)
+    x = nchw(arch)
+    made = TOOLS[tool](ours, x)
+    with torch.no_grad():
+        assert torch.equal(made(x), ours(x))
+        if tool == "torch.fx":
+            assert torch.isfinite(torch.fx.symbolic_trace(ours.train())(x)).all()
+        if tool == "torch.jit.script" and not arch.drop_path and not arch.dropout:
+            assert torch.equal(made.train()(x), ours.train()(x)) and torch.equal(made.eval()(x), ours.eval()(x))
+
+
+@script_warns
+def test_masks_are_drawn_in_a_scripted_net_too():
+    for rate in ("drop_path", "dropout"):
+        arch = get("cifar_resnet20", depths=(1, 1, 1), **{rate: 0.5})
+        net = torch_impl.create_model(arch, weights=randomised(arch))
+        made, x = torch.jit.script(net), nchw(arch, 8)
+        for mine in (net, made):
+            y = [mine.train()(x), mine(x), mine.eval()(x), mine(x)]
+            assert not torch.equal(y[0], y[1]) and torch.equal(y[2], y[3]), arch
+
+
+def test_stochastic_depth_drops_whole_examples_at_its_rate():
+    from torch_impl.layers import DropPath
+
+    y = DropPath(0.25).train()(torch.ones(4000, 2, 3))
+    assert np.allclose(y.unique(), [0, 1 / 0.75]) and torch.equal(y.amin((1, 2)), y.amax((1, 2)))
+    assert abs(float(y.mean()) - 1) < 0.05
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("name", ["resnet18", "resnetv2_18", "seresnet18", "resnet18_1d"])
+def test_torchvisions_features_and_pytorchs_quantization(name, referees):
+    from torch.ao.quantization import fuse_modules, get_default_qconfig_mapping, quantize_fx
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    arch = small(name)
+    ours, _ = both(arch)
+    x = nchw(arch)
+    with torch.no_grad():
+        expected, found = ours.features(x), create_feature_extractor(ours, ["layer1", "layer4", "fc"])(x)
+        assert torch.equal(found["layer4"], expected["layer4"]) and torch.equal(found["fc"], ours(x))
+        prepared = quantize_fx.prepare_fx(copy.deepcopy(ours), get_default_qconfig_mapping("fbgemm"), (x,))
+        prepared(x)
+        made = quantize_fx.convert_fx(prepared)
+        assert 0 < relative(ours(x).numpy(), made(x).numpy()) < 0.1 and "torch.ao.nn" in str(type(made.conv1))
+        if not arch.preact:
+            fused = fuse_modules(ours, [["conv1", "bn1"], ["layer1.0.conv1", "layer1.0.bn1"]])
+            assert torch.allclose(fused(x), ours(x), atol=1e-5) and isinstance(fused.bn1, torch.nn.Identity)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -158,7 +250,7 @@ def test_half_precision_goes_through_both(dtype):
     x = batch(arch)
     exact, _ = both(arch)
     with torch.no_grad():
-        expected = exact(torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1)))).numpy()
+        expected = exact(nchw(arch)).numpy()
     ours, twin = torch_impl.create_model(arch, dtype=dtype).eval(), keras_impl.create_model(arch, dtype=dtype)
     for package, model in ((torch_impl, ours), (keras_impl, twin)):
         package.import_weights(model, weights)
@@ -166,11 +258,7 @@ def test_half_precision_goes_through_both(dtype):
         assert all(w.dtype == ("float32" if dtype == "bfloat16" else "float16") for w in back.values())
         assert max(relative(w, back[n]) for n, w in weights.items()) < (5e-3 if dtype == "bfloat16" else 6e-4)
     with torch.no_grad():
-        y = (
-            ours(torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1))).to(getattr(torch, dtype)))
-            .float()
-            .numpy()
-        )
+        y = ours(nchw(arch).to(getattr(torch, dtype))).float().numpy()
     z = np.asarray(keras.ops.cast(twin(x), "float32"))
     assert relative(expected, y) < 0.1 and relative(expected, z) < 0.1
 
@@ -179,7 +267,7 @@ def test_dropout_and_stochastic_depth_are_off_in_evaluation_and_random_in_traini
     for arch in (small("cifar_resnet110_sd"), get("cifar_wrn16_8", depths=(1, 1, 1), dropout=0.5)):
         ours, twin = both(arch)
         x = batch(arch, 8)
-        t = torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1)))
+        t = nchw(arch, 8)
         with torch.no_grad():
             assert torch.equal(ours.eval()(t), ours(t))
             assert not torch.equal(ours.train()(t), ours(t))

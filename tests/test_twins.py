@@ -63,6 +63,7 @@ ONE_SIDED = {
         "to_keras",
         "to_torch",
         "to_tensor",
+        "BatchNorm",
         "ConvLinear",
         "from_source",
         "he",

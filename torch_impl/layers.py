@@ -31,6 +31,17 @@ class Model(nn.Module):
     def forward(self, x):
         return self.logits(x)
 
+    def __prepare_scriptable__(self):
+        """What torch.jit.script compiles instead of the net, whose stages it can't find by name."""
+        return torch.fx.GraphModule(self, _Tracer().trace(self))
+
+
+class _Tracer(torch.fx.Tracer):
+    """Goes into all but PyTorch's own layers, and those that do something else in training."""
+
+    def is_leaf_module(self, m, qualified_name):
+        return isinstance(m, nn.Dropout) or super().is_leaf_module(m, qualified_name)
+
 
 def construct(cls, plan: Plan, dtype: str, seed: int | None = None, weights=None, copy: bool = True) -> Model:
     """The net in `dtype` with `weights`, or what they give when called, or fresh ones; the seed is PyTorch's own where
@@ -111,9 +122,10 @@ def in_parts(run, x, parts: int):
     return run(x) if parts == 1 else torch.cat([run(part) for part in x.tensor_split(parts)])
 
 
-def spatial_mean(x, keepdims: bool = False):
+def spatial_mean(x, dims: int, keepdims: bool = False):
     """Mean over all positions: (N, C), or (N, C, 1, 1) with `keepdims`."""
-    return x.mean(tuple(range(2, x.ndim)), keepdim=keepdims)
+    mean = x.mean(tuple(range(2, dims + 2)), keepdim=True)
+    return mean if keepdims else mean.flatten(1)  # PyTorch's quantised mean can't drop them itself
 
 
 def conv(c: Conv) -> nn.Module:
@@ -122,25 +134,21 @@ def conv(c: Conv) -> nn.Module:
     return cls(c.in_channels, c.out_channels, c.kernel, c.stride, c.padding, groups=c.groups, bias=c.bias)
 
 
-class BatchNorm(nn.BatchNorm2d):
-    """PyTorch's, for any rank: the batch is normalised by its biased variance, the running variance is the unbiased
-    one."""
-
-    def _check_input_dim(self, x):
-        if x.ndim < 3:
-            raise ValueError(f"expected N C *S, got {tuple(x.shape)}")
-
-
 def norm(n: Norm | None) -> nn.Module:
-    """The norm, or nothing where it is folded into the convolution before it."""
-    return BatchNorm(n.channels, eps=n.eps, momentum=MOMENTUM) if n else nn.Identity()
+    """The norm, or nothing where it is folded into the convolution before it. A batch is normalised by its biased
+    variance; the running variance is the unbiased one."""
+    if n is None:
+        return nn.Identity()
+    return (nn.BatchNorm1d if n.dims == 1 else nn.BatchNorm2d)(n.channels, n.eps, MOMENTUM)
 
 
 class ConvLinear(nn.Linear):
     """A linear layer added up in a 1x1 convolution's order: timm's resnetv2 has one, and so to the bit its logits."""
 
     def forward(self, x):
-        return F.conv2d(x[..., None, None], self.weight[..., None, None], self.bias).flatten(1)
+        # every argument by its place: PyTorch's quantization fills in none
+        where = (1, 1), (0, 0), (1, 1), 1  # what PyTorch's quantization doesn't fill in
+        return F.conv2d(x[..., None, None], self.weight[..., None, None], self.bias, *where).flatten(1)
 
 
 def linear(c: Linear) -> nn.Linear:
@@ -191,8 +199,11 @@ class Dropout(nn.Dropout):
     """Zeroes elements at `rate` while training, and scales the others up; the mask can be shared (common/noise.py)."""
 
     def forward(self, x):
-        mask = noise.mask(x.shape, self.p) if self.training else None
-        return super().forward(x) if mask is None else x * torch.as_tensor(mask, dtype=x.dtype, device=x.device)
+        if self.training and not torch.jit.is_scripting():
+            mask = noise.mask(x.shape, self.p)
+            if mask is not None:
+                return x * torch.as_tensor(mask, dtype=x.dtype, device=x.device)
+        return F.dropout(x, self.p, self.training)
 
 
 class DropPath(nn.Dropout):
@@ -200,13 +211,17 @@ class DropPath(nn.Dropout):
     scale down in evaluation: the same expectation, and evaluation needs no rate."""
 
     def forward(self, x):
-        if not self.training:
-            return x
-        shape = (x.shape[0], *(1,) * (x.ndim - 1))
-        mask = noise.mask(shape, self.p)
-        if mask is None:
-            return x * F.dropout(x.new_ones(shape), self.p)
-        return x * torch.as_tensor(mask, dtype=x.dtype, device=x.device)
+        return _drop_examples(x, self.p) if self.training else x
+
+
+@torch.fx.wrap  # which doesn't know how many axes x has
+def _drop_examples(x, rate: float):
+    shape = [x.shape[0]] + [1] * (x.ndim - 1)
+    if not torch.jit.is_scripting():
+        mask = noise.mask(shape, rate)
+        if mask is not None:
+            return x * torch.as_tensor(mask, dtype=x.dtype, device=x.device)
+    return x * F.dropout(x.new_ones(shape), rate)
 
 
 def dropout(rate: float):

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from common.kept import Kept
@@ -21,7 +22,7 @@ from common.recipe import LossScale, Recipe, learning
 from torch_impl import optim
 from torch_impl import weights as store
 from torch_impl.autodiff import loss_of
-from torch_impl.layers import BatchNorm, to_numpy, to_tensor
+from torch_impl.layers import to_numpy, to_tensor
 from torch_impl.weights import named_tensors
 
 
@@ -30,7 +31,9 @@ def freeze(model, sections: tuple[str, ...]) -> None:
     and their norms normalise by those. PyTorch's `requires_grad` alone would let the statistics move."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(section_of(name) not in sections)
-    model.frozen = [m for name, m in model.named_modules() if isinstance(m, BatchNorm) and section_of(name) in sections]
+    model.frozen = [
+        m for name, m in model.named_modules() if isinstance(m, _BatchNorm) and section_of(name) in sections
+    ]
 
 
 @contextmanager
@@ -62,8 +65,11 @@ class _Sum(torch.autograd.Function):
         return _Sum.forward(ctx, gradient)
 
 
-class SyncNorm(BatchNorm):
+class SyncNorm(_BatchNorm):
     """Normalises by the batch of all processes. PyTorch's own SyncBatchNorm has no CPU."""
+
+    def _check_input_dim(self, x):
+        """Images and signals alike."""
 
     def forward(self, x):
         if not self.training:
@@ -110,7 +116,7 @@ class Trainer(Kept):
         self.net = model
         if self.world > 1:
             for m in model.modules():
-                if isinstance(m, BatchNorm):
+                if isinstance(m, _BatchNorm):
                     m.__class__ = SyncNorm
             self.net = DistributedDataParallel(model, broadcast_buffers=False)
 
