@@ -7,6 +7,7 @@ without a `build` of its own is traced at every level, which makes a ResNet-152 
 
 import math
 import random
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 import keras
@@ -21,12 +22,46 @@ from common.plan import MOMENTUM, POOL_KERNEL, POOL_PADDING, POOL_STRIDE, Conv, 
 from common.weights import channels_first, channels_last
 
 
-class Module(keras.layers.Layer):
+class Part:
+    """A layer of a net that is saved, with somebody's model that has it, as the row and its name there."""
+
+    row: Arch | None = None
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        keras.saving.register_keras_serializable("resnet_rosetta")(cls)
+
+    def get_config(self):
+        if self.row is None:  # made alone
+            return super().get_config()
+        kept = {"dtype": self.dtype_policy.name, "name": self.name, "trainable": self.trainable}
+        return {"arch": self.row.to_json(), **kept}
+
+    @classmethod
+    def from_config(cls, config):
+        arch = Arch.from_json(config["arch"])
+        with _policy(dtype_named(config["dtype"])):
+            layer = cls.planned(make_plan(arch), config)
+        layer.row, layer.name, layer.trainable = arch, config["name"], config["trainable"]
+        return layer
+
+    @classmethod
+    def planned(cls, plan: Plan, config):
+        """The layer of that name."""
+        blocks = (b for trunk in plan.trunks for stage in trunk.stages for b in stage.blocks)
+        return cls(next(x for x in (*plan.layers(), *blocks) if keras_name(x.name) == config["name"]))
+
+
+class Module(Part, keras.layers.Layer):
     """A layer of layers, each of which is built already. The name is for Keras' summaries."""
 
     def __init__(self, name: str = ""):
         super().__init__(name=keras_name(name))
         self.built = True
+
+    def compute_output_spec(self, x):
+        y = self.call(x)  # Keras' own way is to trace each level anew
+        return keras.KerasTensor(y.shape, y.dtype)
 
 
 def keras_name(name: str) -> str | None:
@@ -49,6 +84,34 @@ class Model(keras.Model):
         super().__init__()
         self.plan = plan
         self.built = True
+
+    def connect(self) -> None:
+        """Makes the net a graph of Keras' symbolic tensors, too: `inputs`, `get_layer("layer4").output` and what is
+        made of them, such as keras.Model(net.input, net.get_layer("layer4").output), have the net's own layers."""
+        for layer in self._flatten_layers(include_self=False):
+            layer.row = self.plan.arch
+        shape = (*(None,) * self.plan.arch.dims, self.plan.arch.in_channels)
+        self._input = keras.Input(shape, dtype=self.compute_dtype, name="images")
+        self._output = self.logits(self._input)
+
+    input = property(lambda self: self._input)
+    output = property(lambda self: self._output)
+    inputs = property(lambda self: [self._input])
+    outputs = property(lambda self: [self._output])
+
+    def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs):
+        return super().export(filepath, format, verbose, input_signature or self.inputs, **kwargs)
+
+    def save(self, filepath, *args, **kwargs):
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise RosettaError(
+                f"{filepath}: Keras' older format has no place for such a net, and nothing could read it: save() to a "
+                ".keras, or save_weights() to a .weights.h5"
+            )
+        return super().save(filepath, *args, **kwargs)
+
+    def quantize(self, *args, **kwargs):
+        _refuse_quantization()
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -82,10 +145,9 @@ class Model(keras.Model):
         return (input_shape[0], fc.out_features if fc else self.plan.features)
 
 
-def construct(cls, plan: Plan, dtype: str, seed: int | None = None, weights=None, copy: bool = True) -> Model:
+def construct(cls, plan: Plan, dtype: str | None, seed: int | None = None, weights=None, copy: bool = True) -> Model:
     """The net in `dtype` with `weights`, or what they give when called, or fresh ones; the seed is Keras' own where
     none is given. Keras copies them in any case."""
-    before = keras.config.dtype_policy()
     policy = dtype_named(dtype)
     if weights is not None:
         source = given(plan.arch, weights() if callable(weights) else weights, to_keras)
@@ -93,10 +155,10 @@ def construct(cls, plan: Plan, dtype: str, seed: int | None = None, weights=None
         source = draw_ahead(plan.arch, random.getrandbits(62) if seed is None else seed, to_keras)
     token = _source.set(source)
     try:
-        keras.config.set_dtype_policy(policy)
-        model = cls(plan)
+        with _policy(policy):
+            model = cls(plan)
+            model.connect()
     finally:
-        keras.config.set_dtype_policy(before)
         _source.reset(token)
     kind = keras.backend.standardize_dtype(model.trainable_variables[0].value.dtype)
     if kind != policy.variable_dtype:  # JAX cuts float64 down to float32 without a word
@@ -106,10 +168,21 @@ def construct(cls, plan: Plan, dtype: str, seed: int | None = None, weights=None
     return model
 
 
-def dtype_named(dtype: str) -> keras.DTypePolicy:
-    """Keras' policy of that name. Raises RosettaError where it is none of floats."""
+@contextmanager
+def _policy(policy: keras.DTypePolicy):
+    """Layers made inside have it."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
     try:
-        policy = keras.dtype_policies.get(dtype) if isinstance(dtype, str) else None
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def dtype_named(dtype: str | None) -> keras.DTypePolicy:
+    """Keras' policy of that name; the global one for None. Raises RosettaError where it is none of floats."""
+    try:
+        policy = keras.dtype_policies.get(dtype) if dtype is None or isinstance(dtype, str) else None
     except (ValueError, TypeError):
         policy = None
     if policy is None or not keras.backend.is_float_dtype(policy.compute_dtype):
@@ -130,6 +203,14 @@ class Sequential(Module):
         for layer in self.members:
             x = layer(x)
         return x
+
+    def get_config(self):
+        members = [keras.saving.serialize_keras_object(layer) for layer in self.members]
+        return {**super().get_config(), "members": members}
+
+    @classmethod
+    def planned(cls, plan, config):
+        return cls([keras.saving.deserialize_keras_object(member) for member in config["members"]], config["name"])
 
 
 def sequential(*layers, name: str = "") -> Sequential:
@@ -215,6 +296,8 @@ def _mean(x, axes: tuple[int, ...], keepdims: bool = False):
     """ops.mean, which on the JAX and torch backends takes a float64's mean in float32 (Keras 3.15)."""
     if keras.backend.standardize_dtype(x.dtype) != "float64":
         return ops.mean(x, axes, keepdims=keepdims)
+    if isinstance(x, keras.KerasTensor):  # which doesn't know its sizes
+        return ops.sum(x, axes, keepdims=keepdims) / ops.sum(ops.ones_like(x), axes, keepdims=keepdims)
     return ops.sum(x, axes, keepdims=keepdims) / _count(x, axes)
 
 
@@ -229,7 +312,7 @@ def _count(x, axes: tuple[int, ...]):
     return n
 
 
-class _Conv:
+class _Conv(Part):
     """A convolution that pads k // 2 on both sides at every stride, as PyTorch does. Keras' "same" does that at
     stride 1 alone: at stride 2 it pads (0, 1) or (2, 3) at even sizes, and the output is unrelated."""
 
@@ -251,6 +334,11 @@ class _Conv:
         else:
             y = ops.conv(x, self.kernel, self.strides, self.padding, "channels_last")
         return _add_bias(y, self.bias) if self.use_bias else y
+
+    def compute_output_shape(self, input_shape):
+        if self.before:
+            input_shape = tuple(n and n + sum(pad) for n, pad in zip(input_shape, self.before, strict=True))
+        return super().compute_output_shape(input_shape)
 
 
 def _add_bias(y, bias):
@@ -327,7 +415,7 @@ def _fused_batch_norm(x, gamma, beta, eps: float):
     return tf.squeeze(y, 1) if signals else y, mean, variance
 
 
-class BatchNorm(keras.layers.BatchNormalization):
+class BatchNorm(Part, keras.layers.BatchNormalization):
     """Batch normalisation with PyTorch's running statistics: the batch is normalised by its biased variance, but the
     running variance is the unbiased one, n / (n - 1) times as large. Keras 3 keeps the biased one, so that a net
     trained here and evaluated in PyTorch would differ (twice as much variance at n = 2, 1 % more at n = 98).
@@ -386,7 +474,7 @@ def norm(n: Norm | None) -> keras.layers.Layer:
     return BatchNorm(n) if n else keras.layers.Identity()
 
 
-class Dense(keras.layers.Dense):
+class Dense(Part, keras.layers.Dense):
     """A linear layer that multiplies in its own dtype: ops.matmul takes float64 for float32 on the torch backend
     (Keras 3.15)."""
 
@@ -401,6 +489,17 @@ class Dense(keras.layers.Dense):
 
     def call(self, x, training=None):
         return x @ ops.convert_to_tensor(self.kernel) + ops.convert_to_tensor(self.bias)
+
+    def quantize(self, *args, **kwargs):
+        _refuse_quantization()
+
+
+def _refuse_quantization():
+    """Keras passes over layers that aren't just its own, without a word."""
+    raise RosettaError(
+        "Keras can't quantize these layers: export() the net and quantize what it wrote, or take torch_impl's net to "
+        "PyTorch's quantization"
+    )
 
 
 def linear(c: Linear) -> Dense:
@@ -423,6 +522,10 @@ class MaxPool(Module):
         x = ops.pad(x, self.before, constant_values=self.border)
         x = x[self.cut] if self.cut else x
         return ops.max_pool(x, POOL_KERNEL, POOL_STRIDE, "valid", "channels_last")
+
+    @classmethod
+    def planned(cls, plan, config):
+        return cls(plan.arch.dims, plan.stem.pool == "zeros")
 
 
 def max_pool(dims: int, zeros: bool) -> MaxPool:

@@ -14,6 +14,7 @@ from conftest import relative
 import keras_impl
 import torch_impl
 from common.arch import get
+from common.errors import RosettaError
 from common.init import randomised
 
 NETS = [
@@ -102,6 +103,123 @@ def test_keras_summarises_and_counts(capsys):
     out = capsys.readouterr().out
     assert "25,557,032" in out and "layer4" in out
     assert model.count_params() == 25_610_152 and model.compute_output_shape((None, 224, 224, 3)) == (None, 1000)
+
+
+def shape_of(arch, n: int | None = None) -> tuple:
+    return (n, *((32, 40)[: arch.dims]), arch.in_channels)
+
+
+def test_keras_knows_every_shape(capsys):
+    net = keras_impl.create_model("resnet50", num_classes=10)
+    assert net.conv1.compute_output_shape((None, 224, 223, 3)) == (None, 112, 112, 64)
+    assert net.get_layer("layer4").output.shape == (None, None, None, 2048) and net.outputs[0].shape == (None, 10)
+    net.summary()
+    assert "(None, 10)" in (out := capsys.readouterr().out) and "?" not in out
+    for name in NETS:
+        arch = small(name)
+        net = keras_impl.create_model(arch)
+        images = keras.Input(shape_of(arch)[1:])
+        for what, symbol in net.features(images).items():
+            assert symbol.shape[1:] == net.features(np.zeros(shape_of(arch, 1), np.float32))[what].shape[1:], (
+                name,
+                what,
+            )
+
+
+@pytest.mark.parametrize("name", [*NETS, "resnet50_keras", "resnet50v2_keras", "folded"])
+def test_keras_models_of_parts_of_a_net(tmp_path, name):
+    """Grad-CAM's, and a new head on a stage: the net's own layers, saved with the model and loaded again."""
+    arch = get(small("resnet18"), folded=True) if name == "folded" else small(name)
+    net = keras_impl.create_model(arch, weights=randomised(arch))
+    x = batch(arch)
+    stage = list(net.features(x))[-1]
+    cam = keras.Model(net.input, [net.get_layer(stage).output, net.output])
+    images = keras.Input((None,) * arch.dims + (arch.in_channels,))
+    pooled = (keras.layers.GlobalAveragePooling1D if arch.dims == 1 else keras.layers.GlobalAveragePooling2D)()
+    head = keras.Model(images, keras.layers.Dense(2)(pooled(net.features(images)[stage])))
+    features, logits = cam(x)
+    assert np.array_equal(features, net.features(x)[stage]) and np.array_equal(logits, net(x))
+    net.get_layer(stage).trainable = False
+    for model in (cam, head):
+        model.save(tmp_path / "m.keras")
+        again = keras.saving.load_model(tmp_path / "m.keras")
+        for a, b in zip(keras.tree.flatten(model(x)), keras.tree.flatten(again(x)), strict=True):
+            assert np.array_equal(a, b)
+        assert not again.get_layer(stage).trainable and len(again.variables) == len(model.variables)
+
+
+def test_keras_trains_what_is_made_of_a_net():
+    net = keras_impl.create_model(small("resnet18"), seed=0)
+    before = net.bn1.moving_mean.numpy()
+    images = keras.Input((25, 30, 3))
+    model = keras.Model(images, keras.layers.Dense(3)(keras.layers.Flatten()(net.features(images)["layer2"])))
+    model.compile(keras.optimizers.SGD(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    assert np.isfinite(model.fit(batch(net.plan.arch), np.array([0, 1, 2, 0]), verbose=0).history["loss"]).all()
+    assert np.abs(net.bn1.moving_mean.numpy() - before).max() > 0.001
+
+
+def test_gradients_of_a_class_by_a_stage():
+    """Grad-CAM, before its ReLU, in both frameworks."""
+    import tensorflow as tf
+
+    arch = small("resnet18")
+    net, x = keras_impl.create_model(arch, weights=randomised(arch)), batch(arch, 1)
+    cam = keras.Model(net.input, [net.get_layer("layer3").output, net.output])
+    with tf.GradientTape() as tape:
+        features, logits = cam(x)
+        score = logits[:, 1]
+    weights = tf.reduce_mean(tape.gradient(score, features), (1, 2))
+    heat = tf.einsum("nhwc,nc->nhw", features, weights).numpy()
+    twin = torch_impl.create_model(arch, weights=randomised(arch)).eval()
+    seen = []
+    twin.layer3.register_forward_hook(lambda m, i, y: seen.append(y))
+    logits = twin(nchw(arch, 1))
+    (gradient,) = torch.autograd.grad(logits[0, 1], seen[0], retain_graph=True)
+    expected = (seen[0] * gradient.mean((2, 3), keepdim=True)).sum(1).detach().numpy()
+    assert relative(expected, heat) < 1e-4
+
+
+@pytest.mark.parametrize("when", ["fresh", "trained", "loaded"])
+def test_keras_exports(tmp_path, when):
+    import tensorflow as tf
+
+    arch = small("cifar_resnet20")
+    net, x = keras_impl.create_model(arch, weights=randomised(arch)), batch(arch)
+    if when == "trained":
+        net.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        net.fit(x, np.array([0, 1, 2, 0]), verbose=0)
+    elif when == "loaded":
+        net.save(tmp_path / "m.keras")
+        net = keras.saving.load_model(tmp_path / "m.keras")
+    net.export(tmp_path / "saved", verbose=False)
+    served = tf.saved_model.load(tmp_path / "saved")
+    assert relative(np.asarray(net(x)), served.serve(x).numpy()) < 1e-6
+    assert relative(np.asarray(net(x[:1, 5:])), served.serve(x[:1, 5:]).numpy()) < 1e-6  # of any size
+
+
+def test_what_keras_would_do_wrong_without_a_word(tmp_path):
+    net = keras_impl.create_model(small("cifar_resnet20"))
+    with pytest.raises(RosettaError, match=r"save\(\) to a \.keras"):
+        net.save(tmp_path / "x.h5")
+    for model in (net, keras.Model(net.get_layer("layer3").output, net.output)):
+        with pytest.raises(RosettaError, match="can't quantize"):
+            model.quantize("int8")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_net_has_the_frameworks_default_dtype():
+    arch, before = small("cifar_resnet20"), keras.config.dtype_policy()
+    try:
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        torch.set_default_dtype(torch.float64)
+        net = keras_impl.create_model(arch)
+        assert net.dtype_policy.name == net.conv1.dtype_policy.name == "mixed_bfloat16"
+        assert torch_impl.create_model(arch).fc.weight.dtype == torch.float64
+        assert keras_impl.create_model(arch, dtype="float32").conv1.compute_dtype == "float32"
+        assert torch_impl.create_model(arch, dtype="float32").fc.weight.dtype == torch.float32
+    finally:
+        keras.config.set_dtype_policy(before)
+        torch.set_default_dtype(torch.float32)
 
 
 def test_keras_takes_symbolic_inputs():

@@ -64,6 +64,7 @@ ONE_SIDED = {
         "to_torch",
         "to_tensor",
         "BatchNorm",
+        "Part",
         "ConvLinear",
         "from_source",
         "he",

@@ -43,7 +43,7 @@ class _Tracer(torch.fx.Tracer):
         return isinstance(m, nn.Dropout) or super().is_leaf_module(m, qualified_name)
 
 
-def construct(cls, plan: Plan, dtype: str, seed: int | None = None, weights=None, copy: bool = True) -> Model:
+def construct(cls, plan: Plan, dtype: str | None, seed: int | None = None, weights=None, copy: bool = True) -> Model:
     """The net in `dtype` with `weights`, or what they give when called, or fresh ones; the seed is PyTorch's own where
     none is given. Without `copy` the net takes the arrays of `weights` for its own."""
     kind = dtype_named(dtype)
@@ -64,8 +64,8 @@ def construct(cls, plan: Plan, dtype: str, seed: int | None = None, weights=None
 
 
 def dtype_named(dtype) -> torch.dtype:
-    """PyTorch's dtype of that name, or itself. Raises RosettaError where it is none of floats."""
-    kind = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    """PyTorch's dtype of that name, or itself; its default for None. Raises RosettaError where it is none of floats."""
+    kind = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype or torch.get_default_dtype()
     if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
         raise RosettaError(f"dtype {dtype!r} can't be: expected float32, float64, bfloat16 or float16")
     return kind

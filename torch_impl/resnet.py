@@ -91,11 +91,12 @@ def stem_convs(stem: StemPlan):
 
 
 def create_model(
-    name_or_arch: str | Arch, *, dtype: str = "float32", seed: int | None = None, weights=None, **overrides
+    name_or_arch: str | Arch, *, dtype: str | None = None, seed: int | None = None, weights=None, **overrides
 ) -> ResNet:
     """A net with fresh weights, or with `weights`: `create_model("resnet50", num_classes=10, seed=0)`.
 
-    `name_or_arch` is a variant of common/arch.py or a row of one's own; `overrides` replace fields of it.
+    `name_or_arch` is a variant of common/arch.py or a row of one's own; `overrides` replace fields of it. `dtype` is by
+    default the framework's own.
     `folded=True` makes the same function without the norms, for inference (common/fold.py): it takes the weights of
     the net with norms, or those that `rosetta port --fold` wrote.
     He initialisation (common/init.py): the same seed gives both frameworks the same net, to the bit; without one, the
