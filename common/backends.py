@@ -45,6 +45,11 @@ def check_spec(spec: str, device: str = "cpu") -> str:
     return spec
 
 
+def device_of(spec: str, device: str) -> str:
+    """ "cpu", "gpu" or "auto", which is the CPU for what runs on nothing else."""
+    return "cpu" if device == "auto" and spec.startswith("onnx") else device
+
+
 class Task(Protocol):
     """What a backend can be asked: something to put through its implementation."""
 
@@ -55,7 +60,8 @@ class Here:
     """A backend in this process: for tests, and for `worker.py`."""
 
     def __init__(self, spec: str, device: str = "cpu"):
-        self.spec, self.device = check_spec(spec, device), device
+        self.spec = check_spec(spec, device)
+        self.device = device_of(self.spec, device)
 
     def versions(self) -> dict[str, str]:
         """Names and versions of what runs the net, the device last."""
@@ -78,7 +84,8 @@ class Elsewhere:
     """A backend in a process of its own, that stays for many jobs. Several jobs can run in turns."""
 
     def __init__(self, spec: str, device: str = "cpu", environment: Mapping[str, str] | None = None):
-        self.spec, self.device = check_spec(spec, device), device
+        self.spec = check_spec(spec, device)
+        self.device = device = device_of(self.spec, device)
         keep_memory()
         self._errors = tempfile.TemporaryFile()
         self._replies: dict[int, deque] = {}
@@ -160,6 +167,7 @@ class BackendDied(RosettaError):
 
 
 ROOT = str(Path(__file__).parent.parent)
+NO_GPU = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
 
 
 def environment_of(spec: str, device: str) -> dict[str, str]:
@@ -172,7 +180,7 @@ def environment_of(spec: str, device: str) -> dict[str, str]:
     elif spec == "onnx:keras":
         wanted["KERAS_BACKEND"] = "tensorflow"
     if device == "cpu":
-        wanted |= {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
+        wanted |= NO_GPU
     else:  # JAX would take three quarters of the memory from the process beside it
         wanted |= {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
     return wanted

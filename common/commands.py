@@ -17,6 +17,11 @@ from common.weights import make_folder
 _FRAMEWORK = "torch, keras (on TensorFlow), keras:jax or keras:torch"
 
 
+_device_option = click.option(
+    "--device", type=Choice(["auto", "cpu", "gpu"]), default="auto", help="Default: a GPU where there is one."
+)
+
+
 def _data_options(command: Any) -> Any:
     for option in (
         click.option("--skip-corrupt", is_flag=True, help="Leave out images that can't be read, and name them."),
@@ -76,6 +81,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 )
 @click.option("--no-augment", is_flag=True, help="Train on the examples as they are.")
 @click.option("--seed", type=int, default=0, help="Of weights, order and augmentation. Default: 0.")
+@_device_option
 @click.option(
     "--devices", type=click.IntRange(1), default=1, metavar="N",
     help="Keras on JAX or TensorFlow: share each batch. PyTorch: torchrun --nproc-per-node N -m common.cli train ...",
@@ -92,7 +98,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 def train(
     name: str | None, data: str | None, framework: str, recipe_name: str | None, epochs: int | None, batch: int | None,
     rate: float | None, changes: dict[str, Any], overrides: dict[str, Any], init: str | None, freeze: tuple[str, ...],
-    rates: dict[str, float], hold_out: float, no_augment: bool, seed: int, devices: int, workers: int,
+    rates: dict[str, float], hold_out: float, no_augment: bool, seed: int, device: str, devices: int, workers: int,
     data_dir: str | None, size: int | None, skip_corrupt: bool, layout: str | None, out: str | None, resume: str | None,
     save_every: float, steps: int | None, quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
@@ -103,6 +109,7 @@ def train(
     """
     from common import recipe as recipes
     from common import training
+    from common.engines import versions
 
     several, first = int(os.environ.get("WORLD_SIZE", "1")) > 1, os.environ.get("RANK", "0") == "0"  # torchrun's
     if resume:
@@ -110,14 +117,14 @@ def train(
         given = {
             p for p in context.params
             if context.get_parameter_source(p) == click.core.ParameterSource.COMMANDLINE
-        } - {"resume", "framework", "save_every", "steps", "quiet", "as_json", "workers"}  # fmt: skip
+        } - {"resume", "framework", "save_every", "steps", "quiet", "as_json", "workers", "device"}  # fmt: skip
         if given:
             raise RosettaError(f"--resume goes on with what the run's config says: without {', '.join(sorted(given))}")
         folder = Path(resume)
         run = training.Run.load(folder)
         if context.get_parameter_source("framework") == click.core.ParameterSource.COMMANDLINE:
             run = training.replaced(folder, framework=training.prepare(framework, run.recipe.precision))
-        training.prepare(run.framework, run.recipe.precision, devices=run.devices)
+        training.prepare(run.framework, run.recipe.precision, run.devices, device)
         found = run.load_data()
     else:
         if not name or not data:
@@ -125,13 +132,14 @@ def train(
         chosen = recipe_name or ("transfer" if init else "small" if data == "digits" else "short")
         fields = {"epochs": epochs, "batch": batch, "rate": rate}
         recipe = recipes.get(chosen, **{k: v for k, v in fields.items() if v is not None} | changes)
-        spec = training.prepare(framework, recipe.precision, devices=devices)
+        spec = training.prepare(framework, recipe.precision, devices, device)
         run, found = training.plan(
             name, data, recipe, overrides, framework=spec, data_dir=data_dir, size=size, skip_corrupt=skip_corrupt,
             layout=layout,
             hold_out=hold_out, seed=seed, init=init, frozen=freeze, rates=rates, augment=not no_augment,
             workers=workers, devices=devices,
         )  # fmt: skip
+        versions(spec, device, default=False)  # which refuses a device that isn't there
         if several and not out:
             raise RosettaError("under torchrun a run needs --out: its processes have to agree on the folder")
         folder = Path(out) if out else training.free(Path("runs"), f"{name}-{found.name}-{spec.replace(':', '-')}")
@@ -145,8 +153,9 @@ def train(
     try:
         with speaker as say:
             done = training.train(
-                folder, listener=say, stop=lambda: bool(asked), save_every=save_every, data=found, limit=steps
-            )
+                folder, listener=say, stop=lambda: bool(asked), save_every=save_every, data=found, limit=steps,
+                device=device,
+            )  # fmt: skip
     finally:
         signal.signal(signal.SIGINT, before)
     if asked and done.step < done.steps:
@@ -199,7 +208,8 @@ class _Bars(_Quiet):
             self.task = self.bars.add_task("", total=p.steps, said="")
             r = p.run.recipe
             self.console.print(
-                f"[bold]{p.run.name}[/] on {self.data.name}, {p.run.framework}, {r.precision}: {self.folder}",
+                f"[bold]{p.run.name}[/] on {self.data.name}, {p.run.framework}, {r.precision}, {p.about['device']}: "
+                f"{self.folder}",
                 soft_wrap=True,
             )
             self.console.print(
@@ -232,7 +242,7 @@ class _Bars(_Quiet):
 @click.option("--data", metavar="DATA", help="As in train. Default: the run's.")
 @click.option("--framework", default="torch", metavar="F", help=f"{_FRAMEWORK}, or both. Default: torch.")
 @click.option("--dtype", default="float32", help="Default: float32.")
-@click.option("--device", type=Choice(["cpu", "gpu"]), default="cpu", help="Default: cpu.")
+@_device_option
 @click.option("--arch", "variant", metavar="NAME", help="The variant that the file must be.")
 @set_option
 @_data_options
@@ -342,7 +352,7 @@ def _percent(part: float | None) -> str:
 @click.option("--framework", default="torch", metavar="F", help=f"{_FRAMEWORK}, or both. Default: torch.")
 @click.option("--top", type=click.IntRange(1), default=5, help="How many classes. Default: 5.")
 @click.option("--dtype", default="float32", help="Default: float32.")
-@click.option("--device", type=Choice(["cpu", "gpu"]), default="cpu", help="Default: cpu.")
+@_device_option
 @click.option("--arch", "variant", metavar="NAME", help="The variant that the file must be.")
 @set_option
 @click.option("--skip-corrupt", is_flag=True, help="Leave out images that can't be read, and name them.")
@@ -464,7 +474,7 @@ def curves(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
 @click.option("--init", type=click.Path(), metavar="FILE", help="Begin with a checkpoint, of any library.")
 @click.option("--seed", type=int, default=0, help="Of weights, order and augmentation. Default: 0.")
 @_data_options
-@click.option("--device", type=Choice(["cpu", "gpu"]), default="cpu", help="Default: cpu.")
+@_device_option
 @click.option("--out", type=click.Path(), metavar="DIR", help="Write race.json and race.png into this folder.")
 def race(
     name: str, data: str, backends: tuple[str, ...], steps: int, measure: int, recipe_name: str,

@@ -1,5 +1,6 @@
 """A backend's framework, imported and set up: versions, device, full precision."""
 
+import contextlib
 import warnings
 from typing import Any
 
@@ -18,11 +19,13 @@ def implementation(spec: str, modules: tuple[str, ...] = _MODULES) -> Any:
     return package
 
 
-def versions(spec: str, device: str) -> dict[str, str]:
-    """{package: version} of what runs a net, and "device". Raises RosettaError where the device isn't there.
+def versions(spec: str, device: str, default: bool = True) -> dict[str, str]:
+    """{package: version} of what runs a net, and "device". `device` is "cpu", "gpu" or "auto", a GPU where there is
+    one. Raises RosettaError where the device isn't there.
 
-    Puts the net's tensors on the device, and switches off what would compute a float32 product in fewer bits: TF32 in
-    PyTorch, TensorFlow and JAX. XLA's fast math is off by default on both devices.
+    Makes the device PyTorch's own, unless `default` is false; hides from TensorFlow a GPU that isn't to be used, which
+    is the environment's task for JAX (common/backends.py). Switches off what would compute a float32 product in fewer
+    bits: TF32 in PyTorch, TensorFlow and JAX. XLA's fast math is off by default on both devices.
     """
     found: dict[str, str] = {}
     engine = spec.split(":")[-1]
@@ -32,10 +35,10 @@ def versions(spec: str, device: str) -> dict[str, str]:
 
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         name = "CPU"
-        if device == "gpu":
-            if not torch.cuda.is_available():
-                raise RosettaError(f"{spec} finds no GPU: PyTorch {torch.__version__} sees no CUDA device")
-            if spec == "torch":
+        if device == "gpu" and not torch.cuda.is_available():
+            raise RosettaError(f"{spec} finds no GPU: PyTorch {torch.__version__} sees no CUDA device")
+        if device != "cpu" and torch.cuda.is_available():
+            if spec == "torch" and default:
                 torch.set_default_device("cuda")
             name = torch.cuda.get_device_name()
         found |= {"torch": torch.__version__, "device": name}
@@ -44,7 +47,10 @@ def versions(spec: str, device: str) -> dict[str, str]:
         import tensorflow as tf
 
         tf.config.experimental.enable_tensor_float_32_execution(False)
-        cards = tf.config.list_physical_devices("GPU")
+        if device == "cpu":
+            with contextlib.suppress(RuntimeError):  # it has begun with what it sees
+                tf.config.set_visible_devices([], "GPU")
+        cards = tf.config.list_physical_devices("GPU") if device != "cpu" else []
         if device == "gpu" and not cards:
             raise RosettaError(f"{spec} finds no GPU: TensorFlow {tf.__version__} sees none")
         name = tf.config.experimental.get_device_details(cards[0])["device_name"] if cards else "CPU"

@@ -76,7 +76,7 @@ class Answers:
 
 def answers(
     found: Recognised, examples: Examples, framework: str = "torch", *, preprocessing: Preprocessing | None = None,
-    dtype: str = "float32", device: str = "cpu", workers: int = 1,
+    dtype: str = "float32", device: str = "auto", workers: int = 1,
 ) -> Answers:  # fmt: skip
     """What a checkpoint says of `examples`. `framework` is a backend, or "both".
 

@@ -121,7 +121,7 @@ class Race:
 
 
 def race(
-    run: Run, data: Data, backends: Sequence[str], steps: int, *, measured: int = 1000, device: str = "cpu",
+    run: Run, data: Data, backends: Sequence[str], steps: int, *, measured: int = 1000, device: str = "auto",
     progress: Callable[[str], None] = lambda what: None,
 ) -> Race:  # fmt: skip
     """Trains `run` for `steps` steps on each backend, and once more on each with an input moved in its last bits.

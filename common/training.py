@@ -24,7 +24,7 @@ from common import data as datasets
 from common import engines, names
 from common import weights as canonical
 from common.arch import Arch, get
-from common.backends import check_spec
+from common.backends import NO_GPU, check_spec
 from common.data import Batches, Data, counters
 from common.data.augment import NOTHING
 from common.data.sources import held_out
@@ -119,8 +119,9 @@ def trains(framework: str) -> str:
     return spec
 
 
-def prepare(framework: str, precision: str, devices: int = 1) -> str:
-    """As `trains`, the environment being set for its import in this process.
+def prepare(framework: str, precision: str, devices: int = 1, device: str = "auto") -> str:
+    """As `trains`, the environment being set for its import in this process. `device` is "cpu", "gpu", or "auto", a
+    GPU where there is one.
 
     Raises RosettaError also for `devices` that the framework doesn't take.
     """
@@ -130,6 +131,8 @@ def prepare(framework: str, precision: str, devices: int = 1) -> str:
         raise RosettaError(f"--devices is for keras:jax and keras:tensorflow; PyTorch {how}")
     if spec.startswith("keras"):
         os.environ["KERAS_BACKEND"] = spec.split(":")[1]
+        if device == "cpu":
+            os.environ |= NO_GPU
     if spec == "keras:jax" and precision == "float64":
         os.environ["JAX_ENABLE_X64"] = "1"
     if spec == "keras:jax" and devices > 1:  # as many as are asked for, where there are only CPUs
@@ -217,6 +220,7 @@ class Progress:
     best: float = -1.0
     seconds: float = 0.0  # of training, in all sessions
     last: dict[str, float] = field(default_factory=dict)  # the last epoch's line
+    about: dict[str, str] = field(default_factory=dict)  # versions of what runs it, and "device"
 
     @property
     def epoch(self) -> int:
@@ -271,13 +275,14 @@ def implementation(framework: str) -> Any:
     return engines.implementation(framework, ("train",))
 
 
-def trainer_of(run: Run, weights: Weights | None = None) -> Any:
-    """The framework's Trainer of a run."""
+def trainer_of(run: Run, weights: Weights | None = None, place: Any = None) -> Any:
+    """The framework's Trainer of a run, the net on PyTorch's device `place`, or where the framework itself puts it."""
     impl = implementation(run.framework)
     dtype = run.recipe.precision  # in PyTorch a mixed one is a context that the Trainer makes
     if run.framework == "torch" and dtype.startswith("mixed"):
         dtype = "float32"
     net = impl.create_model(run.arch, dtype=dtype, weights=start(run) if weights is None else weights)
+    net = net if place is None else net.to(place)
     return impl.train.Trainer(net, run.recipe, run.frozen, run.rates)
 
 
@@ -325,25 +330,29 @@ def train(
     save_every: float = 60.0,
     data: Data | None = None,
     limit: int | None = None,
+    device: str = "auto",
 ) -> Progress:
-    """Trains the run of `folder` to its end, from its last checkpoint on if there is one.
+    """Trains the run of `folder` to its end, from its last checkpoint on if there is one, on the CPU ("cpu"), a GPU
+    ("gpu"), or on a GPU where there is one.
 
     A checkpoint is written after each epoch, after each `save_every` seconds, and when `stop` says so, which is asked
-    after each step; `limit` steps of this call are enough. Raises RosettaError where the folder can't be written.
+    after each step; `limit` steps of this call are enough. Raises RosettaError where the folder can't be written, or
+    the device isn't there.
     """
     run = Run.load(folder)
     data = run.load_data() if data is None else data
     check(run.arch, data)
-    with implementation(run.framework).train.distributed(run.devices):
-        return _train(folder, run, data, listener, stop, save_every, limit)
+    about = engines.versions(run.framework, device, default=False)
+    with implementation(run.framework).train.distributed(run.devices, device) as place:
+        return _train(folder, run, data, listener, stop, save_every, limit, place, about)
 
 
 def _train(
     folder: Path, run: Run, data: Data, listener: Listener, stop: Callable[[], bool], save_every: float,
-    limit: int | None,
+    limit: int | None, place: Any, about: dict[str, str],
 ) -> Progress:  # fmt: skip
     batches, tests = run.batches(data, True), run.batches(data, False)
-    progress = Progress(run, len(batches))
+    progress = Progress(run, len(batches), about=about)
     weights: Weights | None = None
     if (folder / LAST).exists():
         row, weights, _ = canonical.load(folder / LAST)
@@ -352,7 +361,7 @@ def _train(
         state, said = canonical.load_training(folder / LAST)
         for key in _KEPT:
             setattr(progress, key, said[key])
-    trainer = trainer_of(run, weights)
+    trainer = trainer_of(run, weights, place)
     if weights is not None:
         trainer.restore(weights, state)
     if 0 < (last := len(data.train) % run.recipe.batch) < trainer.world:

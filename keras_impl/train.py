@@ -41,10 +41,10 @@ def freeze(model, sections: tuple[str, ...]) -> None:
 
 
 @contextmanager
-def distributed(devices: int = 1) -> Iterator[None]:
+def distributed(devices: int = 1, device: str = "auto") -> Iterator[None]:
     """Inside, nets are made for so many devices, each of which takes its part of every batch: keras.distribution on
-    JAX, tf.distribute on TensorFlow. Where there is no accelerator, the CPU counts as so many. Raises RosettaError
-    where there are fewer."""
+    JAX, tf.distribute on TensorFlow. Where there is no GPU, or none is to be used (`device` "cpu"), the CPU counts as
+    so many. Raises RosettaError where there are fewer."""
     backend = keras.backend.backend()
     if devices == 1:
         yield
@@ -60,7 +60,8 @@ def distributed(devices: int = 1) -> Iterator[None]:
     else:
         import tensorflow as tf
 
-        cards, cpus = tf.config.list_physical_devices("GPU"), tf.config.list_physical_devices("CPU")
+        cards = tf.config.list_physical_devices("GPU") if device != "cpu" else []
+        cpus = tf.config.list_physical_devices("CPU")
         if not cards:
             tf.config.set_logical_device_configuration(cpus[0], [tf.config.LogicalDeviceConfiguration()] * devices)
         there = tf.config.list_logical_devices("GPU" if cards else "CPU")

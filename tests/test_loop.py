@@ -62,9 +62,10 @@ class Scripted:
 def go(monkeypatch, tmp_path):
     """Runs, or goes on with, a run of digits; gives its trainer."""
     made = []
-    impl = types.SimpleNamespace(train=types.SimpleNamespace(distributed=lambda devices: contextlib.nullcontext()))
+    impl = types.SimpleNamespace(train=types.SimpleNamespace(distributed=lambda *_: contextlib.nullcontext()))
     monkeypatch.setattr(training, "implementation", lambda framework: impl)
-    monkeypatch.setattr(training, "trainer_of", lambda run, weights=None: made[-1])
+    monkeypatch.setattr(training, "trainer_of", lambda run, weights=None, place=None: made[-1])
+    monkeypatch.setattr(training.engines, "versions", lambda *_, **__: {"device": "none"})
     monkeypatch.setattr(training, "draw", lambda folder: None)
 
     def run(accuracy=(0.5, 0.9, 0.7, 0.8), limit=None, **options):

@@ -5,9 +5,10 @@ for step, (x, labels) in enumerate(batches):
     loss, right = trainer.step(x, labels, recipe.rate(step, len(batches)))
 """
 
+import inspect
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ import torch.distributed as dist
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from common.errors import RosettaError
 from common.kept import Kept
 from common.memory import keep_memory
 from common.names import section_of
@@ -37,16 +39,23 @@ def freeze(model, sections: tuple[str, ...]) -> None:
 
 
 @contextmanager
-def distributed(devices: int = 1) -> Iterator[None]:
-    """Inside, this process is one of torchrun's, if it is: each takes its part of every batch. `devices` are Keras'."""
+def distributed(devices: int = 1, device: str = "auto") -> Iterator[torch.device]:
+    """Inside, this process is one of torchrun's, if it is: each takes its part of every batch. Gives the device for its
+    net: a GPU of its own if there is one for each process here and `device` isn't "cpu". `devices` are Keras'. Raises
+    RosettaError where `device` is "gpu" and there are too few."""
+    rank, mine = (int(os.environ.get(f"LOCAL_{name}", d)) for name, d in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    cards = torch.cuda.device_count() if torch.cuda.is_available() and device != "cpu" else 0
+    if device == "gpu" and cards < mine:
+        raise RosettaError(f"--device gpu takes a GPU a process: there are {mine} processes here and {cards} GPUs")
+    place = torch.device("cuda", rank) if cards >= mine else torch.device("cpu")
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
-        yield
+        yield place
         return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
     try:
-        yield
+        yield place
     finally:
         dist.destroy_process_group()
 
@@ -109,7 +118,7 @@ class Trainer(Kept):
         self.device = self.parameters[0].device
         self.optimizer = optim.optimizer(model, recipe.rule, parts)
         half = {"mixed_bfloat16": torch.bfloat16, "mixed_float16": torch.float16}.get(recipe.precision)
-        self.autocast = torch.autocast(self.device.type, half, enabled=half is not None)
+        self.autocast = torch.autocast(self.device.type, half) if half else nullcontext()
         self.scale = LossScale() if half == torch.float16 else None
         self.average = {n: t.clone() for n, t in named_tensors(model)} if recipe.ema else {}
         self.random = model.plan.random
@@ -118,7 +127,10 @@ class Trainer(Kept):
             for m in model.modules():
                 if isinstance(m, _BatchNorm):
                     m.__class__ = SyncNorm
-            self.net = DistributedDataParallel(model, broadcast_buffers=False)
+            # the buffers are the same everywhere already; PyTorch 2.13 has another name for the option
+            named = inspect.signature(DistributedDataParallel).parameters
+            option = "forward_sync_buffers" if "forward_sync_buffers" in named else "broadcast_buffers"
+            self.net = DistributedDataParallel(model, **{option: False})
 
     def step(self, x: np.ndarray, labels: np.ndarray, rate: float, seed: int = 0) -> tuple[float, int]:
         """One step of the optimizer on a batch (N C *S; N), of which each process takes its part. Gives the loss before
