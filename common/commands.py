@@ -1,9 +1,12 @@
 """Subcommands that train, evaluate, predict and measure."""
 
+import contextlib
+import dataclasses
 import os
 import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +62,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
     "--recipe",
     "recipe_name",
     metavar="R",
-    help="A row of common/recipe.py. Default: short, small for digits, transfer with --init.",
+    help="A row of common/recipe.py. Default: small for fewer than 5,000 examples, else short; transfer with --init.",
 )
 @click.option("--epochs", type=int, help="Default: the recipe's.")
 @click.option("--batch", type=int, help="Examples a step. Default: the recipe's.")
@@ -71,7 +74,11 @@ def _numbers(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 @set_option
 @click.option("--init", type=click.Path(), metavar="FILE", help="Begin with a checkpoint, of any library.")
 @click.option(
-    "--freeze", default="", callback=_words, metavar="A,B", help="Sections that don't learn: stem, layer1, ..."
+    "--freeze",
+    default="",
+    callback=_words,
+    metavar="A,B",
+    help="Sections that don't learn: stem, layer1, ...; all-but-head.",
 )
 @click.option(
     "--times", "rates", multiple=True, callback=_numbers, metavar="SECTION=X", help="Multiply a section's rate."
@@ -104,34 +111,45 @@ def train(
 ) -> None:  # fmt: skip
     """Train NAME on --data, in either framework: the same weights, batches and update rule in both.
 
-    The run is a folder: config, metrics, curve, and checkpoints that either framework goes on from. Ctrl-C stops after
-    the step, with a checkpoint; --resume goes on.
+    The run is a folder: config, metrics, curve, and checkpoints that either framework goes on from. Ctrl-C or SIGTERM
+    stops after the step, with a checkpoint; --resume goes on, and for longer with --epochs.
     """
     from common import recipe as recipes
     from common import training
     from common.engines import versions
 
     several, first = int(os.environ.get("WORLD_SIZE", "1")) > 1, os.environ.get("RANK", "0") == "0"  # torchrun's
+    kept = click.get_current_context().with_resource(contextlib.ExitStack())
     if resume:
         context = click.get_current_context()
         given = {
             p for p in context.params
             if context.get_parameter_source(p) == click.core.ParameterSource.COMMANDLINE
-        } - {"resume", "framework", "save_every", "steps", "quiet", "as_json", "workers", "device"}  # fmt: skip
-        if given:
-            raise RosettaError(f"--resume goes on with what the run's config says: without {', '.join(sorted(given))}")
+        }  # fmt: skip
+        if wrong := given - {
+            "resume", "framework", "save_every", "steps", "quiet", "as_json", "workers", "device", "data", "data_dir",
+            "epochs",
+        }:  # fmt: skip
+            raise RosettaError(f"--resume goes on with what the run's config says: without {', '.join(sorted(wrong))}")
         folder = Path(resume)
         run = training.Run.load(folder)
-        if context.get_parameter_source("framework") == click.core.ParameterSource.COMMANDLINE:
-            run = training.replaced(folder, framework=training.prepare(framework, run.recipe.precision))
+        kept.enter_context(training.alone(folder))
+        changes = {"framework": training.prepare(framework, run.recipe.precision)} if "framework" in given else {}
+        changes |= {"data": training.placed(data)} if data is not None else {}
+        changes |= {"data_dir": training.from_root(data_dir)} if data_dir is not None else {}
+        run = dataclasses.replace(run, **changes)
         training.prepare(run.framework, run.recipe.precision, run.devices, device)
         found = run.load_data()
+        if changes:
+            training.replaced(folder, **changes)
+        if epochs is not None:
+            found.notes.append(training.longer(folder, epochs, found))
     else:
         if not name or not data:
             raise RosettaError("train needs a NAME and --data: rosetta train cifar_resnet20 --data digits")
-        chosen = recipe_name or ("transfer" if init else "small" if data == "digits" else "short")
-        fields = {"epochs": epochs, "batch": batch, "rate": rate}
-        recipe = recipes.get(chosen, **{k: v for k, v in fields.items() if v is not None} | changes)
+        given_fields = {"epochs": epochs, "batch": batch, "rate": rate}
+        fields = {k: v for k, v in given_fields.items() if v is not None} | changes
+        recipe = recipes.get(recipe_name or "short", **fields)
         spec = training.prepare(framework, recipe.precision, devices, device)
         run, found = training.plan(
             name, data, recipe, overrides, framework=spec, data_dir=data_dir, size=size, skip_corrupt=skip_corrupt,
@@ -139,6 +157,8 @@ def train(
             hold_out=hold_out, seed=seed, init=init, frozen=freeze, rates=rates, augment=not no_augment,
             workers=workers, devices=devices,
         )  # fmt: skip
+        chosen = recipe_name or recipes.suited(len(found.train), begins=init is not None)
+        run = dataclasses.replace(run, recipe=recipes.get(chosen, **fields), recipe_name=chosen)
         versions(spec, device, default=False)  # which refuses a device that isn't there
         if several and not out:
             raise RosettaError("under torchrun a run needs --out: its processes have to agree on the folder")
@@ -148,7 +168,13 @@ def train(
         else:
             training.appears(folder)
     asked: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda *_: asked.append(1) if not asked else sys.exit(130))
+
+    def ask(number: int, frame: Any) -> None:
+        if asked:  # the second time at once
+            sys.exit(128 + number)
+        asked.append(number)
+
+    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
     speaker = _Quiet() if quiet or not first else _Json() if as_json else _Bars(folder, found)
     try:
         with speaker as say:
@@ -157,9 +183,14 @@ def train(
                 device=device,
             )  # fmt: skip
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if asked and done.step < done.steps:
-        sys.exit(130)
+        sys.exit(128 + asked[0])
+
+
+SAY_EVERY = 30.0  # seconds to a line where there is no terminal
+FEW = 10  # steps of an epoch
 
 
 class _Quiet:
@@ -197,6 +228,7 @@ class _Bars(_Quiet):
             console=self.console, transient=True, disable=not self.console.is_terminal,
         )  # fmt: skip
         self.bars.start()
+        self.told = time.monotonic()
         self.task: Any = None
         return self.say
 
@@ -213,23 +245,42 @@ class _Bars(_Quiet):
                 soft_wrap=True,
             )
             self.console.print(
-                f"{len(self.data.train):,} examples, {p.steps_per_epoch} steps of {r.batch} an epoch; "
-                f"{len(self.data.test):,} to measure on", style="dim",
+                f"input {' x '.join(map(str, self.data.shape))} ({'C H W' if len(self.data.shape) == 3 else 'C L'}), "
+                f"{len(self.data.classes)} classes: {', '.join(self.data.classes[:6])}"
+                + ", ..." * (len(self.data.classes) > 6), style="dim", markup=False, soft_wrap=True,
             )  # fmt: skip
+            self.console.print(
+                f"recipe {p.run.recipe_name or 'of its own'}: batch {r.batch}, {r.rule.kind} with a rate of up to "
+                f"{r.rule.rate:g} ({r.schedule}), {r.epochs} epochs", style="dim", soft_wrap=True,
+            )  # fmt: skip
+            self.console.print(
+                f"{len(self.data.train):,} examples, {p.steps_per_epoch} step{'s' * (p.steps_per_epoch != 1)} of "
+                f"{r.batch} an epoch; {len(self.data.test):,} to measure on", style="dim", soft_wrap=True,
+            )  # fmt: skip
+            if p.steps_per_epoch < FEW:
+                self.console.print(
+                    f"an epoch of fewer than {FEW} steps moves a net little: a smaller --batch makes more of them",
+                    style="yellow", soft_wrap=True,
+                )  # fmt: skip
             self.console.print("epoch     loss  accuracy  test loss  accuracy      rate  seconds", style="dim")
         if what == "step" and p.seen:
             said = f"loss {p.loss / p.seen:.4f}  accuracy {p.right / p.seen:.2%}  rate {p.rate:.2g}"
             epoch = (p.step - 1) // p.steps_per_epoch + 1
             self.bars.update(self.task, completed=p.step, description=f"epoch {epoch}", said=said)
+            if not self.console.is_terminal and time.monotonic() - self.told > SAY_EVERY:
+                self.console.print(f"      step {p.step} of {p.steps}, epoch {epoch}: {said}", soft_wrap=True)
+                self.told = time.monotonic()
         elif what == "epoch":
-            m = p.last
+            m, self.told = p.last, time.monotonic()
             self.console.print(
                 f"{m['epoch']:5.0f} {m['train_loss']:8.4f}  {m['train_accuracy']:8.2%}   {m['test_loss']:8.4f}  "
                 f"{m['test_accuracy']:8.2%} {m['rate']:9.2g} {m['seconds']:8.0f}"
             )
         elif what == "stopped":
             self.console.print(
-                f"stopped after step {p.step} of {p.steps}: rosetta train --resume {self.folder}", soft_wrap=True
+                f"stopped after step {p.step} of {p.steps}, loss "
+                f"{p.loss / p.seen if p.seen else p.last['train_loss']:.4f}: rosetta train --resume {self.folder}",
+                soft_wrap=True,
             )
         elif what == "done":
             self.console.print(
@@ -259,8 +310,6 @@ def evaluate(
     --framework both runs PyTorch and Keras, and counts the examples of which they say the same class. Exit code 1: they
     don't, of all.
     """
-    import dataclasses
-
     from common import data as datasets
     from common import evaluation, training
     from common.arch import get

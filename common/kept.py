@@ -18,9 +18,16 @@ class Kept:
     recipe: Recipe
     steps: int
     scale: LossScale | None
+    classes: np.ndarray | None  # how much each counts in the loss, where they don't all alike
     average: dict[str, Any]  # the mean of the weights by name, as tensors; empty where the recipe keeps none
     optim: Any  # the framework's module
     store: Any  # its module of export_weights and import_weights
+
+    def share(self, some: np.ndarray, labels: np.ndarray) -> float:
+        """What part the examples of `some` of a batch's `labels` have in its loss."""
+        if self.classes is None:
+            return len(some) / len(labels)
+        return float(self.classes[some].sum() / self.classes[labels].sum())
 
     def to_canonical(self, tensor: Any) -> np.ndarray:
         """A copy."""

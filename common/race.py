@@ -41,7 +41,7 @@ class Trained:
         data = self.run.load_data()
         data.test = data.test.subset(np.arange(min(self.measured, len(data.test))))
         batches, tests = self.run.batches(data, True), self.run.batches(data, False)
-        trainer = training.trainer_of(self.run)
+        trainer = training.trainer_of(self.run, data)
         progress = training.Progress(self.run, len(batches))
         rng, masks = np.random.default_rng(0), make_plan(self.run.arch).random
         while progress.step < self.steps:

@@ -16,6 +16,7 @@ from common.names import is_trainable, parameters, section_of
 from common.plan import Norm, make_plan
 from common.rules import Rule
 
+ALL_BUT_HEAD = "all-but-head"
 PRECISIONS = ("float32", "float64", "mixed_bfloat16", "mixed_float16")
 
 
@@ -35,6 +36,7 @@ class Recipe:
     accumulate: int = 1  # parts of a batch whose gradients are added up
     clip: float = 0.0  # largest norm of all gradients together; 0 is any
     ema: float = 0.0  # decay of the average of weights that is evaluated in their place; 0 is none
+    balance: bool = False  # whether each class counts as much as any other, however many examples it has
     decay_norms: bool = True  # whether norms and biases take part in weight decay
     precision: Literal["float32", "float64", "mixed_bfloat16", "mixed_float16"] = "float32"
     init: Initialisation = "he"  # how fresh weights are drawn (common/init.py)
@@ -54,6 +56,9 @@ class Recipe:
             refuse(f"init is {self.init!r}: expected {' or '.join(get_args(Initialisation))}")
         if not (math.isfinite(self.rule.rate) and self.rule.rate > 0):
             refuse(f"the learning rate is {self.rule.rate}: expected a number above 0")
+        for name in ("balance", "decay_norms"):
+            if not isinstance(getattr(self, name), bool):
+                refuse(f"{name} is {getattr(self, name)!r}: expected true or false")
         for name in ("smoothing", "ema", "warmup_from"):
             if not 0 <= getattr(self, name) < 1:
                 refuse(f"{name} is {getattr(self, name)}: expected 0 to 1, 1 excluded")
@@ -109,7 +114,7 @@ RECIPES = {
     "short": Recipe(
         Rule("SGD", 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4), epochs=15, schedule="cosine", warmup=1.0,
     ),
-    # ours: for a thousand examples or so
+    # ours: for a few thousand examples at most
     "small": Recipe(
         Rule("SGD", 0.05, momentum=0.9, nesterov=True, weight_decay=5e-4), 32, 15, schedule="cosine", warmup=1.0
     ),
@@ -121,6 +126,11 @@ RECIPES = {
     "d2l": Recipe(Rule("SGD", 0.05), batch=256, epochs=10, schedule="constant", init="xavier"),
     "adamw": Recipe(Rule("AdamW", 1e-3, weight_decay=5e-2), epochs=30, schedule="cosine", warmup=1.0, clip=1.0),
 }  # fmt: skip
+
+
+def suited(examples: int, begins: bool = False) -> str:
+    """The recipe for so many training examples, where none is named; `begins` with a checkpoint's weights."""
+    return "transfer" if begins else "small" if examples < 5000 else "short"
 
 
 def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,7 +176,9 @@ def learning(
     there = list(dict.fromkeys(section_of(n) for n in names))
     for section in (*frozen, *(rates or {})):
         if section not in there:
-            raise RosettaError(f"this net has no section {section!r}{nearest(section, there)}: {', '.join(there)}")
+            raise RosettaError(
+                f"this net has no section {section!r}{nearest(section, [*there, ALL_BUT_HEAD])}: {', '.join(there)}"
+            )
     norms = {layer.name for layer in make_plan(arch).layers() if isinstance(layer, Norm)}
     found = {}
     for name in names:
@@ -177,6 +189,20 @@ def learning(
     if not found:
         raise RosettaError("every section is frozen: nothing is left to learn")
     return found
+
+
+def balanced(labels: np.ndarray, classes: int) -> np.ndarray:
+    """How much each class counts in the loss (float64): the mean number of examples of a class over its own, so that
+    all together weigh as much as each of them does."""
+    counts = np.bincount(labels, minlength=classes)
+    return np.where(counts, len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1)), 0.0)
+
+
+def frozen_sections(arch: Arch, named: tuple[str, ...]) -> tuple[str, ...]:
+    """The sections that are named: "all-but-head" are those before the classifier."""
+    sections = dict.fromkeys(section_of(n) for n in parameters(arch))
+    every = [s for s in sections if s != "head"] if ALL_BUT_HEAD in named else []
+    return tuple(dict.fromkeys([*every, *(s for s in named if s != ALL_BUT_HEAD)]))
 
 
 class LossScale:

@@ -33,12 +33,13 @@ from common.figures import figure, logarithmic
 from common.init import initial
 from common.port import inspect
 from common.preprocessing import Preprocessing
-from common.recipe import Recipe, learning
+from common.recipe import Recipe, balanced, frozen_sections, learning
 from common.recognise import CONFIGURED, Recognised, differing, gap
 from common.scores import Scores, scores
 from common.weights import Weights, atomic
 
 LOG_EVERY = 10  # steps to a line of metrics.jsonl
+LOCK = ".lock"
 CONFIG, METRICS, LAST, BEST = "config.json", "metrics.jsonl", "last.safetensors", "best.safetensors"
 
 
@@ -64,6 +65,7 @@ class Run:
     workers: int = 1
     devices: int = 1  # of one process: Keras on JAX or TensorFlow
     preprocessing: Preprocessing | None = None  # that of the images which `init` was trained on
+    recipe_name: str = ""  # of the row in common/recipe.py that `recipe` was made from
 
     def to_json(self) -> dict[str, Any]:
         said = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -149,11 +151,15 @@ def plan(
     Raises RosettaError where they can't be, and for an unknown section.
     """
     overrides = overrides or {}
-    run = Run(name, get(name, **overrides), data, recipe, **options)
+    for key in ("data_dir", "init"):  # a run is found from wherever one is
+        if options.get(key) is not None:
+            options[key] = from_root(options[key])
+    run = Run(name, get(name, **overrides), placed(data), recipe, **options)
     found = run.read_data()
     edges: dict[str, Any] = {"num_classes": len(found.classes), "in_channels": found.shape[0]}
     run = dataclasses.replace(run, arch=get(name, **{**edges, **overrides}))
     check(run.arch, found)
+    run = dataclasses.replace(run, frozen=frozen_sections(run.arch, run.frozen))
     if run.init is not None:
         given = inspect(run.init)
         found.notes += begins(run, given)
@@ -163,6 +169,18 @@ def plan(
         else:
             found.notes.append(f"{run.init} says nothing of its preprocessing; the data's is taken")
     return run, found
+
+
+def from_root(path: str | os.PathLike) -> str:
+    """A path from the root on."""
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def placed(data: str) -> str:
+    """The name of data, with a path from the root on where it is one."""
+    if data.startswith("folder:"):
+        return "folder:" + from_root(data.removeprefix("folder:"))
+    return from_root(data) if data.endswith(".npz") else data
 
 
 def prepared(data: Data, how: Preprocessing, whose: str) -> Data:
@@ -185,6 +203,61 @@ def replaced(folder: Path, **fields: Any) -> Run:
     with atomic(folder / CONFIG) as temporary:
         temporary.write_text(json.dumps(run.to_json(), indent=1) + "\n")
     return run
+
+
+def longer(folder: Path, epochs: int, data: Data) -> str:
+    """Gives a run that goes on so many epochs in all; what its rate does then, in words. Raises RosettaError where it
+    has as many already."""
+    run = Run.load(folder)
+    changed = dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, epochs=epochs))
+    an_epoch = len(run.batches(data, True))
+    step = int(canonical.load_training(folder / LAST)[1].get("step", 0)) if (folder / LAST).exists() else 0
+    if epochs * an_epoch <= step:
+        raise RosettaError(
+            f"{folder} has {step / an_epoch:g} epochs behind it already: --epochs {epochs} is too few to go on with"
+        )
+    replaced(folder, recipe=changed.recipe)
+    how = {"cosine": "is stretched: it falls to 0", "steps": "is stretched: its drops move"}
+    before, after = (r.recipe.rate(min(step, r.recipe.epochs * an_epoch - 1), an_epoch) for r in (run, changed))
+    return (
+        f"{epochs} epochs instead of {run.recipe.epochs}: the {run.recipe.schedule} schedule "
+        f"{how.get(run.recipe.schedule, 'stays')}{' over all of them' * (run.recipe.schedule in how)}, and the rate of "
+        f"the next step is {after:.3g}, where it would have been {before:.3g}"
+    )
+
+
+_locked: set[Path] = set()  # by this process
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Inside, no other process trains the run: the lock falls with the process, however that ends. Of torchrun's
+    processes the first holds it. Raises RosettaError where another has it, or the folder can't be written."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    key = folder.resolve()
+    if os.environ.get("RANK", "0") != "0" or key in _locked:
+        yield
+        return
+    try:
+        file = open(folder / LOCK, "a")
+    except OSError as e:
+        raise RosettaError(f"can't write {folder}: {e.strerror}") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RosettaError(f"{folder} is being trained by another process: wait for it, or end it") from None
+        except OSError:  # a file system without locks
+            pass
+        _locked.add(key)
+        try:
+            yield
+        finally:
+            _locked.remove(key)
 
 
 def free(folder: Path, name: str) -> Path:
@@ -275,15 +348,17 @@ def implementation(framework: str) -> Any:
     return engines.implementation(framework, ("train",))
 
 
-def trainer_of(run: Run, weights: Weights | None = None, place: Any = None) -> Any:
-    """The framework's Trainer of a run, the net on PyTorch's device `place`, or where the framework itself puts it."""
+def trainer_of(run: Run, data: Data, weights: Weights | None = None, place: Any = None) -> Any:
+    """The framework's Trainer of a run on its data, the net on PyTorch's device `place`, or where the framework itself
+    puts it."""
     impl = implementation(run.framework)
     dtype = run.recipe.precision  # in PyTorch a mixed one is a context that the Trainer makes
     if run.framework == "torch" and dtype.startswith("mixed"):
         dtype = "float32"
     net = impl.create_model(run.arch, dtype=dtype, weights=start(run) if weights is None else weights)
     net = net if place is None else net.to(place)
-    return impl.train.Trainer(net, run.recipe, run.frozen, run.rates)
+    classes = balanced(data.train.labels, len(data.classes)) if run.recipe.balance else None
+    return impl.train.Trainer(net, run.recipe, run.frozen, run.rates, classes)
 
 
 def start(run: Run) -> Weights:
@@ -342,6 +417,14 @@ def train(
     run = Run.load(folder)
     data = run.load_data() if data is None else data
     check(run.arch, data)
+    with alone(folder):
+        return _placed(folder, run, data, listener, stop, save_every, limit, device)
+
+
+def _placed(
+    folder: Path, run: Run, data: Data, listener: Listener, stop: Callable[[], bool], save_every: float,
+    limit: int | None, device: str,
+) -> Progress:  # fmt: skip
     about = engines.versions(run.framework, device, default=False)
     with implementation(run.framework).train.distributed(run.devices, device) as place:
         return _train(folder, run, data, listener, stop, save_every, limit, place, about)
@@ -355,13 +438,17 @@ def _train(
     progress = Progress(run, len(batches), about=about)
     weights: Weights | None = None
     if (folder / LAST).exists():
-        row, weights, _ = canonical.load(folder / LAST)
+        row, weights, meta = canonical.load(folder / LAST)
         if row != run.arch:
             raise RosettaError(f"{folder / LAST} is of another net than {folder / CONFIG}")
+        if meta.get("labels", "\n".join(data.classes)) != "\n".join(data.classes):
+            raise RosettaError(f"{folder} was trained on other classes than {data.name} has")
         state, said = canonical.load_training(folder / LAST)
         for key in _KEPT:
             setattr(progress, key, said[key])
-    trainer = trainer_of(run, weights, place)
+        if (had := said.get("examples", len(data.train))) != len(data.train):
+            raise RosettaError(f"{folder} was trained on {had:,} examples, and {data.name} has {len(data.train):,}")
+    trainer = trainer_of(run, data, weights, place)
     if weights is not None:
         trainer.restore(weights, state)
     if 0 < (last := len(data.train) % run.recipe.batch) < trainer.world:
@@ -375,9 +462,10 @@ def _train(
                 rate = progress.rate
                 loss, right = trainer.step(x, labels, rate, progress.seed)
                 if not np.isfinite(loss) and trainer.scale is None:
+                    kept = "is as it was at its last checkpoint" if (folder / LAST).exists() else "has no checkpoint"
                     raise RosettaError(
                         f"the loss is {loss} at step {progress.step + 1}: the rate {rate:g} is too high for this net, "
-                        f"perhaps; {folder} is as it was at its last checkpoint"
+                        f"perhaps; {folder} {kept}"
                     )
                 progress.step += 1
                 progress.loss += loss * len(x)
@@ -420,7 +508,7 @@ class Writer:
     ):  # fmt: skip
         self.folder, self.run, self.trainer, self.progress = folder, run, trainer, progress
         self.first, self.listener, self.board = trainer.rank == 0, listener, cast(Any, None)
-        self.saved = time.perf_counter()
+        self.saved, self.trained_on = time.perf_counter(), data.train
         self.said = {
             "preprocessing": data.preprocessing.to_json(),
             "labels": "\n".join(data.classes),
@@ -503,7 +591,8 @@ class Writer:
     def last(self) -> None:
         """A checkpoint to go on from."""
         if self.first:
-            state = {"progress": self.progress.state(), "arrays": self.trainer.state()}
+            examples = {"examples": len(self.trained_on)}
+            state = {"progress": self.progress.state() | examples, "arrays": self.trainer.state()}
             canonical.save(self.folder / LAST, self.run.arch, self.trainer.weights(), self.said, state)
         self.saved = time.perf_counter()
 
@@ -553,7 +642,7 @@ def draw(folder: Path) -> None:
             logarithmic(axes)
             axes.grid(alpha=0.3, which="both")
             axes.legend(frameon=False)
-        whole.suptitle(f"{run.name} on {run.data}, {run.framework}")
+        whole.suptitle(f"{run.name} on {os.path.basename(run.data)}, {run.framework}")
 
 
 def model_of(source: str | os.PathLike) -> Path:

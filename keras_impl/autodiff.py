@@ -9,18 +9,21 @@ from keras_impl.layers import to_numpy, to_torch
 from keras_impl.weights import named_variables
 
 
-def loss_of(logits, labels: np.ndarray | None, smoothing: float = 0.0):
-    """The mean cross-entropy against `labels` (N integers), of which `smoothing` is spread over all classes; or without
-    them half the mean square of the logits (N classes; a tensor or an array)."""
+def loss_of(logits, labels: np.ndarray | None, smoothing: float = 0.0, weights: np.ndarray | None = None):
+    """The mean cross-entropy against `labels` (N integers), of which `smoothing` is spread over all classes, and where
+    each class counts by its `weights`; or without labels half the mean square of the logits (N classes; a tensor or an
+    array)."""
     logits = ops.convert_to_tensor(logits)
     if labels is None:
         return ops.sum(ops.square(logits)) / (2 * np.prod(logits.shape).item())
     one_hot = ops.one_hot(labels, logits.shape[1], dtype=logits.dtype)
     z = logits - ops.stop_gradient(ops.max(logits, 1, keepdims=True))
     log_p = z - ops.log(ops.sum(ops.exp(z), 1, keepdims=True))
+    kinds = None if weights is None else ops.cast(ops.convert_to_tensor(weights), logits.dtype)
+    total = len(labels) if weights is None else ops.sum(one_hot * kinds)
     if smoothing:
         one_hot = one_hot * (1 - smoothing) + smoothing / logits.shape[1]
-    return -ops.sum(log_p * one_hot) / len(labels)
+    return -ops.sum(log_p * (one_hot if weights is None else one_hot * kinds)) / total
 
 
 def gradients_of(model, x: np.ndarray, labels: np.ndarray | None):

@@ -74,14 +74,19 @@ def distributed(devices: int = 1, device: str = "auto") -> Iterator[None]:
 class Trainer(Kept):
     """A model, its optimizer, and what a recipe keeps beside them.
 
-    `frozen` and `rates` are by section: which don't learn, and what multiplies the rate of the others. The process
-    keeps the memory that it frees from now on: new pages would cost more than what is computed in them.
+    `frozen` and `rates` are by section: which don't learn, and what multiplies the rate of the others. `classes` are
+    how much each class counts in the loss (common/recipe.py: `balanced`). The process keeps the memory that it frees
+    from now on: new pages would cost more than what is computed in them.
     """
 
     optim, store = optim, store
 
-    def __init__(self, model, recipe: Recipe, frozen: tuple[str, ...] = (), rates: Mapping[str, float] | None = None):
+    def __init__(
+        self, model, recipe: Recipe, frozen: tuple[str, ...] = (), rates: Mapping[str, float] | None = None,
+        classes: np.ndarray | None = None,
+    ):  # fmt: skip
         keep_memory()
+        self.classes = classes
         self.model, self.recipe, self.steps, self.rank, self.world = model, recipe, 0, 0, 1
         parts = learning(model.plan.arch, recipe, frozen, rates)
         freeze(model, frozen)
@@ -100,7 +105,7 @@ class Trainer(Kept):
             state.assign(np.array([seed, i << 16], "uint32"))
         loss, right, total, scale = 0.0, 0, None, self.scale.value if self.scale else 1.0
         for rows in np.array_split(np.arange(len(x)), min(self.recipe.accumulate, len(x))):
-            share = len(rows) / len(x)
+            share = self.share(labels[rows], labels)
             images = np.ascontiguousarray(np.moveaxis(x[rows], 1, -1))
             part, said, found = self.gradients(images, labels[rows], share * scale)
             total = list(found) if total is None else [a + b for a, b in zip(total, found, strict=True)]
@@ -142,7 +147,7 @@ class Trainer(Kept):
     def _loss(self, logits, labels):
         half = keras.backend.standardize_dtype(logits.dtype) in ("float16", "bfloat16")
         wide = ops.cast(logits, "float32") if half else logits
-        return loss_of(wide, labels, self.recipe.smoothing), wide
+        return loss_of(wide, labels, self.recipe.smoothing, self.classes), wide
 
     def _clipped(self, gradients: list) -> list:
         """torch.nn.utils.clip_grad_norm_'s rule: times clip over what is larger, the norm or clip."""
@@ -201,7 +206,7 @@ def _tensorflow(t: Trainer):
                 lambda replica: tf.convert_to_tensor(of(rows[replica.replica_id_in_sync_group]))
             )
 
-        shares = parts(lambda r: np.array(weight * len(r) / len(x), x.dtype))
+        shares = parts(lambda r: np.array(weight * t.share(labels[r], labels), x.dtype))
         losses, said, found = every(parts(lambda r: x[r]), parts(lambda r: labels[r]), shares)
         of = strategy.experimental_local_results
         loss = sum(map(float, of(losses))) / weight

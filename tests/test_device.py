@@ -15,6 +15,7 @@ from common import weights as canonical
 from common.arch import get
 from common.backends import NO_GPU, Here, device_of, environment_of
 from common.commands import cli
+from common.data import load
 from common.errors import RosettaError
 from common.init import initial
 from common.rules import Rule
@@ -27,7 +28,8 @@ def test_everything_of_a_trainer_is_where_its_net_is(kind):
     how = recipe.get("small", ema=0.9, clip=1.0)
     how = dataclasses.replace(how, rule=Rule(kind, 0.1, momentum=0.9), accumulate=2)
     run = training.Run("net", DIGITS, "digits", how)
-    there = training.trainer_of(run, place="meta")
+    data = load("digits")
+    there = training.trainer_of(run, data, place="meta")
     x, labels = np.zeros((6, 1, 8, 8), np.float32), np.arange(6)
     seen = []
     for module in there.model.modules():
@@ -39,9 +41,9 @@ def test_everything_of_a_trainer_is_where_its_net_is(kind):
     assert len(seen) > 20 and len(there.optimizer.state) == len(there.parameters)
     assert {t.device.type for t in tensors if t is not None} == {"meta"}
 
-    here = training.trainer_of(run)  # which is on the CPU, and whose checkpoint goes on there
+    here = training.trainer_of(run, data)  # which is on the CPU, and whose checkpoint goes on there
     here.step(x, labels, 0.1)
-    there = training.trainer_of(run, place="meta")
+    there = training.trainer_of(run, data, place="meta")
     there.restore(here.weights(), here.state())
     kept = [t for kept in there.optimizer.state.values() for name, t in kept.items() if name != "step"]
     assert kept and {t.device.type for t in [*kept, *there.average.values()]} == {"meta"}
@@ -101,7 +103,7 @@ def test_a_run_is_trained_where_it_is_said(tmp_path, monkeypatch):
     run, data = training.plan("cifar_resnet20", "digits", recipe.get("small"), {"depths": (1, 1, 1)})
     training.new(tmp_path / "run", run)
     asked, real = [], training.trainer_of
-    monkeypatch.setattr(training, "trainer_of", lambda *given: asked.append(given[2]) or real(*given))
+    monkeypatch.setattr(training, "trainer_of", lambda *given: asked.append(given[3]) or real(*given))
     training.train(tmp_path / "run", data=data, limit=1, device="cpu")
     assert [str(place) for place in asked] == ["cpu"]
 

@@ -64,7 +64,7 @@ def go(monkeypatch, tmp_path):
     made = []
     impl = types.SimpleNamespace(train=types.SimpleNamespace(distributed=lambda *_: contextlib.nullcontext()))
     monkeypatch.setattr(training, "implementation", lambda framework: impl)
-    monkeypatch.setattr(training, "trainer_of", lambda run, weights=None, place=None: made[-1])
+    monkeypatch.setattr(training, "trainer_of", lambda run, data, weights=None, place=None: made[-1])
     monkeypatch.setattr(training.engines, "versions", lambda *_, **__: {"device": "none"})
     monkeypatch.setattr(training, "draw", lambda folder: None)
 

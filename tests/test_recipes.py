@@ -361,12 +361,12 @@ def test_a_run_begins_with_all_of_a_checkpoint(tmp_path, classes):
     given = {n: w.astype("float32") for n, w in randomised(arch).items()}
     canonical.save(tmp_path / "given.safetensors", arch, given)
     how = recipe.get("small", epochs=1)
-    run, _ = training.plan(
+    run, data = training.plan(
         "cifar_resnet20", "digits", how, {"depths": (1, 2, 1)}, init=str(tmp_path / "given.safetensors")
     )
     found = training.start(run)
     assert [n for n in found if found[n].shape != given[n].shape or not np.array_equal(found[n], given[n])] == (
         [] if classes == 10 else ["fc.weight", "fc.bias"]
     )
-    t = training.trainer_of(run)
+    t = training.trainer_of(run, data)
     assert all(canonical.same(w, found[n]) for n, w in t.weights().items())

@@ -8,14 +8,16 @@ from common.differentiated import Differentiated
 from torch_impl.layers import to_numpy
 
 
-def loss_of(logits, labels: np.ndarray | None, smoothing: float = 0.0):
-    """The mean cross-entropy against `labels` (N integers), of which `smoothing` is spread over all classes; or without
-    them half the mean square of the logits (N classes; a tensor or an array)."""
+def loss_of(logits, labels: np.ndarray | None, smoothing: float = 0.0, weights: np.ndarray | None = None):
+    """The mean cross-entropy against `labels` (N integers), of which `smoothing` is spread over all classes, and where
+    each class counts by its `weights`; or without labels half the mean square of the logits (N classes; a tensor or an
+    array)."""
     logits = torch.as_tensor(logits)
     if labels is None:
         return logits.square().mean() / 2
     target = torch.as_tensor(np.asarray(labels, np.int64), device=logits.device)
-    return F.cross_entropy(logits, target, label_smoothing=smoothing)
+    kinds = None if weights is None else torch.as_tensor(weights, dtype=logits.dtype, device=logits.device)
+    return F.cross_entropy(logits, target, kinds, label_smoothing=smoothing)
 
 
 def gradients_of(model, x: np.ndarray, labels: np.ndarray | None):

@@ -98,14 +98,19 @@ class SyncNorm(_BatchNorm):
 class Trainer(Kept):
     """A model, its optimizer, and what a recipe keeps beside them.
 
-    `frozen` and `rates` are by section: which don't learn, and what multiplies the rate of the others. The process
-    keeps the memory that it frees from now on: new pages would cost more than what is computed in them.
+    `frozen` and `rates` are by section: which don't learn, and what multiplies the rate of the others. `classes` are
+    how much each class counts in the loss (common/recipe.py: `balanced`). The process keeps the memory that it frees
+    from now on: new pages would cost more than what is computed in them.
     """
 
     optim, store = optim, store
 
-    def __init__(self, model, recipe: Recipe, frozen: tuple[str, ...] = (), rates: Mapping[str, float] | None = None):
+    def __init__(
+        self, model, recipe: Recipe, frozen: tuple[str, ...] = (), rates: Mapping[str, float] | None = None,
+        classes: np.ndarray | None = None,
+    ):  # fmt: skip
         keep_memory()
+        self.classes = classes
         self.model, self.recipe, self.steps = model, recipe, 0
         parts = learning(model.plan.arch, recipe, frozen, rates)
         freeze(model, frozen)
@@ -143,11 +148,11 @@ class Trainer(Kept):
         mine = np.array_split(np.arange(len(x)), self.world)[self.rank]
         found, scale = torch.zeros(2, dtype=torch.float64, device=self.device), self.scale.value if self.scale else 1.0
         for rows in np.array_split(mine, min(self.recipe.accumulate, len(mine))):
-            share = len(rows) / len(x)
+            share = self.share(labels[rows], labels)
             with self.autocast:
                 logits = self.net(self._tensor(x[rows]))
             logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-            part = loss_of(logits, labels[rows], self.recipe.smoothing) * share
+            part = loss_of(logits, labels[rows], self.recipe.smoothing, self.classes) * share
             (part * (scale * self.world)).backward()  # DistributedDataParallel takes the mean of the processes
             right = logits.argmax(1) == torch.as_tensor(labels[rows], device=self.device)
             found += torch.stack([part.detach().double(), right.sum().double()])
