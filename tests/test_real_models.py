@@ -197,6 +197,7 @@ def test_keras_exports(tmp_path, when):
     assert relative(np.asarray(net(x[:1, 5:])), served.serve(x[:1, 5:]).numpy()) < 1e-6  # of any size
 
 
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")  # Keras', of an input
 def test_what_keras_would_do_wrong_without_a_word(tmp_path):
     net = keras_impl.create_model(small("cifar_resnet20"))
     with pytest.raises(RosettaError, match=r"save\(\) to a \.keras"):
