@@ -577,6 +577,9 @@ def snake(name: str) -> str:
 # -- folders
 
 
+OF_FOLDERS = ("model.safetensors", "pytorch_model.bin", "task.weights.h5", "model.weights.h5")
+
+
 def _folder(path: Path) -> Container:
     """Hugging Face's (config.json and safetensors or a PyTorch file) or KerasHub's (config.json and .weights.h5)."""
     config = _json(path / "config.json", _small(path / "config.json"), "the configuration")
@@ -584,7 +587,7 @@ def _folder(path: Path) -> Container:
     for name in ("preprocessor_config.json", "task.json"):
         if (path / name).is_file():
             beside[name] = _json(path / name, _small(path / name), name)
-    for name in ("model.safetensors", "pytorch_model.bin", "task.weights.h5", "model.weights.h5"):
+    for name in OF_FOLDERS:
         if (path / name).is_file():
             held = read(path / name)
             if name == "task.weights.h5" and (path / "model.weights.h5").is_file():

@@ -25,6 +25,7 @@ from common import engines, names
 from common import weights as canonical
 from common.arch import Arch, get
 from common.backends import NO_GPU, check_spec
+from common.containers import OF_FOLDERS
 from common.data import Batches, Data, counters
 from common.data.augment import NOTHING
 from common.data.sources import held_out
@@ -648,4 +649,5 @@ def draw(folder: Path) -> None:
 def model_of(source: str | os.PathLike) -> Path:
     """The weights of a run's folder, or the checkpoint itself."""
     path = Path(source)
-    return path / LAST if (path / CONFIG).is_file() else path
+    others = any((path / name).is_file() for name in OF_FOLDERS)  # whose folders have a config.json, too
+    return path / LAST if (path / CONFIG).is_file() and not others else path

@@ -24,7 +24,7 @@ import torch
 from conftest import ROOT
 from mutations import ARCH, BARE, KINDS, LARGE, OURS, gadgets
 
-from common import port, recognise
+from common import port, recognise, training
 from common.arch import get
 from common.errors import RosettaError
 from common.init import randomised
@@ -270,6 +270,7 @@ def test_labels_and_names_of_a_file_are_shown_without_what_a_terminal_obeys(tmp_
     labels = {"0": "\x1b]0;cat\x07", "1": "dog\ud800", "2": "a\nb"}
     (folder / "config.json").write_text(json.dumps({"id2label": labels, "num_labels": 3}))
     torch.save(state, folder / "pytorch_model.bin")
+    assert training.model_of(folder) == folder  # and no run, though that has a config.json, too
     found = port.inspect(folder)
     assert found.labels == ("\\x1b]0;cat\\x07", "dog\\ud800", "a\\nb")
     assert CliRunner().invoke(cli, ["inspect", str(folder)]).exit_code == 0
