@@ -257,6 +257,8 @@ class _Bars(_Quiet):
                 f"{len(self.data.train):,} examples, {p.steps_per_epoch} step{'s' * (p.steps_per_epoch != 1)} of "
                 f"{r.batch} an epoch; {len(self.data.test):,} to measure on", style="dim", soft_wrap=True,
             )  # fmt: skip
+            for note in p.notes:
+                self.console.print(note, soft_wrap=True, markup=False)
             if p.steps_per_epoch < FEW:
                 self.console.print(
                     f"an epoch of fewer than {FEW} steps moves a net little: a smaller --batch makes more of them",

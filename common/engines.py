@@ -6,6 +6,7 @@ from typing import Any
 
 from common.errors import RosettaError
 from common.frameworks import load
+from common.memory import cpus
 
 _MODULES = ("trace", "autodiff", "optim")
 
@@ -76,3 +77,16 @@ def versions(spec: str, device: str, default: bool = True) -> dict[str, str]:
 
         found = {"onnxruntime": onnxruntime.__version__, "onnx": onnx.__version__, **found}
     return found
+
+
+def threads(spec: str) -> str:
+    """How many threads a net's layers are computed in: sums come in another order in others."""
+    if spec == "torch" or spec.endswith(":torch"):
+        import torch
+
+        return str(torch.get_num_threads())
+    if spec.endswith(":tensorflow"):
+        import tensorflow as tf
+
+        return str(tf.config.threading.get_intra_op_parallelism_threads() or cpus())
+    return str(cpus())

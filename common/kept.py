@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from common.errors import RosettaError
 from common.recipe import LossScale, Recipe
+from common.rules import Parts
 from common.weights import Weights
 
 
@@ -17,6 +19,7 @@ class Kept:
     optimizer: Any
     recipe: Recipe
     steps: int
+    parts: Parts  # the parameters that learn
     scale: LossScale | None
     classes: np.ndarray | None  # how much each counts in the loss, where they don't all alike
     average: dict[str, Any]  # the mean of the weights by name, as tensors; empty where the recipe keeps none
@@ -63,7 +66,20 @@ class Kept:
         return kept | {f"{name} now": w for name, w in now.items()}
 
     def restore(self, weights: Mapping[str, np.ndarray], state: Mapping[str, np.ndarray]) -> None:
-        """Back to where `weights` and `state` were taken."""
+        """Back to where `weights` and `state` were taken. Raises RosettaError where something is missing or of another
+        shape: a moment that isn't there would be zero without a word."""
+        size = 3 if self.scale else 1
+        if (kept := state.get("steps")) is None or kept.ndim != 1 or len(kept) < size or not np.isfinite(kept).all():
+            raise RosettaError("it doesn't say how many steps its optimizer has made")
+        wanted = {f"{n} {kind}": n for n in self.parts for kind in self.recipe.rule.keeps} if kept[0] > 0 else {}
+        wanted |= {f"{n} now": n for n in weights} if self.recipe.ema else {}
+        for name, of in wanted.items():
+            if name not in state:
+                raise RosettaError(f"it lacks {name}, which the next step needs")
+            if state[name].shape != weights[of].shape or state[name].dtype.kind != "f":
+                raise RosettaError(
+                    f"its {name} is {state[name].dtype} {state[name].shape}: expected floats {weights[of].shape}"
+                )
         now = {n.removesuffix(" now"): w for n, w in state.items() if n.endswith(" now")}
         self.store.import_weights(self.model, now or weights)
         self.average = {name: self.from_canonical(weights[name]) for name in self.average}

@@ -15,7 +15,9 @@ from common.init import Initialisation
 from common.names import is_trainable, parameters, section_of
 from common.plan import Norm, make_plan
 from common.rules import Rule
+from common.typed import check_fields
 
+KINDS = ("SGD", "Adam", "AdamW")
 ALL_BUT_HEAD = "all-but-head"
 PRECISIONS = ("float32", "float64", "mixed_bfloat16", "mixed_float16")
 
@@ -89,7 +91,12 @@ class Recipe:
         """Raises RosettaError where `said` is no recipe."""
         try:
             fields = _tuples(said)
-            return cls(**{**fields, "rule": Rule(**fields["rule"])})
+            check_fields(Rule, fields["rule"], "the recipe's rule")
+            made = {**fields, "rule": Rule(**fields["rule"])}
+            check_fields(cls, made, "the recipe")
+            if made["rule"].kind not in KINDS:
+                raise RosettaError(f"unknown optimizer {made['rule'].kind[:60]!r}: expected {', '.join(KINDS)}")
+            return cls(**made)
         except (TypeError, KeyError, AttributeError):
             raise RosettaError(f"no recipe: {json.dumps(said)[:100]}") from None
 
@@ -152,7 +159,7 @@ def get(name: str, **changes: Any) -> Recipe:
         if key not in (known := sorted(rules | own - {"rule"})):
             raise RosettaError(f"a recipe has no {key!r}{nearest(key, known) or '; there are ' + ', '.join(known)}")
     rule = {k: v for k, v in changes.items() if k in rules}
-    if rule.get("kind", "SGD") not in ("SGD", "Adam", "AdamW"):
+    if rule.get("kind", "SGD") not in KINDS:
         raise RosettaError(f"unknown optimizer {rule['kind']!r}: expected SGD, Adam or AdamW")
     try:
         return dataclasses.replace(

@@ -19,6 +19,11 @@ class Rule:
     beta_2: float = 0.999
     epsilon: float = 1e-8
 
+    @property
+    def keeps(self) -> tuple[str, ...]:
+        """What an optimizer keeps of each parameter, by its name in a checkpoint."""
+        return ("momentum",) * bool(self.momentum) if self.kind == "SGD" else ("mean", "square")
+
 
 # What `rosetta compare --checks steps` takes: every part of each rule is switched on, and the decay is large enough to
 # show in three steps. SGD's rate is one under which a net with random statistics doesn't run away. Adam's epsilon is

@@ -37,6 +37,7 @@ from common.preprocessing import Preprocessing
 from common.recipe import Recipe, balanced, frozen_sections, learning
 from common.recognise import CONFIGURED, Recognised, differing, gap
 from common.scores import Scores, scores
+from common.typed import check_fields
 from common.weights import Weights, atomic
 
 LOG_EVERY = 10  # steps to a line of metrics.jsonl
@@ -84,11 +85,18 @@ class Run:
             row, recipe = Arch.from_json(json.dumps(said.pop("arch"))), Recipe.from_json(said.pop("recipe"))
             how = said.pop("preprocessing", None)
             how = Preprocessing.from_json(json.dumps(how)) if how is not None else None
-            return cls(**{**said, "frozen": tuple(said["frozen"])}, arch=row, recipe=recipe, preprocessing=how)
+            said |= {"frozen": tuple(said["frozen"]), "arch": row, "recipe": recipe, "preprocessing": how}
+            check_fields(cls, said, str(path))
+            for name, least in (("size", 1), ("workers", 1), ("devices", 1), ("hold_out", 0)):
+                if said.get(name) is not None and said[name] < least:
+                    raise RosettaError(f"{path} has {name} = {said[name]}: expected {least} or more")
+            return cls(**said)
         except (FileNotFoundError, NotADirectoryError):
             raise RosettaError(f"{folder} is no run: it has no {CONFIG}") from None
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
-            raise RosettaError(f"{path} can't be read: {e}") from None
+        except RosettaError as e:
+            raise RosettaError(str(e) if str(path) in str(e) else f"{path} can't be read: {e}") from None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as e:
+            raise RosettaError(f"{path} can't be read: {str(e)[:200]}") from None
 
     def read_data(self) -> Data:
         """Its data, whether or not the net can take them."""
@@ -294,7 +302,8 @@ class Progress:
     best: float = -1.0
     seconds: float = 0.0  # of training, in all sessions
     last: dict[str, float] = field(default_factory=dict)  # the last epoch's line
-    about: dict[str, str] = field(default_factory=dict)  # versions of what runs it, and "device"
+    about: dict[str, str] = field(default_factory=dict)  # versions of what runs it, "device" and "threads"
+    notes: list[str] = field(default_factory=list)
 
     @property
     def epoch(self) -> int:
@@ -314,9 +323,28 @@ class Progress:
         return int(counters.raw(1, self.run.seed, counters.MASKS, self.step)[0] % 2**31)
 
     def state(self) -> dict[str, Any]:
-        return {k: getattr(self, k) for k in _KEPT}
+        return {k: getattr(self, k) for k in _KEPT} | {"about": self.about}
+
+    def go_on(self, said: Any, path: Path) -> None:
+        """From where `state` was taken. Raises RosettaError where `said` is none; notes what runs the training now and
+        ran it then, which rounds otherwise."""
+        said = said if isinstance(said, dict) else {}
+        if missing := [key for key in _KEPT if key not in said]:
+            raise RosettaError(f"{path} lacks {', '.join(missing)} of how far its training is")
+        check_fields(Progress, {key: said[key] for key in _KEPT}, str(path))
+        if said["step"] < 0 or (said["step"] >= self.steps_per_epoch and _LINE - said["last"].keys()):
+            raise RosettaError(f"{path} says of its last epoch {sorted(said['last'])} at step {said['step']}")
+        for key in _KEPT:
+            setattr(self, key, said[key])
+        before = said.get("about")
+        if isinstance(before, dict) and (
+            keys := [k for k in self.about if before.get(k, self.about[k]) != self.about[k]]
+        ):
+            then, now = (", ".join(f"{k} {str(of[k])[:40]}" for k in keys) for of in (before, self.about))
+            self.notes.append(f"until now it ran with {then}; with {now} the last bits are others")
 
 
+_LINE = {"epoch", "rate", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds"}
 _KEPT = ("step", "loss", "right", "seen", "best", "seconds", "last")
 
 Listener = Callable[[str, Progress], None]  # "step", "epoch", "stopped" or "done"
@@ -426,7 +454,7 @@ def _placed(
     folder: Path, run: Run, data: Data, listener: Listener, stop: Callable[[], bool], save_every: float,
     limit: int | None, device: str,
 ) -> Progress:  # fmt: skip
-    about = engines.versions(run.framework, device, default=False)
+    about = {**engines.versions(run.framework, device, default=False), "threads": engines.threads(run.framework)}
     with implementation(run.framework).train.distributed(run.devices, device) as place:
         return _train(folder, run, data, listener, stop, save_every, limit, place, about)
 
@@ -445,13 +473,15 @@ def _train(
         if meta.get("labels", "\n".join(data.classes)) != "\n".join(data.classes):
             raise RosettaError(f"{folder} was trained on other classes than {data.name} has")
         state, said = canonical.load_training(folder / LAST)
-        for key in _KEPT:
-            setattr(progress, key, said[key])
+        progress.go_on(said, folder / LAST)
         if (had := said.get("examples", len(data.train))) != len(data.train):
             raise RosettaError(f"{folder} was trained on {had:,} examples, and {data.name} has {len(data.train):,}")
     trainer = trainer_of(run, data, weights, place)
     if weights is not None:
-        trainer.restore(weights, state)
+        try:
+            trainer.restore(weights, state)
+        except RosettaError as e:
+            raise RosettaError(f"{folder / LAST} can't be gone on with: {e}") from None
     if 0 < (last := len(data.train) % run.recipe.batch) < trainer.world:
         raise RosettaError(f"a last batch of {last} can't be shared by {trainer.world} processes: take another --batch")
     writer = Writer(folder, run, data, trainer, progress, listener)

@@ -88,10 +88,10 @@ class Trainer(Kept):
         keep_memory()
         self.classes = classes
         self.model, self.recipe, self.steps, self.rank, self.world = model, recipe, 0, 0, 1
-        parts = learning(model.plan.arch, recipe, frozen, rates)
+        self.parts = learning(model.plan.arch, recipe, frozen, rates)
         freeze(model, frozen)
         self.parameters = model.trainable_variables
-        self.optimizer = optim.optimizer(model, recipe.rule, parts)
+        self.optimizer = optim.optimizer(model, recipe.rule, self.parts)
         self.scale = LossScale() if recipe.precision == "mixed_float16" else None
         self.average = {n: ops.copy(v.value) for n, v in named_variables(model)} if recipe.ema else {}
         self.random = [v for v in model.non_trainable_variables if "seed" in v.path]

@@ -66,6 +66,7 @@ def go(monkeypatch, tmp_path):
     monkeypatch.setattr(training, "implementation", lambda framework: impl)
     monkeypatch.setattr(training, "trainer_of", lambda run, data, weights=None, place=None: made[-1])
     monkeypatch.setattr(training.engines, "versions", lambda *_, **__: {"device": "none"})
+    monkeypatch.setattr(training.engines, "threads", lambda spec: "1")
     monkeypatch.setattr(training, "draw", lambda folder: None)
 
     def run(accuracy=(0.5, 0.9, 0.7, 0.8), limit=None, **options):

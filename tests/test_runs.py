@@ -193,3 +193,85 @@ def test_all_but_the_head_is_frozen(tmp_path):
     assert recipe.frozen_sections(two_trunks, ("layer9",)) == ("layer9",)  # which `learning` refuses
     said = small(tmp_path / "no", "--freeze", "all-but-heads", code=2)
     assert "did you mean all-but-head" in said
+
+
+# -- folders of others
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A run that stopped in its second epoch, of every kind of state."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    small(folder, "--steps", 8, "--quiet", "--with", "ema=0.9", "--epochs", 3)
+    return folder
+
+
+def changed(stopped, folder, config=None, progress=None, arrays=None):
+    """The run with something else in its config, its progress or its arrays."""
+    shutil.copytree(stopped, folder)
+    if config:
+        said = json.loads((folder / "config.json").read_text())
+        config(said)
+        (folder / "config.json").write_text(json.dumps(said))
+    last = folder / "last.safetensors"
+    row, weights, meta = canonical.load(last)
+    state, said = canonical.load_training(last)
+    said = progress(said) or said if progress else said
+    if arrays:
+        arrays(state)
+    canonical.save(last, row, weights, meta, {"progress": said, "arrays": state})
+    return folder
+
+
+MOMENT = "layer1.0.conv1.weight momentum"
+BROKEN = {
+    "size": (dict(config=lambda c: c.update(size="large")), "size = 'large'"),
+    "workers": (dict(config=lambda c: c.update(workers=0)), "workers = 0"),
+    "data": (dict(config=lambda c: c.update(data=[1])), "data = '\\[1\\]'"),
+    "rates": (dict(config=lambda c: c.update(rates={"stem": "fast"})), "rates = "),
+    "frozen": (dict(config=lambda c: c.update(frozen=[3])), "frozen = "),
+    "hold_out": (dict(config=lambda c: c.update(hold_out=None)), "hold_out = 'None'"),
+    "seed": (dict(config=lambda c: c.update(seed=1.5)), "seed = '1.5'"),
+    "framework": (dict(config=lambda c: c.update(framework="jax")), "unknown backend"),
+    "batch": (dict(config=lambda c: c["recipe"].update(batch=[3])), "batch = "),
+    "rate": (dict(config=lambda c: c["recipe"]["rule"].update(rate="x")), "rate = 'x'"),
+    "kind": (dict(config=lambda c: c["recipe"]["rule"].update(kind="Lion")), "unknown optimizer 'Lion'"),
+    "warmup": (dict(config=lambda c: c["recipe"].update(warmup=True)), "warmup = 'True'"),
+    "preprocessing": (dict(config=lambda c: c.update(preprocessing=[1])), "preprocessing"),
+    "a list": (dict(progress=lambda p: [1, 2]), "lacks step, loss"),
+    "no step": (dict(progress=lambda p: p.pop("step") and None), "lacks step"),
+    "a word for a step": (dict(progress=lambda p: p.update(step="two")), "step = 'two'"),
+    "a step before the first": (dict(progress=lambda p: p.update(step=-3)), "at step -3"),
+    "an epoch without its line": (dict(progress=lambda p: p.update(last={})), "of its last epoch"),
+    "a line of words": (dict(progress=lambda p: p.update(last={"epoch": "x"})), "last = "),
+    "no moment": (dict(arrays=lambda a: a.pop(MOMENT)), f"lacks {MOMENT}"),
+    "another shape": (dict(arrays=lambda a: a.update({MOMENT: a[MOMENT][:3]})), f"{MOMENT} is float32 \\(3, "),
+    "whole numbers": (dict(arrays=lambda a: a.update({MOMENT: a[MOMENT].astype(int)})), f"{MOMENT} is int64"),
+    "no average": (dict(arrays=lambda a: a.pop("fc.bias now")), "lacks fc.bias now"),
+    "no steps": (dict(arrays=lambda a: a.pop("steps")), "how many steps"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_folder_that_is_no_whole_run_is_refused(tmp_path, stopped, case):
+    how, expected = BROKEN[case]
+    changed(stopped, tmp_path / "run", **how)
+    said = rosetta("train", "--resume", tmp_path / "run", "--quiet", code=2)
+    assert re.search(expected, said) and "Traceback" not in said and len(said) < 600, said
+
+
+def test_strange_lines_of_metrics_cost_nothing_else(tmp_path, stopped):
+    changed(stopped, tmp_path / "run")
+    with open(tmp_path / "run" / "metrics.jsonl", "a") as f:
+        f.write('[1]\n3\n{"loss": 1}\n{"step": "x", "epoch": 1}\n{"step"')
+    rosetta("train", "--resume", tmp_path / "run", "--quiet")
+    assert [r["step"] for r in training.read_metrics(tmp_path / "run") if "test_loss" in r] == [6, 12, 18]
+
+
+def test_what_else_runs_it_is_said(tmp_path, stopped):
+    about = canonical.load_training(stopped / "last.safetensors")[1]["about"]
+    assert about["threads"].isdigit() and about["device"] and about["torch"]
+    changed(stopped, tmp_path / "run", progress=lambda p: p["about"].update(threads="99"))
+    said = rosetta("train", "--resume", tmp_path / "run", "--steps", 1)
+    assert f"until now it ran with threads 99; with threads {about['threads']} the last bits are others" in said
+    assert "until now" not in rosetta("train", "--resume", tmp_path / "run", "--steps", 1)

@@ -112,7 +112,7 @@ class Trainer(Kept):
         keep_memory()
         self.classes = classes
         self.model, self.recipe, self.steps = model, recipe, 0
-        parts = learning(model.plan.arch, recipe, frozen, rates)
+        self.parts = learning(model.plan.arch, recipe, frozen, rates)
         freeze(model, frozen)
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         # channels last: a quarter faster on two cores of a CPU (cifar_resnet20), except in float64, which oneDNN lacks
@@ -121,7 +121,7 @@ class Trainer(Kept):
         model.to(memory_format=self.layout)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
-        self.optimizer = optim.optimizer(model, recipe.rule, parts)
+        self.optimizer = optim.optimizer(model, recipe.rule, self.parts)
         half = {"mixed_bfloat16": torch.bfloat16, "mixed_float16": torch.float16}.get(recipe.precision)
         self.autocast = torch.autocast(self.device.type, half) if half else nullcontext()
         self.scale = LossScale() if half == torch.float16 else None
