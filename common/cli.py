@@ -318,10 +318,10 @@ def compare(
             name=name, progress=progress,
         )  # fmt: skip
     result.inputs = paths
+    _print(result)  # before anything is written, which a full disk would end
     if json_file:
         with weights.atomic(json_file) as temporary:
             temporary.write_text(to_json(result.to_json()))
-    _print(result)
     if report:
         click.echo(f"report: {pages.write(report, result)}")
     sys.exit(0 if result.equal else 1)

@@ -11,7 +11,7 @@ from typing import Any
 
 from common import __version__, weights
 from common.frameworks import require
-from common.parity import PARTS, Comparison, Difference, worst_of
+from common.parity import PARTS, WORDS, Comparison, Difference, worst_of
 from common.text import to_json
 
 TEMPLATE = Path(__file__).parent / "report.html"
@@ -45,7 +45,12 @@ def page(c: Comparison) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters["figure"] = figure
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        c=c, date=date.today().isoformat(), version=__version__, tables=[_tables(c, b) for b in c.others], data=DATA
+        c=c,
+        date=date.today().isoformat(),
+        version=__version__,
+        tables=[_tables(c, b) for b in c.others],
+        data=DATA,
+        words=WORDS,
     )
 
 
@@ -132,7 +137,7 @@ def plot(c: Comparison, backend: str, check: str, width: float) -> str:
         axes.grid(axis="y", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_ylabel("difference / largest element")
-        ticks = _stages(names)
+        ticks = _stages(names, math.ceil(len(names) * (_LABEL if width > 6 else _TURNED) / width))
         turned: dict[str, Any] = {} if width > 6 else {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
         axes.set_xticks(list(ticks), list(ticks.values()), **turned)
         axes.set_xlim(1, max(2, len(names)))
@@ -147,12 +152,18 @@ def _drawn(value: float | None) -> float:
     return value if value and math.isfinite(value) else math.nan
 
 
-def _stages(names: Sequence[str]) -> dict[int, str]:
-    """{position: stage} where each stage begins."""
+_LABEL, _TURNED = 0.55, 0.25  # inches that a stage's name takes along the axis, level and turned
+
+
+def _stages(names: Sequence[str], room: int = 1) -> dict[int, str]:
+    """{position: stage} where each stage begins. Where the next begins within `room` positions, its name has the
+    place: the stem's is a layer or two before that of stage 1, and the two would lie over each other."""
     found: dict[int, str] = {}
     for i, name in enumerate(names, 1):
         stage = name.split(".")[0]
         if stage not in found.values() and (stage.startswith("layer") or stage in ("conv1", "fc")):
+            if found and i - max(found) < room:
+                found.popitem()
             found[i] = stage
     return found
 
