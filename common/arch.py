@@ -147,7 +147,7 @@ class Arch:
         """The row that `to_json` wrote. Raises RosettaError where `text` is not such a row."""
         try:
             row = json.loads(text)
-        except ValueError as e:
+        except (ValueError, RecursionError) as e:
             raise RosettaError(f"the architecture is not JSON ({e}): {text[:80]!r}") from None
         if not isinstance(row, dict):
             raise RosettaError(f"the architecture is not a JSON object: {text[:80]!r}")

@@ -68,7 +68,7 @@ def _overrides(ctx: click.Context, param: click.Parameter, values: tuple[str, ..
         text = value.replace("(", "[").replace(")", "]").replace("True", "true").replace("False", "false")
         result[key] = value
         for such in (text, f"[{text}]") if "," in text else (text,):
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 result[key] = json.loads(such)
                 break
     return result

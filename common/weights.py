@@ -348,10 +348,12 @@ def load_training(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[
             progress = json.loads(meta["training"])
     except KeyError:
         raise RosettaError(f"{path} holds a net, and no training to go on with") from None
-    except (safetensors.SafetensorError, OSError, ValueError) as e:
+    except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as e:
         raise RosettaError(f"{path} is not a whole safetensors file: {e}") from None
     if meta.get("training_crc32") != checksum({}, crc_of(arrays.values())):
         raise RosettaError(f"{path} is damaged: what the training keeps has another checksum")
+    if not isinstance(progress, dict):
+        raise RosettaError(f"{path} is damaged: how far the training is, is no JSON object")
     return {name.removeprefix(TRAINING): a for name, a in arrays.items()}, progress
 
 
@@ -377,7 +379,7 @@ def _metadata(path: str | os.PathLike, found: dict[str, str]) -> dict[str, str]:
         meta = json.loads(found[FORMAT])
         if isinstance(meta, dict) and all(isinstance(v, str) for v in meta.values()) and "arch" in meta:
             return meta
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):
         pass
     keys = ", ".join(found) or "none"
     raise RosettaError(

@@ -25,6 +25,7 @@ from conftest import ROOT
 from mutations import ARCH, BARE, KINDS, LARGE, OURS, gadgets
 
 from common import port, recognise, training
+from common import weights as canonical
 from common.arch import get
 from common.errors import RosettaError
 from common.init import randomised
@@ -202,7 +203,7 @@ def test_safetensors_that_lie(tmp_path):
 HUGE = {
     "depths": {"depths": [10**9, 1]}, "many depths": {"depths": [5000, 1]}, "width": {"widths": [10**30, 64]},
     "trunks": {"kernels": [*range(1, 20001, 2)]}, "stem": {"stem": {"convs": [[1, 1, 1]] * 10**5, "pool": True}},
-    "rate": {"drop_path": 10**400}, "number": {"num_classes": 10**5000}, "classes": {"num_classes": 10**60},
+    "deep": {}, "rate": {"drop_path": 10**400}, "number": {"num_classes": 10**5000}, "classes": {"num_classes": 10**60},
 }  # fmt: skip
 
 
@@ -215,7 +216,7 @@ def test_a_row_that_says_more_than_the_file_holds_is_not_worked_out(tmp_path, su
     monkey = dict(held.metadata)
     for what, fields in HUGE.items():
         sys.set_int_max_str_digits(0)
-        text = json.dumps(json.loads(ARCH.to_json()) | fields)
+        text = "[" * 10**5 if what == "deep" else json.dumps(json.loads(ARCH.to_json()) | fields)
         sys.set_int_max_str_digits(4300)
         held.metadata = monkey | {"arch": text}
         began = time.perf_counter()
@@ -229,6 +230,21 @@ def test_tensors_that_claim_more_than_the_file_holds(tmp_path):
     state["conv1.weight"] = torch.zeros(1).expand(2**20, 2**10, 3, 3)
     torch.save(state, tmp_path / "a.pt")
     refused(tmp_path / "a.pt", "conv1.weight claims")
+
+
+def test_json_that_goes_deep(tmp_path):
+    """Python's reader raises RecursionError there, which is no ValueError."""
+    deep = "[" * 10**5
+    row = {"resnet-rosetta": json.dumps({"arch": ARCH.to_json(), "training": deep})}
+    for metadata in ({"resnet-rosetta": deep}, row):
+        path = header(tmp_path / "a.safetensors", {"__metadata__": metadata})
+        for read in (canonical.load, canonical.load_training, port.inspect):
+            with pytest.raises(RosettaError):
+                read(path)
+    (tmp_path / "config.json").write_text(deep)
+    for read in (training.Run.load, port.inspect):
+        with pytest.raises(RosettaError):
+            read(tmp_path)
 
 
 def test_devices_and_pipes_are_no_checkpoints(tmp_path):
