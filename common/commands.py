@@ -137,6 +137,7 @@ def train(
         changes = {"framework": training.prepare(framework, run.recipe.precision)} if "framework" in given else {}
         changes |= {"data": training.placed(data)} if data is not None else {}
         changes |= {"data_dir": training.from_root(data_dir)} if data_dir is not None else {}
+        changes |= {"workers": workers} if "workers" in given else {}
         run = dataclasses.replace(run, **changes)
         training.prepare(run.framework, run.recipe.precision, run.devices, device)
         found = run.load_data()
@@ -328,7 +329,7 @@ def evaluate(
     else:
         found = datasets.load(data, data_dir, size=size, skip_corrupt=skip_corrupt, layout=layout)
     net = inspect(training.model_of(source), arch=get(variant) if variant else None, overrides=overrides)
-    got, by_backend = evaluation.evaluate(net, found, framework, dtype=dtype, device=device, workers=workers)
+    got, by_backend = evaluation.evaluate(net, found, framework, size=size, dtype=dtype, device=device, workers=workers)
     n = len(found.test)
     if confusion:
         first = next(iter(by_backend.values()))

@@ -106,15 +106,18 @@ def answers(
 
 
 def evaluate(
-    found: Recognised, data: Data, framework: str = "torch", **options: Any
+    found: Recognised, data: Data, framework: str = "torch", *, size: int | None = None, **options: Any
 ) -> tuple[Answers, dict[str, Scores]]:
-    """The scores of a checkpoint on the test examples, by backend. Raises RosettaError as `answers` does, and where net
+    """The scores of a checkpoint on the test examples, by backend; `size` is what images of files are cut to, instead
+    of what the checkpoint says. Raises RosettaError as `answers` does, and where net
     and data don't fit."""
     check(found.arch, data)
     if found.preprocessing is not None and data.test.x is not None:  # arrays have their size, and may be no pixels
         fitted = prepared(data, found.preprocessing, found.held.path.name)
         notes = fitted.notes[len(data.notes) :] if fitted.preprocessing == data.preprocessing else []
         found = dataclasses.replace(found, preprocessing=fitted.preprocessing, notes=[*found.notes, *notes])
+    elif found.preprocessing is not None and size is not None:
+        found = dataclasses.replace(found, preprocessing=found.preprocessing.fitted(size))
     if found.labels and tuple(found.labels) != data.classes:
         differ = next((a, b) for a, b in zip(found.labels, data.classes, strict=True) if a != b)
         raise RosettaError(f"the weights' classes are not {data.name}'s: {differ[0]!r} there is {differ[1]!r} here")

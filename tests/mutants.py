@@ -591,7 +591,7 @@ TRAINING, RECIPE = "common/training.py", "common/recipe.py"
 LOOP = "test_loop.py"
 mutant("parts of a batch weigh alike", "with --accumulate the last, smaller part weighs too much",
        f"{RECIPES}::test_a_trainers_steps_are_those_of_a_plain_loop_with_torch_optim",
-       ("*_impl/train.py", "share = len(rows) / len(x)", "share = 1 / self.recipe.accumulate"), audit="caught")
+       ("*_impl/train.py", "share = self.share(labels[rows], labels)", "share = 1 / self.recipe.accumulate"), audit="caught")
 mutant("measured on training examples", "test accuracy is that of what was trained on",
        LOOP,
        (TRAINING, "Batches(data.test, max(self.recipe.batch, 250)", "Batches(data.train.subset(np.arange(len(data.test))), max(self.recipe.batch, 250)"), audit="caught")

@@ -53,7 +53,8 @@ def test_a_run_of_relative_paths_is_found_from_any_folder(tmp_path, examples, mo
     assert said["init"] == str(examples / "net.safetensors") and said["recipe_name"] == "transfer"
     assert training.placed("folder:x") == f"folder:{examples / 'x'}" and training.placed("digits") == "digits"
     monkeypatch.chdir(tmp_path)
-    rosetta("train", "--resume", "here/run", "--steps", 1, "--quiet")
+    rosetta("train", "--resume", "here/run", "--steps", 1, "--quiet", "--workers", 2)
+    assert training.Run.load(examples / "run").workers == 2
     assert json.loads(rosetta("evaluate", "here/run", "--json"))["examples"] == 40
 
 

@@ -12,7 +12,7 @@ from conftest import relative
 from PIL import Image
 from test_referees import randomise
 
-from common import recipe, training
+from common import evaluation, recipe, training
 from common import weights as canonical
 from common.arch import get
 from common.backends import Here
@@ -249,3 +249,20 @@ def test_what_evaluate_takes_from_arch_alone_is_said(tmp_path):
     canonical.write_safetensors(tmp_path / "bare.safetensors", initial(net, 0), {})
     said = rosetta("evaluate", tmp_path / "bare.safetensors", "--data", "digits", "--arch", "cifar_plain20")
     assert "taken on your word: shortcut = 'none'" in said
+
+
+def test_a_size_is_not_swallowed_where_the_checkpoint_says_another(tmp_path, monkeypatch):
+    net = get("cifar_resnet20", depths=(1, 1, 1), num_classes=2)
+    how = Preprocessing((0.5, 0.5, 0.5), (0.2, 0.2, 0.2), size=24, resize=30)
+    canonical.save(tmp_path / "net.safetensors", net, initial(net, 0), {"preprocessing": how.to_json()})
+    pictures = f"folder:{photographs(tmp_path / 'photographs', (40, 40))}"
+    asked, real = [], evaluation.answers
+
+    def answers(found, *given, **options):
+        asked.append(found.preprocessing)
+        return real(found, *given, **options)
+
+    monkeypatch.setattr(evaluation, "answers", answers)
+    for more in ((), ("--size", 32)):
+        rosetta("evaluate", tmp_path / "net.safetensors", "--data", pictures, *more)
+    assert [(h.size, h.resize) for h in asked] == [(24, 30), (32, 40)]
