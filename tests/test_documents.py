@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import ROOT
+from faults import FAULTS
 from PIL import Image
 
 import common.weights as store
 from common import backends, evaluation, race
-from common.arch import get
+from common.arch import FAMILIES, VARIANTS, get
 from common.commands import cli
 from common.init import randomised
 
@@ -70,10 +71,11 @@ def test_every_option_that_is_named_exists(usage):
     assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", usage)) <= options, usage
 
 
-def test_the_table_has_every_command_and_option():
-    """What the README's table leaves out is what `--help` has: nothing but these."""
-    table = " ".join(use for use in USAGES if "[" in use)
-    assert {use.split()[1] for use in USAGES if "[" in use or "NAME" in use} == set(cli.commands), table
+def test_the_readme_has_every_command_and_counts_the_variants():
+    assert {use.split()[1] for use in USAGES if "[" in use or "NAME" in use} == set(cli.commands)
+    said = re.search(r"There are (\d+), in (\d+) families", (ROOT / "README.md").read_text())
+    assert said and (int(said[1]), int(said[2])) == (len(VARIANTS), len(FAMILIES))
+    assert f"{len(FAULTS)} mistakes" in (ROOT / "README.md").read_text()
 
 
 @pytest.fixture(scope="module")
