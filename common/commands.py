@@ -28,7 +28,9 @@ _device_option = click.option(
 def _data_options(command: Any) -> Any:
     for option in (
         click.option("--skip-corrupt", is_flag=True, help="Leave out images that can't be read, and name them."),
-        click.option("--size", type=click.IntRange(1), metavar="PIXELS", help="Of a folder's images. Default: 224."),
+        click.option(
+            "--size", type=click.IntRange(1), metavar="PIXELS", help="Resize images. Default: a folder's to 224."
+        ),
         click.option(
             "--layout",
             type=Choice(["channels-first", "channels-last"]),
@@ -340,7 +342,8 @@ def evaluate(
         click.echo(
             to_json(
                 {
-                    "source": str(source), "name": got.found.name, "data": found.name, "examples": n, "dtype": dtype,
+                    "source": str(source), "name": got.found.name, "data": found.name, "examples": n,
+                    "part": found.part, "dtype": dtype,
                     "notes": got.notes, "same_classes": got.same_classes, "relative": got.apart,
                     "backends": {
                         b: {
@@ -359,7 +362,8 @@ def evaluate(
     else:
         for note in (*found.notes, *got.notes):
             click.echo(note)
-        click.secho(f"{got.found.name} on {found.name}: {n:,} examples, {dtype}", bold=True)
+        of = f"{n:,} examples" if found.part == "test" else f"{n:,} examples, the {found.part}"
+        click.secho(f"{got.found.name} on {found.name}: {of}, {dtype}", bold=True)
         _columns(*_scores(by_backend, n))
         click.echo()
         first = next(iter(by_backend.values()))

@@ -19,7 +19,7 @@ from common.figures import figure
 from common.images import fault
 from common.parity import EPSILON
 from common.plan import make_plan
-from common.preprocessing import Preprocessing, imagenet
+from common.preprocessing import LARGEST, Preprocessing, imagenet
 from common.recognise import Recognised
 from common.scores import Scores, scores
 from common.training import check, prepared
@@ -95,6 +95,10 @@ def answers(
         notes.append(f"the weights say nothing of their preprocessing; {which} is taken: {how}")
     if not found.arch.num_classes:
         raise RosettaError(f"{found.held.path} has no classifier: it can't say classes")
+    if examples.files and how.size > LARGEST:
+        raise RosettaError(
+            f"{found.held.path} says that its images are {how.size} x {how.size}: expected at most {LARGEST}"
+        )
     job = Predict(found.arch, found.weights(), examples, how, dtype, workers=workers)
     logits: dict[str, np.ndarray] = {}
     with ExitStack() as stack:
@@ -115,6 +119,8 @@ def evaluate(
     if found.preprocessing is not None and data.test.x is not None:  # arrays have their size, and may be no pixels
         fitted = prepared(data, found.preprocessing, found.held.path.name)
         notes = fitted.notes[len(data.notes) :] if fitted.preprocessing == data.preprocessing else []
+        if len(data.shape) == 3 and (at := found.preprocessing.size) != data.preprocessing.size:
+            notes.append(f"the weights are of images of {at} x {at}: --size {at} makes these as large")
         found = dataclasses.replace(found, preprocessing=fitted.preprocessing, notes=[*found.notes, *notes])
     elif found.preprocessing is not None and size is not None:
         found = dataclasses.replace(found, preprocessing=found.preprocessing.fitted(size))

@@ -12,13 +12,12 @@ import numpy as np
 from common.data import npz
 from common.errors import RosettaError
 from common.plan import Plan
-from common.preprocessing import IMAGENET, imagenet
+from common.preprocessing import IMAGENET, LARGEST, imagenet
 
 MEAN, STD = IMAGENET.mean, IMAGENET.std
 # what Pillow may decode: photographs, and nothing that calls another program (EPS) or is a document
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 PIXELS, A_BYTE = 24_000_000, 64  # an image may have so many; beyond that, at most so many for each byte of its file
-LARGEST = 4096  # pixels of a side of what a net sees
 LONGEST = 4  # sides of a photograph to each other; of a longer one only the middle is looked at
 
 
@@ -129,6 +128,17 @@ def middle(image: Any, short: int, axes: Sequence[int], resample: Any) -> Any:
         image = _centre(image, min(image.width, side), min(image.height, side))
     size = [short * n // min(image.size) for n in image.size]
     return _centre(image.resize(size, resample), axes[1], axes[0])
+
+
+def resized(x: np.ndarray, size: int, interpolation: str) -> np.ndarray:
+    """Images N C H W, uint8 or floats, resized by their shorter sides to `size`, and of that the middle; each as a
+    photograph of it would be."""
+    from PIL import Image
+
+    how = Image.Resampling[interpolation.upper()]
+    planes = x.reshape(-1, *x.shape[2:])
+    found = [np.asarray(middle(Image.fromarray(plane), size, (size, size), how)) for plane in planes]
+    return np.stack(found).reshape(*x.shape[:2], size, size)
 
 
 def _centre(image: Any, width: int, height: int) -> Any:

@@ -222,7 +222,10 @@ def _found(
             f"{held.path} was recognised as {describe(arch)}, with the names of {library.name}, but its tensors are "
             f"not that net's: {rows}"
         )
-    preprocessing, labels = _preprocessing(held, library, arch)
+    try:
+        preprocessing, labels = _preprocessing(held, library, arch)
+    except RosettaError as e:
+        raise RosettaError(f"{held.path}: {e}") from None
     unused = {printable(name): printable(why) for name, why in unused.items()}
     labels = tuple(map(printable, labels))
     return Recognised(held, library, arch, slots, unused, told, preprocessing, labels, list(map(printable, held.notes)))

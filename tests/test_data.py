@@ -147,8 +147,11 @@ def test_fashion_mnist_from_the_network_and_from_a_folder(server, fashion, monke
     assert data.train.x.shape == (20, 1, 28, 28) and data.test.labels.tolist() == list(range(10))
     (root / "train-images-idx3-ubyte.gz").unlink()  # it is in the cache now
     assert np.array_equal(datasets.load("fashion-mnist").train.x, data.train.x)
-    here = datasets.load("fashion-mnist", tmp_path / "cache" / "fashion-mnist")
-    assert np.array_equal(here.train.x, data.train.x)
+    for deeper in ("cache/fashion-mnist", "cache", "."):  # torchvision's are in FashionMNIST/raw
+        here = datasets.load("fashion-mnist", tmp_path / deeper)
+        assert np.array_equal(here.train.x, data.train.x)
+    with pytest.raises(RosettaError, match="no such file: .*train-images-idx3-ubyte.gz, nor train-images"):
+        datasets.load("fashion-mnist", root / "nothing")
 
 
 @pytest.mark.parametrize(
@@ -208,6 +211,72 @@ def test_cifar_in_the_binary_format(name, server, monkeypatch, tmp_path):
         datasets.load(name, tmp_path / "cache" / name)
 
 
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_cifar_in_torchvisions_pickles(name, protocol, tmp_path):
+    """cifar-10-batches-py: read by stand-ins for what they name."""
+    import pickle
+
+    rng, coarse = np.random.default_rng(0), name == "cifar100"
+    x, y = rng.integers(0, 256, (30, 3072), np.uint8), (np.arange(30) % 10).tolist()
+    row = {
+        b"data": x,
+        b"fine_labels" if coarse else b"labels": y,
+        b"coarse_labels": [3] * 30,
+        b"filenames": [b"a"] * 30,
+    }
+    folder = tmp_path / "data" / "cifar-batches-py"
+    folder.mkdir(parents=True)
+    names = ["train", "test"] if coarse else [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+    for file in names:
+        (folder / file).write_bytes(pickle.dumps(row, protocol))
+    (folder / "meta").write_bytes(pickle.dumps({b"fine_label_names": [b"c%d" % i for i in range(100)]}, protocol))
+    if protocol == 0:  # words of another age, which these files haven't
+        with pytest.raises(RosettaError, match="is no batch of CIFAR: it has the word"):
+            datasets.load(name, tmp_path)
+        return
+    data = datasets.load(name, tmp_path)
+    assert np.array_equal(data.test.x, x.reshape(30, 3, 32, 32)) and data.test.labels.tolist() == y
+    assert len(data.train) == 30 * (len(names) - 1) and data.classes[1] == ("c1" if coarse else "automobile")
+
+
+class Evil:
+    def __reduce__(self):
+        import os
+
+        return os.mkdir, ("was run",)
+
+
+# a dictionary whose key is a tuple of the same tuple twice, sixty deep: to hash it takes for ever
+NESTED = b"\x80\x02})" + b"".join(b"q%ch%c\x86" % (i, i) for i in range(60)) + b"K\x00s."
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (Evil(), "it names (posix|nt).mkdir"),
+        ({b"data": Evil()}, "it names (posix|nt).mkdir"),
+        (np.zeros(3), "not of bytes"),
+        ([1, 2], "no batch of CIFAR"),
+        ({b"data": np.zeros((3, 3072), np.uint8)}, "and labels"),
+        ({b"data": np.zeros((3, 3072), np.uint8), b"labels": [0, 1, 10]}, "labels from 0 to 9"),
+        ({b"data": np.zeros((3, 3072), np.uint8), b"labels": [0, 1]}, "expected 3 labels"),
+        ({b"data": np.zeros((3, 30), np.uint8), b"labels": [0, 1, 2]}, "3072"),
+        (NESTED, "a key that is no word"),
+        ({bytearray(9).decode(): bytearray(9)}, "names .*bytearray"),
+    ],
+)
+def test_pickles_that_are_not_cifars(tmp_path, monkeypatch, content, expected):
+    import pickle
+
+    monkeypatch.chdir(tmp_path)
+    for file in ("test_batch", *(f"data_batch_{i}" for i in range(1, 6))):
+        (tmp_path / file).write_bytes(content if isinstance(content, bytes) else pickle.dumps(content, 2))
+    with pytest.raises(RosettaError, match=f"batch.*{expected}"):
+        datasets.load("cifar10", tmp_path)
+    assert not (tmp_path / "was run").exists()
+
+
 @pytest.fixture
 def images(tmp_path):
     """A folder of two classes, of images that differ in size."""
@@ -244,18 +313,68 @@ def test_corrupt_images_are_named_counted_and_skipped_only_if_asked(images):
 @pytest.mark.parametrize(
     ("spoil", "expected"),
     [
-        (lambda p: [f.unlink() for f in (p / "train" / "cat").iterdir()], "cat has no image"),
+        (lambda p: [f.unlink() for f in (p / "train" / "cat").iterdir()], "train/cat has no image"),
+        (lambda p: (p / "val").rename(p / "elsewhere"), "no folder val: .*--hold-out"),
         (lambda p: (p / "train").rename(p / "train2"), "no folder train"),
         (lambda p: (p / "val" / "cat").rename(p / "val" / "cow"), "lacks: cow"),
         (lambda p: [(p / h / "cat").rename(p / f"{h}cat") for h in ("train", "val")], "1 folders of a class"),
         (lambda p: p.rename(p.with_name("elsewhere")), "no such folder"),
     ],
-    ids=["empty class", "no train", "strange class", "one class", "nothing"],
+    ids=["empty class", "no val", "no train", "strange class", "one class", "nothing"],
 )
 def test_a_folder_that_is_no_data(images, spoil, expected):
     spoil(images)
     with pytest.raises(RosettaError, match=expected):
         datasets.load(f"folder:{images}")
+
+
+def test_a_folder_needs_no_val_to_hold_out(images):
+    (images / "val").rename(images / "elsewhere")
+    data = sources.held_out(datasets.load(f"folder:{images}", hold_out=True), 0.25, 0)
+    assert (len(data.train), len(data.test)) == (6, 2) and "held-out" in data.part
+    assert not set(data.train.files) & set(data.test.files)
+
+
+def test_a_class_that_val_lacks_is_noted(images):
+    (images / "val" / "cat" / "0.png").unlink()
+    (images / "val" / "cat" / "1.png").unlink()
+    data = datasets.load(f"folder:{images}")
+    assert data.test.labels.tolist() == [1, 1] and "val has no image of cat" in data.notes[0]
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_named_data_are_resized_to_what_is_asked(interpolation, referees):
+    """Batch by batch, antialiased, to torchvision's bit; and what the net sees is what preprocessing and shape say."""
+    import dataclasses
+
+    from torchvision.transforms import InterpolationMode, Resize
+
+    data = datasets.load("digits", size=20)
+    assert data.shape == (1, 20, 20) and (data.preprocessing.size, data.preprocessing.resize) == (20, 20)
+    assert data.train.x.shape[2:] == (8, 8)  # they take no more memory
+    how = dataclasses.replace(data.preprocessing, interpolation=interpolation)
+    ((x, y), *_) = Batches(data.test, 50, how, channels=1, dtype="float64").epoch()
+    assert x.shape == (50, 1, 20, 20)
+    transform = Resize(20, InterpolationMode(interpolation))
+    for i in range(50):
+        seen = np.asarray(transform(Image.fromarray(data.test.x[i, 0])), np.float64)
+        assert np.array_equal(x[i, 0], (seen / 255 - how.mean[0]) / how.std[0])
+    half = sources.held_out(data, 0.5, 0)
+    ((x, _), *_) = Batches(half.train, 8, how, channels=1, seed=0, how=data.augment).epoch()
+    assert x.shape == (8, 1, 20, 20)
+    assert datasets.load("digits", size=8).train.size is None
+
+
+def test_what_has_no_size_says_so(tmp_path):
+    with pytest.raises(RosettaError, match="signals of 1000 places: --size is for images"):
+        datasets.load("ecg", size=20)
+    with pytest.raises(RosettaError, match="at most 4096"):
+        datasets.load("digits", size=10**9)
+    x = np.random.default_rng(0).standard_normal((6, 9, 12, 3)).astype(np.float32)
+    npz(tmp_path / "a.npz", x_train=x, x_test=x)
+    data = datasets.load(str(tmp_path / "a.npz"), size=9)  # the middle of what isn't square, as of a photograph
+    ((seen, _),) = Batches(data.test, 6, Preprocessing((0.0,) * 3, (1.0,) * 3, 1.0, 9, 9), dtype="float64").epoch()
+    assert np.array_equal(seen, np.moveaxis(x, -1, 1)[..., 2:11])
 
 
 def npz(path, **changes):
@@ -395,11 +514,16 @@ def test_a_npz_that_claims_more_than_it_has(tmp_path):
         datasets.load(str(tmp_path / "b.npz"))
 
 
-def test_unknown_data():
+def test_unknown_data(tmp_path):
     with pytest.raises(RosettaError, match="did you mean.*fashion-mnist"):
         datasets.load("fasion-mnist")
     with pytest.raises(RosettaError, match="no such file"):
         datasets.load("missing.npz")
+    with pytest.raises(RosettaError, match=f"that is a folder: --data folder:{tmp_path}"):
+        datasets.load(str(tmp_path))
+    npz(tmp_path / "a.npz")
+    with pytest.raises(RosettaError, match=f"a.npz is a file: --data {tmp_path}"):
+        datasets.load(f"folder:{tmp_path / 'a.npz'}")
 
 
 def test_the_cache_is_where_it_is_said_to_be(monkeypatch, tmp_path):

@@ -245,3 +245,28 @@ def test_other_formats_are_not_opened(tmp_path):
     noise(8, 8).save(out, "EPS")
     (tmp_path / "a.png").write_bytes(out.getvalue())
     assert "not an image" in images.fault(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"std": (0.0,) * 3}, "std"), ({"std": (-1.0,) * 3}, "std"), ({"std": (1.0,)}, "std"), ({"mean": ()}, "mean"),
+        ({"mean": (float("nan"),) * 3}, "mean"), ({"mean": ("a",) * 3}, "mean"), ({"mean": (10**400,) * 3}, "mean"),
+        ({"scale": 0}, "scale"), ({"scale": float("inf")}, "scale"), ({"scale": None}, "scale"),
+        ({"size": 10**9}, "size"), ({"size": 0}, "size"), ({"size": -5}, "size"), ({"size": 224.0}, "size"),
+        ({"size": 257}, "resize"), ({"resize": 10**9}, "resize"), ({"interpolation": "lanczos"}, "interpolation"),
+        ({"channel_order": "GBR"}, "channel_order"), ({"flavour": 3}, "can't be read"),
+    ],
+)  # fmt: skip
+def test_preprocessing_that_cannot_be_is_refused_with_its_file(tmp_path, changes, expected):
+    """std 0 gave "nan%" and exit code 0; a size of 10^9 ended the process."""
+    import json
+
+    from common import port, weights
+    from common.init import randomised
+
+    arch = get("cifar_resnet20", depths=(1,), widths=(16,))
+    said = json.dumps(dataclasses.asdict(IMAGENET) | changes)
+    weights.save(tmp_path / "a.safetensors", arch, randomised(arch), {"preprocessing": said})
+    with pytest.raises(RosettaError, match=f"a.safetensors: .*preprocessing.*{expected}"):
+        port.inspect(tmp_path / "a.safetensors")

@@ -65,6 +65,10 @@ class Batches:
         x = self._raw(rows, epoch, k)
         if self.seed is not None:
             x = augment(x, self.how, self.seed, epoch, k)
+        if self.examples.size is not None:  # after it, so that it moves images by parts of them as large
+            from common.images import resized
+
+            x = resized(np.ascontiguousarray(x), self.examples.size, self.preprocessing.interpolation)
         return self.scaled(x), self.examples.labels[rows]
 
     def scaled(self, x: np.ndarray) -> np.ndarray:

@@ -14,24 +14,26 @@ from common.preprocessing import Preprocessing, imagenet
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm")
 
 
-def read(path: Path, size: int, skip_corrupt: bool = False) -> Data:
-    """PATH/train/CLASS/* and PATH/val/CLASS/* (or test). Every image is opened once, so that a broken one is known
-    before the training, and named."""
+def read(path: Path, size: int, skip_corrupt: bool = False, *, test: bool = True) -> Data:
+    """PATH/train/CLASS/* and PATH/val/CLASS/* (or test), which isn't looked for without `test`. Every image is opened
+    once, so that a broken one is known before the training, and named."""
     if not path.is_dir():
-        raise RosettaError(f"no such folder: {path}")
-    halves = {
-        "train": path / "train",
-        "val": next((path / n for n in ("val", "test") if (path / n).is_dir()), path / "val"),
-    }
+        kind = f"{path} is a file: --data {path}" if path.suffix == ".npz" and path.is_file() else "no such folder"
+        raise RosettaError(f"{kind}: {path}" if kind == "no such folder" else kind)
+    halves = {"train": path / "train"}
+    if test:
+        halves["val"] = next((path / n for n in ("val", "test") if (path / n).is_dir()), path / "val")
     for half in halves.values():
         if not half.is_dir():
-            raise RosettaError(f"{path} has no folder {half.name}: expected {path}/train/CLASS/ and {path}/val/CLASS/")
+            hint = f" and {path}/val/CLASS/" * test + "; --hold-out 0.2 needs no val" * (half.name == "val")
+            raise RosettaError(f"{path} has no folder {half.name}: expected {path}/train/CLASS/{hint}")
     classes = _classes(halves["train"])
     if len(classes) < 2:
         raise RosettaError(f"{halves['train']} has {len(classes)} folders of a class: expected at least 2")
-    if strange := sorted(set(_classes(halves["val"])) - set(classes)):
+    if test and (strange := sorted(set(_classes(halves["val"])) - set(classes))):
         raise RosettaError(f"{halves['val']} has classes that {halves['train']} lacks: {', '.join(strange[:5])}")
     broken: list[str] = []
+    missing: list[str] = []
     parts = []
     for half in halves.values():
         files, labels = [], []
@@ -44,9 +46,14 @@ def read(path: Path, size: int, skip_corrupt: bool = False) -> Data:
                     files.append(file)
                     labels.append(label)
             if not labels or labels[-1] != label:
-                raise RosettaError(f"{half / name} has no image" + " that can be read" * bool(broken))
+                if half is halves["train"]:
+                    raise RosettaError(f"{half / name} has no image" + " that can be read" * bool(broken))
+                missing.append(name)
         parts.append(Examples(np.array(labels, np.int64), None, files))
     notes = []
+    if missing:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        notes.append(f"{halves['val']} has no image of {', '.join(missing[:5])}{more}: nothing is measured of them")
     if broken:
         count = f"{len(broken)} image{'s' * (len(broken) > 1)}"
         named = "\n".join(f"  {row}" for row in broken[:20]) + f"\n  and {len(broken) - 20} more" * (len(broken) > 20)
@@ -54,6 +61,7 @@ def read(path: Path, size: int, skip_corrupt: bool = False) -> Data:
             raise RosettaError(f"{path} has {count} that can't be read; --skip-corrupt leaves them out\n{named}")
         notes.append(f"left out {count} that can't be read:\n{named}")
     name, how = path.resolve().name, Augment("resized", flip=True)
+    parts.append(parts[0].subset(np.arange(0)))  # where there is no second half
     return Data(name, parts[0], parts[1], classes, (3, size, size), imagenet(size), how, notes)
 
 

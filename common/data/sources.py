@@ -8,23 +8,26 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from common.data import counters, npz
+from common.data import counters, npz, pickled
 from common.data.augment import Augment
 from common.data.download import cached
 from common.errors import RosettaError, nearest
-from common.preprocessing import CIFAR10, Preprocessing
+from common.preprocessing import CIFAR10, LARGEST, Preprocessing
 
 
 @dataclass
 class Examples:
-    """Examples and their classes. `x` is N C *S, uint8 of 0 to 255 or float32; or None, and `files` are images."""
+    """Examples and their classes. `x` is N C *S, uint8 of 0 to 255 or float32; or None, and `files` are images. Those
+    of `x` are resized to `size` batch by batch, as photographs are; None: they stay as they are."""
 
     labels: np.ndarray  # N, int64
     x: np.ndarray | None = None
     files: list[Path] = field(default_factory=list)
+    size: int | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -32,7 +35,7 @@ class Examples:
     def subset(self, rows: np.ndarray) -> "Examples":
         """Those of these rows, in this order."""
         x = None if self.x is None else self.x[rows]
-        return Examples(self.labels[rows], x, [self.files[i] for i in rows] if self.files else [])
+        return Examples(self.labels[rows], x, [self.files[i] for i in rows] if self.files else [], self.size)
 
 
 @dataclass
@@ -47,6 +50,7 @@ class Data:
     preprocessing: Preprocessing
     augment: Augment = Augment()
     notes: list[str] = field(default_factory=list)
+    part: str = "test"  # what `test` is
 
 
 SOURCES = {
@@ -55,7 +59,7 @@ SOURCES = {
     "cifar10": "60,000 photographs of 10 classes, 32 x 32, in the binary format",
     "cifar100": "the same of 100 classes",
     "ecg": "4,000 heartbeat signals of 4 classes, generated, for the nets of one axis",
-    "folder:PATH": "PATH/train/CLASS/*.png and PATH/val/CLASS/*.png, or other images",
+    "folder:PATH": "PATH/train/CLASS/*.png and PATH/val/CLASS/*.png, or other images; --hold-out needs no val",
     "FILE.npz": "x_train, y_train, x_test, y_test, and classes if they have names; x is N H W C or N L C, or --layout",
 }
 
@@ -65,26 +69,45 @@ def load(
     layout: str | None = None, hold_out: bool = False,
 ) -> Data:  # fmt: skip
     """The data set that `spec` names, one of SOURCES; `folder` is where its files are, where they are not in the
-    usual place. `size` is what a folder's images are cut to (224). `skip_corrupt` leaves out images that can't be
-    read, which are an error otherwise. `layout` says where a .npz has its channels, where that isn't plain. Where
-    training examples are to be held out (`hold_out`), no others to measure on are needed.
+    usual place. `size` is what images are resized and cut to: a folder's to 224 by default, others stay as they are.
+    `skip_corrupt` leaves out images that can't be read, which are an error otherwise. `layout` says where a .npz has
+    its channels, where that isn't plain. Where training examples are to be held out (`hold_out`), no others to
+    measure on are needed.
 
     Raises RosettaError for an unknown name, files that are missing or damaged, and labels that can't be.
     """
     if layout is not None and (layout not in npz.LAYOUTS or not spec.endswith(".npz")):
         raise RosettaError(f"layout {layout!r} can't be for {spec}: expected {' or '.join(npz.LAYOUTS)}, and a .npz")
+    if size is not None and not 1 <= size <= LARGEST:
+        raise RosettaError(f"size {size} can't be: expected at least 1 pixel, and at most {LARGEST}")
     if spec.startswith("folder:"):
         from common.data.folder import read
 
-        data = read(Path(spec.removeprefix("folder:")), size or 224, skip_corrupt)
+        data = read(Path(spec.removeprefix("folder:")), size or 224, skip_corrupt, test=not hold_out)
     elif spec.endswith(".npz"):
         data = _npz(Path(spec), layout, test=not hold_out)
     elif spec in _NAMED:
         data = _NAMED[spec](Path(folder) if folder is not None else None)
     else:
-        raise RosettaError(f"unknown data {spec!r}{nearest(spec, _NAMED) or '; there are ' + ', '.join(SOURCES)}")
+        hint = nearest(spec, _NAMED) or "; there are " + ", ".join(SOURCES)
+        if Path(spec).is_dir():
+            hint = f"; that is a folder: --data folder:{spec}"
+        raise RosettaError(f"unknown data {spec!r}{hint}")
+    if size is not None and not data.train.files:
+        data = _resized(data, size)
     _check(data, test=not hold_out)
     return data
+
+
+def _resized(data: Data, size: int) -> Data:
+    """The data, of which the net sees images of `size`."""
+    if len(data.shape) != 3:
+        raise RosettaError(f"{data.name} has signals of {data.shape[-1]} places: --size is for images")
+    if data.shape[1:] == (size, size):
+        return data
+    train, test = (dataclasses.replace(part, size=size) for part in (data.train, data.test))
+    how = dataclasses.replace(data.preprocessing, size=size, resize=size)
+    return dataclasses.replace(data, train=train, test=test, shape=(data.shape[0], size, size), preprocessing=how)
 
 
 def _check(data: Data, test: bool) -> None:
@@ -155,7 +178,7 @@ def _fashion_mnist(folder: Path | None) -> Data:
             if folder is None:
                 path = cached(f"{FASHION_URL}/{name}.gz", f"fashion-mnist/{name}.gz", _FASHION[name], _unpacked)
             else:
-                path = next((p for p in (folder / f"{name}.gz", folder / name) if p.is_file()), folder / f"{name}.gz")
+                path = _inside(folder, f"{name}.gz", name)
             content = _unpacked(path)
             if hashlib.sha256(content).hexdigest() != _FASHION[name]:
                 raise RosettaError(f"{path} is damaged or another file: its content is not Fashion-MNIST's {name}")
@@ -163,6 +186,15 @@ def _fashion_mnist(folder: Path | None) -> Data:
         parts.append(Examples(arrays[1], arrays[0].reshape(-1, 1, 28, 28)))
     preprocessing = Preprocessing((0.286,), (0.353,), size=28, resize=28)
     return Data("fashion-mnist", parts[0], parts[1], _CLOTHES, (1, 28, 28), preprocessing, Augment("pad", 2, flip=True))
+
+
+def _inside(folder: Path, *names: str) -> Path:
+    """The first file of these names in a folder, or up to two below it, where other libraries put them."""
+    for deeper in ("", "*/", "*/*/"):
+        for name in names:
+            if found := sorted(p for p in folder.glob(deeper + name) if p.is_file()):
+                return found[0]
+    raise RosettaError(f"no such file: {folder / names[0]}" + f", nor {', '.join(names[1:])}" * (len(names) > 1))
 
 
 def _unpacked(path: Path) -> bytes:
@@ -199,11 +231,20 @@ def _cifar(name: str, folder: Path | None) -> Data:
 
         folder = unpacked(url, name, md5)
     coarse = 1 if name == "cifar100" else 0  # a byte of the coarse class comes first
-    inside = next((p.parent for p in sorted(folder.rglob(test))), folder)
+    python = test.removesuffix(".bin")  # its file in the Python version, a pickle
+    inside = _inside(folder, test, python).parent
+    if not (inside / test).is_file():
+        train = [file.removesuffix(".bin") for file in train]
 
     def part(files: Sequence[str]) -> Examples:
         rows = []
         for file in files:
+            if not file.endswith(".bin"):
+                key, k = ("fine_labels", 100) if coarse else ("labels", 10)
+                x, y = pickled.examples(inside / file, key, k)
+                front = np.stack([y] * (1 + coarse), 1).astype(np.uint8)
+                rows.append(np.concatenate([front, x.reshape(len(x), -1)], 1))
+                continue
             content = np.frombuffer(_unpacked(inside / file), np.uint8)
             if not len(content) or len(content) % (3073 + coarse):
                 raise RosettaError(
@@ -215,12 +256,23 @@ def _cifar(name: str, folder: Path | None) -> Data:
 
     classes: tuple[str, ...] = CIFAR10
     if name == "cifar100":
-        lines = _unpacked(inside / "fine_label_names.txt").decode("utf-8", "replace").split()
-        classes = tuple(lines)
+        classes = _fine_names(inside, (inside / test).is_file())
+    test = test if (inside / test).is_file() else python
     preprocessing = Preprocessing(mean, std, size=32, resize=32)
     return Data(
         name, part(train), part([test]), classes, (3, 32, 32), preprocessing, Augment("pad", 4, flip=True)
     )  # fmt: skip
+
+
+def _fine_names(folder: Path, binary: bool) -> tuple[str, ...]:
+    """CIFAR-100's classes."""
+    if binary:
+        found: Any = _unpacked(folder / "fine_label_names.txt").decode("utf-8", "replace").split()
+    else:
+        found = pickled.read(folder / "meta").get("fine_label_names")
+    if not isinstance(found, list) or len(found) != 100:
+        raise RosettaError(f"{folder} names no 100 classes, in fine_label_names.txt or in meta")
+    return tuple(c.decode("utf-8", "replace") if isinstance(c, bytes) else str(c) for c in found)
 
 
 ECG = ("normal", "no P wave", "wide QRS", "ST elevation")
@@ -288,4 +340,9 @@ def held_out(data: Data, share: float, seed: int) -> Data:
     kept = len(order) - round(share * len(order))
     if not 0 < kept < len(order):
         raise RosettaError(f"{share:g} of {len(order)} training examples can't be held out: one at least, and not all")
-    return dataclasses.replace(data, train=data.train.subset(order[:kept]), test=data.train.subset(order[kept:]))
+    return dataclasses.replace(
+        data,
+        train=data.train.subset(order[:kept]),
+        test=data.train.subset(order[kept:]),
+        part="held-out part of the training examples",
+    )
