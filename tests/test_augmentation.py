@@ -194,7 +194,7 @@ def test_a_checkpoints_own_preprocessing_comes_first(monkeypatch):
 
     monkeypatch.setattr(evaluation, "Elsewhere", Fake)
     arch = types.SimpleNamespace(num_classes=3, in_channels=1)
-    found = types.SimpleNamespace(notes=[], preprocessing=own, arch=arch, weights=dict)
+    found = types.SimpleNamespace(notes=[], told={}, preprocessing=own, arch=arch, weights=dict)
     examples = Examples(np.zeros(2, int), np.zeros((2, 1, 4, 4), np.uint8))
     assert evaluation.answers(found, examples, preprocessing=datas).preprocessing == own == jobs[-1].preprocessing
     found.preprocessing = None
