@@ -391,10 +391,10 @@ mutant("squeeze-and-excitation on the sum", "a pre-activation SE net scales its 
         "y = self.conv2(self.dropout(y))\n        return self.se(add(self.drop_path(y), self.downsample(p if self.of_preactivation else x)))"), audit=SEEN)
 mutant("the squeeze over one axis", "SE of images takes the mean over rows alone",
        f"{PAPERS} -k SE",
-       ("torch_impl/layers.py", "return x.mean(tuple(range(2, x.ndim)), keepdim=keepdims)",
-        "return x.mean(2 if keepdims and x.ndim == 4 else tuple(range(2, x.ndim)), keepdim=keepdims)"),
-       ("keras_impl/layers.py", "return _mean(x, tuple(range(1, len(x.shape) - 1)), keepdims)",
-        "return _mean(x, (1,) if keepdims and len(x.shape) == 4 else tuple(range(1, len(x.shape) - 1)), keepdims)"))
+       ("torch_impl/layers.py", "mean = x.mean(tuple(range(2, dims + 2)), keepdim=True)",
+        "mean = x.mean((2,) if keepdims and dims == 2 else tuple(range(2, dims + 2)), keepdim=True)"),
+       ("keras_impl/layers.py", "return _mean(x, tuple(range(1, dims + 1)), keepdims)",
+        "return _mean(x, (1,) if keepdims and dims == 2 else tuple(range(1, dims + 1)), keepdims)"))
 mutant("running statistics too slow", "statistics take ten times as many steps as PyTorch's",
        f"{PAPERS} -k plain18",
        (PLAN, "MOMENTUM = 0.1", "MOMENTUM = 0.01"), audit="caught")
@@ -431,7 +431,7 @@ mutant("keras' V2 strides in the first block", "keras.applications' ResNet50V2 g
        (PLAN, "halves = b == depth - 1 and s < len(a.depths) - 1", "halves = b == 0 and s < len(a.depths) - 1"))
 mutant("one epsilon for all", "keras.applications' nets get PyTorch's 1e-5",
        f"{NET}::test_keras_applications[resnet50_keras]",
-       (PLAN, "return Norm(name, channels, a.norm_eps)", "return Norm(name, channels, 1e-5)"))
+       (PLAN, "return Norm(name, channels, a.norm_eps, a.dims)", "return Norm(name, channels, 1e-5, a.dims)"))
 mutant("the vd shortcut projects everywhere", "resnet18_vd has parameters that KerasHub's doesn't",
        f"{PAPERS} -k vd",
        (PLAN, '(a.shortcut == "pool_first" and first)', 'a.shortcut == "pool_first"'))
@@ -503,17 +503,17 @@ mutant("dropout drops the others", "a rate of 0.3 drops 70 %, in training too",
        (LAYERS, "return Dropout(rate) if rate else identity", "return Dropout(1 - rate) if rate else identity"), audit=SEEN)
 mutant("stochastic depth by element", "in training single numbers are dropped, and no block is ever skipped",
        MASKS,
-       ("torch_impl/layers.py", "return x * F.dropout(x.new_ones(shape), self.p)", "return F.dropout(x, self.p)"),
+       ("torch_impl/layers.py", "return x * F.dropout(x.new_ones(shape), rate)", "return F.dropout(x, rate)"),
        ("keras_impl/layers.py", "return x * keras.random.dropout(ops.ones(shape, x.dtype), self.rate, seed=self.seed_generator)",
         "return keras.random.dropout(x, self.rate, seed=self.seed_generator)"), audit=SEEN)
 mutant("stochastic depth by batch", "in training a block is skipped for all examples or for none",
        MASKS,
-       ("torch_impl/layers.py", "x * F.dropout(x.new_ones(shape), self.p)", "x * F.dropout(x.new_ones(1), self.p)"),
+       ("torch_impl/layers.py", "x * F.dropout(x.new_ones(shape), rate)", "x * F.dropout(x.new_ones(1), rate)"),
        ("keras_impl/layers.py", "keras.random.dropout(ops.ones(shape, x.dtype), self.rate, seed=self.seed_generator)",
         "keras.random.dropout(ops.ones((1,), x.dtype), self.rate, seed=self.seed_generator)"))
 mutant("survivors of stochastic depth unscaled", "in training blocks weigh less than in evaluation",
        MASKS,
-       ("torch_impl/layers.py", "x * F.dropout(x.new_ones(shape), self.p)", "x * F.dropout(x.new_ones(shape), self.p).sign()"),
+       ("torch_impl/layers.py", "x * F.dropout(x.new_ones(shape), rate)", "x * F.dropout(x.new_ones(shape), rate).sign()"),
        ("keras_impl/layers.py", "x * keras.random.dropout(ops.ones(shape, x.dtype), self.rate, seed=self.seed_generator)",
         "x * ops.sign(keras.random.dropout(ops.ones(shape, x.dtype), self.rate, seed=self.seed_generator))"))
 
