@@ -717,7 +717,7 @@ mutant("three of four mirrored", "images are mirrored too often",
        (AUGMENT, "(draws[2] & np.uint64(1)).astype(bool)", "(draws[2] & np.uint64(3)).astype(bool)"))
 mutant("mirrored as shifted", "whether an image is mirrored follows from where it is shifted",
        f"{DRAWN}::test_every_shift_and_mirror_image_is_as_likely_as_any_other",
-       (AUGMENT, "(draws[2] & np.uint64(1))", "(draws[1] & np.uint64(1))"))
+       (AUGMENT, "(draws[2] & np.uint64(1))", "(draws[1] % np.uint64(2 * how.pad + 1) & np.uint64(1))"))
 mutant("small parts never cut", "random parts are at least half of an image, where Szegedy et al. have 8 %",
        f"{DRAWN}::test_random_parts_are_torchvisions",
        (AUGMENT, "(0.08 + 0.92 * area)", "(0.5 + 0.5 * area)"))
