@@ -151,7 +151,8 @@ class Trainer(Kept):
 
     def _clipped(self, gradients: list) -> list:
         """torch.nn.utils.clip_grad_norm_'s rule: times clip over what is larger, the norm or clip."""
-        if not (clip := self.recipe.clip):
+        clip = self.recipe.clip  # not inside the condition: AutoGraph can't read that, and warns
+        if not clip:
             return gradients
         norm = ops.sqrt(sum(ops.sum(ops.square(g)) for g in gradients)) + 1e-6
         # no ops.minimum with a number: on Keras' torch backend it makes float32 of float64

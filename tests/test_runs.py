@@ -276,3 +276,18 @@ def test_what_else_runs_it_is_said(tmp_path, stopped):
     said = rosetta("train", "--resume", tmp_path / "run", "--steps", 1)
     assert f"until now it ran with threads 99; with threads {about['threads']} the last bits are others" in said
     assert "until now" not in rosetta("train", "--resume", tmp_path / "run", "--steps", 1)
+
+
+def test_tensorflow_says_nothing_of_its_own(tmp_path):
+    """AutoGraph warns, through its log, of what it can't read."""
+    import logging
+
+    heard = []
+    handler = logging.Handler()
+    handler.emit = heard.append
+    logging.getLogger("tensorflow").addHandler(handler)
+    try:
+        small(tmp_path / "run", "--framework", "keras", "--steps", 2, "--quiet", "--with", "clip=1.0")
+    finally:
+        logging.getLogger("tensorflow").removeHandler(handler)
+    assert not [r.getMessage() for r in heard if r.levelno >= logging.WARNING]
