@@ -2,12 +2,15 @@
 
 import dataclasses
 import io
+import json
+import os
 import struct
 import subprocess
 import sys
 import warnings
 import zlib
 
+import hostile
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -260,8 +263,6 @@ def test_other_formats_are_not_opened(tmp_path):
 )  # fmt: skip
 def test_preprocessing_that_cannot_be_is_refused_with_its_file(tmp_path, changes, expected):
     """std 0 gave "nan%" and exit code 0; a size of 10^9 ended the process."""
-    import json
-
     from common import port, weights
     from common.init import randomised
 
@@ -270,3 +271,67 @@ def test_preprocessing_that_cannot_be_is_refused_with_its_file(tmp_path, changes
     weights.save(tmp_path / "a.safetensors", arch, randomised(arch), {"preprocessing": said})
     with pytest.raises(RosettaError, match=f"a.safetensors: .*preprocessing.*{expected}"):
         port.inspect(tmp_path / "a.safetensors")
+
+
+def damage(kinds, first, count, where):
+    """So many damaged files of each kind, in a process of their own."""
+    done = subprocess.run(
+        [sys.executable, hostile.__file__, ",".join(kinds), str(first), str(count), str(where)],
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": f"{ROOT}"},
+    )  # fmt: skip
+    at = [f.read_text() for f in where.glob("*/at")]
+    assert done.returncode == 0, f"at one of {at}, ended with {done.returncode}: {done.stderr[-2000:]}"
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert [row["kind"] for row in rows] == list(kinds)
+    for row in rows:
+        assert row["refused"] > count // 10 and row["read"] and row["grown"] < 300, row  # MiB
+
+
+HOSTILE = {"images": (hostile.IMAGES, 30), "arrays": (hostile.ARRAYS, 130), "cifar": (hostile.CIFAR, 150)}
+
+
+@pytest.mark.parametrize("kinds", HOSTILE)
+def test_hostile_files(tmp_path, kinds):
+    """420 images, 390 arrays, 300 of CIFAR's: read or refused, in a bounded time and memory, in a sentence."""
+    damage(*[HOSTILE[kinds][0], 0, HOSTILE[kinds][1]], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kinds", HOSTILE)
+def test_many_hostile_files(tmp_path, kinds):
+    """9,000 of them."""
+    damage(HOSTILE[kinds][0], 10_000, 3000 // len(HOSTILE[kinds][0]), tmp_path)
+
+
+def test_preprocess_input_of_keras_from_file_to_array(tmp_path):
+    """Red, green and blue turned round, their means taken off in that order, from a file as from Keras' own loader."""
+    from common.data import Batches, Examples
+    from common.foreign.keras_applications import CAFFE, HALVES
+
+    keras = pytest.importorskip("keras")
+    picture = noise(224, 224)
+    picture.save(tmp_path / "a.png")
+    given = keras.utils.img_to_array(keras.utils.load_img(tmp_path / "a.png"))[None]
+    for how, module in ((CAFFE, keras.applications.resnet), (HALVES, keras.applications.resnet_v2)):
+        expected = np.moveaxis(module.preprocess_input(given.copy(), data_format="channels_last"), -1, 1)
+        ((x, _),) = Batches(Examples(np.zeros(1, np.int64), None, [tmp_path / "a.png"]), 1, how).epoch()
+        assert x.dtype == np.float32 and np.abs(x - expected).max() < 2e-5
+
+
+@pytest.mark.parametrize("method", ["bilinear", "bicubic"])
+def test_predict_sees_what_torchvisions_transforms_make(tmp_path, referees, method):
+    """ImageNet's evaluation, from file to array: Resize, CenterCrop, ToTensor, Normalize."""
+    from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
+
+    from common.data import Batches
+
+    steps = Compose([Resize(256, InterpolationMode(method)), CenterCrop(224), ToTensor(),
+                     Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])  # fmt: skip
+    noise(301, 450).save(tmp_path / "a.png")
+    noise(333, 250, seed=1).save(tmp_path / "b.jpg")
+    how = dataclasses.replace(IMAGENET, interpolation=method)
+    examples, _ = evaluation.pictures([tmp_path])
+    ((x, _),) = Batches(examples, 2, how).epoch()
+    for seen, file in zip(x, examples.files, strict=True):
+        with Image.open(file) as opened:
+            assert np.abs(seen - steps(opened).numpy()).max() < 1e-6
