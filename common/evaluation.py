@@ -183,5 +183,7 @@ def draw_confusion(path: str | os.PathLike, found: Scores, classes: Sequence[str
         axes.set(xlabel="said", ylabel="true", title=title)
     if drawn.unwritable:
         some = drawn.unwritable[:10] + "..." * (len(drawn.unwritable) > 10)
-        notes.append(f"no font of this machine has {some}, so {path} has boxes there: install one, such as Noto Sans")
+        notes.append(
+            f"no font of this machine has {some}, so {path} has boxes there: install one that has, such as one of Noto's"
+        )
     return notes
