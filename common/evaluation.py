@@ -184,6 +184,6 @@ def draw_confusion(path: str | os.PathLike, found: Scores, classes: Sequence[str
     if drawn.unwritable:
         some = drawn.unwritable[:10] + "..." * (len(drawn.unwritable) > 10)
         notes.append(
-            f"no font of this machine has {some}, so {path} has boxes there: install one that has, such as one of Noto's"
+            f"no font of this machine has {some}, so {path} has boxes there: install such a font (Noto has all)"
         )
     return notes

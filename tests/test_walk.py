@@ -114,8 +114,10 @@ def test_train_on_cifar_10s_files_with_adam(rosetta, tmp_path, framework):
 def test_train_the_books_net_by_its_recipe(rosetta):
     """Dive into Deep Learning and the forum below it: ResNet-18 on grey images, SGD, Xavier's initialisation."""
     rosetta(
-        "train", "resnet18_d2l", *SMALL, "--data", "digits", "--recipe", "d2l", "--epochs", 1, "--out", "run", "--quiet"
+        "train", "resnet18_d2l", *SMALL, "--data", "digits", "--size", 32, "--recipe", "d2l", "--epochs", 1,
+        "--out", "run", "--quiet",
     )  # fmt: skip
+    assert "centre 32 x 32" in rosetta("inspect", "run/last.safetensors")  # larger than they are, as the book has them
     config = json.loads(Path("run/config.json").read_text())
     assert config["recipe"]["rule"]["kind"] == "SGD" and config["recipe"]["init"] == "xavier"
     assert "recall" in rosetta("evaluate", "run", "--framework", "both", "--dtype", "float64")
@@ -146,7 +148,7 @@ def test_a_new_head_on_frozen_weights(rosetta, tmp_path, framework):
     before = store.load("trained.safetensors")[1]
     rosetta(
         "train", "resnet50", "--set", "depths=1,1", "--set", "widths=8,16", "--data", f"folder:{data}", "--size", 32,
-        "--init", "trained.safetensors", "--freeze", "stem,layer1,layer2", "--framework", framework, "--epochs", 2,
+        "--init", "trained.safetensors", "--freeze", "all-but-head", "--framework", framework, "--epochs", 2,
         "--batch", 8, "--out", "run",
     )  # fmt: skip
     after = store.load("run/last.safetensors")[1]
