@@ -498,7 +498,7 @@ def _recognised(found: Any) -> list[str]:
         f"  parameters     {count(shapes):,} in {len(shapes)} tensors, {arch.num_classes or 'no'} classes",
     ]
     if not found.told:
-        lines.append("  taken on trust nothing: the file names its row")
+        lines.append(f"  taken on trust nothing: the file says that it is {found.claim or 'this row'}")
     for i, (field, why) in enumerate(found.told.items()):
         lines.append(f"  {'taken on trust' if i == 0 else '':<14} {field} = {why}")
     edges: dict[str, Any] = {"num_classes": arch.num_classes, "in_channels": arch.in_channels}

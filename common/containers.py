@@ -363,6 +363,11 @@ def _pytorch(path: Path, zipped: bool = False) -> Container:
     entries, stripped = _strip(entries)
     notes = [f"names begin with {stripped!r}, which is left out"] if stripped else []
     ours = {k: v for k, v in metadata.items() if k != "wrapped"}
+    arguments = held.get("args")
+    if isinstance(arguments, argparse.Namespace) and held.get("arch") == getattr(arguments, "model", 0):  # timm's
+        more = {k: getattr(arguments, n, None) for k, n in (("global_pool", "gp"), ("bn_eps", "bn_eps"))}
+        more |= arguments.model_kwargs if isinstance(getattr(arguments, "model_kwargs", 0), dict) else {}
+        metadata["config"] = {"architecture": str(held["arch"]), "model_args": more}
     return Container(path, "PyTorch checkpoint", entries, metadata, ours, unused, notes + _widened(entries))
 
 
@@ -527,7 +532,10 @@ def _hdf5(path: Path, member: str = "") -> Container:
     if not entries:
         raise RosettaError(f"{path} holds no arrays of a net")
     kind = "HDF5, Keras' older layout" if legacy else "HDF5"
-    return Container(path, kind, entries, dict(ours), ours, unused, ordered=ordered)
+    said = dict(ours)
+    if text := attributes.get("model_config"):  # a whole model's
+        said["config"] = _json(path, text.encode("utf-8", "replace"), "the model's configuration")
+    return Container(path, kind, entries, said, ours, unused, ordered=ordered)
 
 
 def _named(held: Container) -> Container:

@@ -308,7 +308,8 @@ def _with_source(done: Ported, found: Recognised, new: Arch, weights: Weights) -
     theirs = load(side, "originals").logits(found, x)
     ours = load(side, "trace").trace(load(side).create_model(new, dtype="float64", weights=weights), x)
     apart = difference("forward", "logits", "logits", theirs, ours).relative
-    done.probes.append((f"{found.library.name} itself against {side}_impl, float64", apart, None))
+    built = found.claim or f"its own net of the recognised name {found.name}, since the file says nothing"
+    done.probes.append((f"{found.library.name} itself ({built}) against {side}_impl, float64", apart, None))
     return "" if apart <= 1e-12 else f"{found.library.name} itself gives logits that are {apart:.1e} apart"
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from common import claims
 from common.arch import EXPANSION, VARIANTS, Arch, Stem, get, name_of, nearly
 from common.containers import Container, Entry, in_one, mapped, pieces
 from common.errors import RosettaError, nearest, printable
@@ -42,6 +43,7 @@ class Recognised:
     told: dict[str, str] = field(default_factory=dict)  # what shapes can't tell: field, and on whose word it was taken
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] = ()
+    claim: str = ""  # what the file itself says that it is, in words, if it does
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -68,7 +70,7 @@ class Recognised:
         """As `rosetta inspect --json` has it."""
         return {
             "file": str(self.held.path), "container": self.held.kind, "library": self.library.name, "name": self.name,
-            "arch": dataclasses.asdict(self.arch), "dtype": self.dtype, "taken_on_trust": self.told,
+            "arch": dataclasses.asdict(self.arch), "dtype": self.dtype, "says": self.claim, "taken_on_trust": self.told,
             "preprocessing": dataclasses.asdict(self.preprocessing) if self.preprocessing else None,
             "labels": self.labels, "notes": self.notes, "unused": self.unused,
             "tensors": [
@@ -183,6 +185,11 @@ def recognise(
             raise RosettaError(f"--set contradicts {held.path}: {gap(found.arch, changed)}")
         found.arch = changed
         found.told |= {field: "set" for field in overrides}
+    found.claim = claims.check(held, found.library, found.arch)
+    if found.claim:
+        found.told = {}
+    elif said is None:
+        found.told["the rest"] = claims.SILENT
     return found
 
 
@@ -228,7 +235,7 @@ def _found(
         raise RosettaError(f"{held.path}: {e}") from None
     unused = {printable(name): printable(why) for name, why in unused.items()}
     labels = tuple(map(printable, labels))
-    return Recognised(held, library, arch, slots, unused, told, preprocessing, labels, list(map(printable, held.notes)))
+    return Recognised(held, library, arch, slots, unused, told, preprocessing, labels, notes=list(map(printable, held.notes)))
 
 
 def describe(arch: Arch) -> str:
@@ -516,26 +523,20 @@ def _configured(held: Container, library: Library) -> dict[str, Any]:
     if not isinstance(config, dict):
         return {}
     if library.name == "transformers" and config.get("model_type") == "resnet":
-        if config.get("hidden_act", "relu") != "relu":
-            raise RosettaError(f"{held.path} has {config['hidden_act']} for its activation: expected relu")
         said: dict[str, Any] = {}
         if config.get("layer_type", "bottleneck") == "bottleneck" and "downsample_in_bottleneck" in config:
             said["stride_in"] = 1 if config["downsample_in_bottleneck"] else 2
         if "downsample_in_first_stage" in config:
             said["first_stride"] = 2 if config["downsample_in_first_stage"] else 1
         return said
-    inner = config.get("config")
-    layers = inner.get("layers") if isinstance(inner, dict) else None
-    if library.keras and isinstance(layers, list):
-        by_name = {
-            str(layer["config"].get("name")): layer["config"]
-            for layer in layers if isinstance(layer, dict) and isinstance(layer.get("config"), dict)
-        }  # fmt: skip
+    layers = claims.keras_layers(config)
+    if library.keras and layers:
+        by_name = {str(layer["config"].get("name")): layer["config"] for layer in layers}
         eps = {c["epsilon"] for c in by_name.values() if isinstance(c.get("epsilon"), float)}
         found: dict[str, Any] = {"norm_eps": eps.pop()} if len(eps) == 1 else {}
         strides = (by_name.get("conv3_block1_1_conv") or {}).get("strides")
-        if strides and library.conventions.get("stride_block") is None:
-            found["stride_in"] = 1 if list(strides) == [2, 2] else 2
+        if isinstance(strides, list) and library.conventions.get("stride_block") is None:
+            found["stride_in"] = 1 if strides == [2, 2] else 2
         return found
     return {}
 

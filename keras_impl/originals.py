@@ -1,14 +1,17 @@
 """The libraries that checkpoints come from, with their own models, as witnesses. Twin: torch_impl/originals.py."""
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from common.arch import Arch
 from common.errors import RosettaError
+from common.foreign.keras_hub import backbone_config
 from common.frameworks import require
 from common.recognise import Recognised
 from keras_impl.layers import to_numpy
@@ -50,17 +53,7 @@ def _hub(name: str, arch: Arch) -> keras.Model:
     require("KerasHub's own model", ("keras_hub",), "")
     import keras_hub
 
-    backbone = keras_hub.models.ResNetBackbone(
-        input_conv_filters=[c for c, _, _ in arch.stem.convs],
-        input_conv_kernel_sizes=[k for _, k, _ in arch.stem.convs],
-        stackwise_num_filters=list(arch.widths),
-        stackwise_num_blocks=list(arch.depths),
-        stackwise_num_strides=[arch.first_stride] + [2] * (len(arch.depths) - 1),
-        block_type=("basic_block" if arch.block == "basic" else "bottleneck_block")
-        + ("_vd" if arch.shortcut.startswith("pool") else ""),
-        use_pre_activation=arch.preact,
-        image_shape=(None, None, arch.in_channels),
-    )
+    backbone = keras_hub.models.ResNetBackbone(**backbone_config(arch), image_shape=(None, None, arch.in_channels))
     if not arch.num_classes:
         return backbone
     return keras_hub.models.ResNetImageClassifier(backbone=backbone, num_classes=arch.num_classes)
@@ -79,10 +72,45 @@ def fill(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
         raise RosettaError(f"{model.name} has {len(left)} variables that the weights don't fill")
 
 
+def claimed(found: Recognised, dtype: str) -> keras.Model | None:
+    """The net that the file itself says, made by its library, for images of any size and without an activation after
+    its classifier; None where it says nothing.
+
+    Raises RosettaError where the library isn't installed, or can't make it.
+    """
+    if not found.claim:
+        return None
+    said = found.held.metadata["config"]
+    if found.arch.num_classes:
+        said = found.held.metadata.get("task.json", said)
+    if found.library.name == "keras-hub":
+        require("KerasHub's own model", ("keras_hub",), "")
+        import keras_hub  # noqa: F401  its classes register themselves
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, list):
+            return [changed(v) for v in value]
+        if not isinstance(value, dict):
+            return value
+        made = {k: changed(v) for k, v in value.items() if k not in ("compile_config", "build_config")}
+        made |= {"dtype": dtype} if "dtype" in made else {}
+        for key in ("batch_shape", "image_shape"):
+            if isinstance(made.get(key), list):
+                made[key] = [None] * (len(made[key]) - 1) + made[key][-1:]
+        return made | ({"activation": "linear"} if made.get("activation") == "softmax" else {})
+
+    try:
+        with in_dtype(dtype):
+            return keras.models.model_from_json(json.dumps(changed(said)))
+    except Exception as e:  # of whatever kind: the configuration is a stranger's
+        reason = str(e).strip().split("\n")[0][:200] or type(e).__name__
+        raise RosettaError(f"{found.library.name} can't make what {found.held.path} says: {reason}") from None
+
+
 def logits(found: Recognised, x: np.ndarray) -> np.ndarray:
     """What the library's own model computes from the checkpoint (N classes), in float64; `x` is N C H W."""
     arch = found.arch
-    model = build(found.library.name, found.name, arch, "float64")
+    model = claimed(found, "float64") or build(found.library.name, found.name, arch, "float64")
     arrays = dict(zip((s.theirs for s in found.library.slots(arch)), (s.theirs for s in found.slots), strict=True))
     fill(model, {name: found.held.entries[held].read() for name, held in arrays.items()})
     y = model(np.moveaxis(x, 1, -1), training=False)

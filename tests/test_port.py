@@ -1,11 +1,14 @@
 """Checkpoints of every library, there and back: recognised without a hint, bit-identical, with the library's own
 logits."""
 
+import argparse
 import dataclasses
+import functools
 import json
 import os
 import shutil
 import warnings
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -20,7 +23,7 @@ import keras_impl
 import keras_impl.originals
 import keras_impl.trace
 import torch_impl
-from common import port, writers
+from common import claims, containers, port, writers
 from common.arch import VARIANTS, Arch, get
 from common.containers import Container, Entry
 from common.errors import RosettaError
@@ -678,3 +681,205 @@ def test_the_command_ends_with_1_where_outputs_differ(tmp_path, monkeypatch):
         command = ["port", str(tmp_path / "a.safetensors"), str(tmp_path / "b.pt"), "--probe", *extra]
         done = CliRunner().invoke(cli, command)
         assert done.exit_code == 1 and "1e-3 apart" in done.stderr and (tmp_path / "b.pt").exists() == kept
+
+
+# -- what a file says of itself
+
+
+def test_what_a_timm_folder_names_is_held_against_the_row(referees):
+    _, timm = referees
+    names = [n for n in timm.list_models() if n.startswith(("resnet", "seresn", "resnext", "wide_res", "ecares"))]
+    names = [n for n in names if n.endswith(("18", "50", "50d", "50_32x4d", "26t", "10t", "aa34d", "50c", "50s"))]
+    taken = []
+    for name in names:
+        with torch.device("meta"):
+            state = timm.create_model(name).state_dict()
+        try:
+            found = recognise(shapes_only(state, {"architecture": name}))
+        except RosettaError as e:
+            if "says that it is another net" in str(e):
+                assert f"timm's {name}." in str(e)
+        else:
+            taken.append(name)
+            assert found.claim == f"timm's {name}" and not found.told
+    assert {"resnet18", "resnet50", "resnet50d", "seresnet50", "resnet26t", "resnetv2_50", "resnet50s"} <= set(taken)
+    other = ("resnetaa", "resnetblur", "seresnetaa", "resnetrs", "ecaresnet")
+    assert not [n for n in taken if n.startswith(other)] and [n for n in names if n.startswith(other)]
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"architecture": "resnet50", "model_args": {"output_stride": 8}}, "output_stride = '8'"),
+        ({"architecture": "resnet50", "model_args": {"act_layer": "silu"}}, "act_layer = 'silu'"),
+        ({"architecture": "resnet50", "model_args": {"global_pool": "max"}}, "global_pool = 'max'"),
+        ({"architecture": "resnet50", "global_pool": "avgmax"}, "global_pool = 'avgmax'"),
+        ({"architecture": "resnet50", "model_args": {"block_args": {"attn_layer": "eca"}}}, "block_args = .*eca"),
+        ({"architecture": "resnet50", "model_args": {"aa_layer": "avg"}}, "aa_layer = 'avg'"),
+        ({"architecture": "resnet50", "model_args": {"of_tomorrow": 1}}, "of_tomorrow = '1'"),
+        ({"architecture": "resnetblur50", "model_args": None}, "timm's resnetblur50"),
+        ({"architecture": "resnet101"}, "layers would be otherwise"),
+        ({"architecture": "resnext50_32x4d"}, "groups, width_per_group would"),
+        ({"architecture": "seresnet50"}, "se_ratio would"),
+        ({"architecture": "resnet50d"}, "stem, shortcut would"),
+        ({"architecture": "efficientnet_b0"}, "timm's efficientnet_b0"),
+        ({"architecture": "resnet50", "model_args": [1]}, "no object"),
+    ],
+)
+def test_a_timm_configuration_that_no_row_says(said, words):
+    held = spoil(VARIANTS["resnet50"])
+    held.metadata["config"] = said
+    with pytest.raises(RosettaError, match=words):
+        recognise(held)
+
+
+def test_a_timm_configuration_that_a_row_says():
+    held = spoil(get("resnet50", num_classes=5))
+    arguments = {"drop_path_rate": 0.1, "num_classes": 5, "output_stride": 32, "act_layer": None, "global_pool": "avg"}
+    held.metadata["config"] = {"architecture": "resnet50.a1_in1k", "model_args": arguments, "global_pool": "avg"}
+    assert recognise(held).arch == get("resnet50", num_classes=5)
+    with pytest.raises(RosettaError, match="stride_in would be otherwise"):
+        recognise(held, overrides={"stride_in": 1})
+    held.metadata.clear()
+    assert "anti-aliasing" in recognise(held).told["the rest"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
+        ({"model_type": "rt_detr_resnet"}, "a rt_detr_resnet of Transformers"),
+        ({"depths": [3, 4, 23, 3]}, "depths"),
+    ],
+)
+def test_a_transformers_configuration_that_no_row_says(changes, words):
+    arch = VARIANTS["resnet50"]
+    state = {s.theirs: torch.empty(s.shape, device="meta") for s in TRANSFORMERS.slots(arch)}
+    config = transformers_config(arch, ())
+    assert recognise(shapes_only(state, config)).claim
+    with pytest.raises(RosettaError, match=words):
+        recognise(shapes_only(state, config | changes))
+
+
+def test_a_timm_training_checkpoint_says_its_arguments(tmp_path):
+    arch = get("resnet18", widths=(8, 16, 16, 16), num_classes=3)
+    state = {n: torch.from_numpy(w) for n, w in randomised(arch).items()}
+    for gp, good in ((None, True), ("avg", True), ("max", False)):
+        arguments = argparse.Namespace(model="resnet18", gp=gp, model_kwargs={"channels": [8, 16, 16, 16]}, lr=0.1)
+        torch.save({"arch": "resnet18", "state_dict": state, "args": arguments}, tmp_path / "a.pth.tar")
+        if good:
+            assert port.inspect(tmp_path / "a.pth.tar").claim == "timm's resnet18"
+        else:
+            with pytest.raises(RosettaError, match="global_pool = 'max'"):
+                port.inspect(tmp_path / "a.pth.tar")
+
+
+def test_the_proof_is_of_what_the_file_says(tmp_path, referees, monkeypatch):
+    """timm's own net of the folder's name and arguments is built, whatever we recognised."""
+    _, timm = referees
+    arguments = {"channels": [64, 64, 64, 64], "global_pool": "max"}
+    theirs = timm.create_model("resnet18", num_classes=5, **arguments)
+    randomise(theirs)
+    timm.models.save_for_hf(theirs, tmp_path / "m", model_args=arguments)
+    with pytest.raises(RosettaError, match="global_pool"):
+        port.port(tmp_path / "m", tmp_path / "b.safetensors")
+    with monkeypatch.context() as m:  # even if the recogniser let it through, the proof would not
+        m.setitem(claims._PLAIN, "global_pool", ("avg", "max"))
+        with pytest.raises(port.NotTheSame, match="timm itself|torchvision itself"):
+            port.port(tmp_path / "m", tmp_path / "b.safetensors", verify_with_source=True, probe=False)
+    said = json.loads((tmp_path / "m" / "config.json").read_text())
+    said["global_pool"] = said["model_args"]["global_pool"] = "avg"
+    (tmp_path / "m" / "config.json").write_text(json.dumps(said))
+    done = port.port(tmp_path / "m", tmp_path / "b.safetensors", verify_with_source=True, probe=False)
+    ((of, apart, _),) = done.probes
+    assert "timm's resnet18" in of and apart <= 1e-12
+
+
+@pytest.fixture(scope="module")
+def applications(tmp_path_factory):
+    """keras.applications' ResNet50V2 and V1, as archives."""
+    import keras
+
+    folder = tmp_path_factory.mktemp("applications")
+    for name in ("ResNet50", "ResNet50V2"):
+        net = getattr(keras.applications, name)(weights=None, classes=3, input_shape=(64, 64, 3))
+        net.save(folder / f"{name}.keras")
+    return folder
+
+
+def rewritten(source, target, change):
+    """A Keras archive with another configuration."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name == "config.json":
+                config = json.loads(data)
+                change(config)
+                data = json.dumps(config).encode()
+            new.writestr(name, data)
+
+
+def _layer(config, name, **changes):
+    """A layer of a configuration, changed."""
+    (layer,) = [layer for layer in config["config"]["layers"] if layer["config"]["name"] == name]
+    layer["class_name"] = changes.pop("class_name", layer["class_name"])
+    layer["config"] |= changes
+
+
+@pytest.mark.parametrize(
+    ("net", "change", "words"),
+    [
+        ("ResNet50", ("conv4_block3_1_relu", {"activation": "silu"}), "activation = 'silu'"),
+        ("ResNet50V2", ("post_relu", {"activation": "silu"}), "activation = 'silu'"),
+        ("ResNet50", ("avg_pool", {"class_name": "GlobalMaxPooling2D"}), "a GlobalMaxPooling2D"),
+        ("ResNet50", ("conv5_block2_2_conv", {"dilation_rate": [2, 2]}), "dilation_rate"),
+        ("ResNet50", ("conv5_block1_1_conv", {"strides": [1, 1]}), "strides"),
+        ("ResNet50", ("conv5_block2_2_conv", {"padding": "valid"}), "padded"),
+        ("ResNet50", ("conv5_block2_2_conv", {"activation": "relu"}), "activation"),
+        ("ResNet50", ("conv1_pad", {"padding": [[2, 3], [2, 3]]}), "conv1_conv isn't padded by 3"),
+        ("ResNet50V2", ("conv5_block2_2_pad", {"padding": [[0, 2], [0, 2]]}), "isn't padded by 1"),
+        ("ResNet50", ("pool1_pad", {"padding": [[0, 1], [0, 1]]}), "isn't padded by 1"),
+        ("ResNet50", ("pool1_pool", {"class_name": "AveragePooling2D"}), "a AveragePooling2D"),
+        ("ResNet50", ("pool1_pool", {"pool_size": [2, 2]}), "pool_size"),
+        ("ResNet50", ("conv3_block1_1_bn", {"epsilon": 1e-3}), "epsilon"),
+        ("ResNet50", ("predictions", {"activation": "sigmoid"}), "sigmoid"),
+        ("ResNet50", ("conv1_relu", {"class_name": "Lambda"}), "a Lambda"),
+    ],
+)
+def test_a_keras_configuration_that_no_row_says(applications, net, change, words):
+    held = containers.read(applications / f"{net}.keras")
+    assert recognise(held).claim
+    _layer(held.metadata["config"], change[0], **change[1])
+    with pytest.raises(RosettaError, match=f"says that it is another net.*{words}"):
+        recognise(held)
+
+
+def test_keras_itself_is_asked_by_its_own_configuration(tmp_path, applications, monkeypatch):
+    monkeypatch.setattr(port, "probe_image", lambda arch: np.random.default_rng(0).standard_normal((1, 3, 64, 64)))
+    done = port.port(
+        applications / "ResNet50V2.keras", tmp_path / "b.safetensors", verify_with_source=True, probe=False
+    )
+    assert "layer by layer" in done.probes[0][0] and done.probes[0][1] <= 1e-12
+    # even if the recogniser let it through, the proof would not
+    change = functools.partial(_layer, name="post_relu", activation="silu")
+    rewritten(applications / "ResNet50V2.keras", tmp_path / "a.keras", change)
+    monkeypatch.setattr(claims, "_otherwise", lambda *_: iter(()))
+    with pytest.raises(port.NotTheSame, match="itself gives logits"):
+        port.port(tmp_path / "a.keras", tmp_path / "c.safetensors", verify_with_source=True, probe=False)
+
+
+def test_keras_hubs_pooling_is_held_against_the_row(tmp_path):
+    hub = pytest.importorskip("keras_hub")
+    arch = get("resnet18", depths=(1, 1), widths=(64, 64), num_classes=3)
+    body = hub.models.ResNetBackbone(**keras_impl.originals.backbone_config(arch))
+    for pooling in ("avg", "max"):
+        theirs = hub.models.ResNetImageClassifier(backbone=body, num_classes=3, pooling=pooling)
+        theirs.save(tmp_path / f"{pooling}.keras")
+        theirs.save_to_preset(str(tmp_path / pooling))
+    for suffix in ("", ".keras"):
+        done = port.port(
+            tmp_path / f"avg{suffix}", tmp_path / f"{suffix}b.safetensors", verify_with_source=True, probe=False
+        )
+        assert "KerasHub's ResNet" in done.probes[0][0]
+        with pytest.raises(RosettaError, match="pooling = 'max'"):
+            port.inspect(tmp_path / f"max{suffix}")

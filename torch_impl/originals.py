@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from common.arch import Arch
+from common.claims import timm_claim
 from common.errors import RosettaError
 from common.foreign.transformers import transformers_config
 from common.frameworks import require
@@ -43,9 +44,39 @@ def build(library: str, name: str, arch: Arch) -> torch.nn.Module:
     return model
 
 
+def claimed(found: Recognised) -> torch.nn.Module | None:
+    """The net that the file itself says, made by its library; None where it says nothing.
+
+    Raises RosettaError where the library isn't installed, or can't make it.
+    """
+    arch = found.arch
+    try:
+        if timm_claim(found.held):
+            name, arguments = timm_claim(found.held)
+            require("verifying with timm", ("timm",), "")
+            import timm
+
+            usual = {"num_classes": arch.num_classes, "in_chans": arch.in_channels}
+            kept = {k: v for k, v in arguments.items() if not k.startswith("pretrained")}  # nothing is downloaded
+            return timm.create_model(name, **(usual | kept))
+        if found.claim:
+            require("verifying with transformers", ("transformers",), "")
+            from transformers import ResNetConfig, ResNetForImageClassification, ResNetModel
+
+            config = ResNetConfig.from_dict(found.held.metadata["config"])
+            return (ResNetForImageClassification if arch.num_classes else ResNetModel)(config)
+    except RosettaError:
+        raise
+    except Exception as e:  # of whatever kind: the configuration is a stranger's
+        reason = str(e).strip().split("\n")[0][:200] or type(e).__name__
+        raise RosettaError(f"{found.library.name} can't make what {found.held.path} says: {reason}") from None
+    return None
+
+
 def logits(found: Recognised, x: np.ndarray) -> np.ndarray:
     """What the library's own model computes from the checkpoint (N classes), in float64; `x` is N C H W."""
-    model = build(found.library.name, found.name, found.arch).double().eval()
+    model = claimed(found)
+    model = (model or build(found.library.name, found.name, found.arch)).double().eval()
     counters = {n: t for n, t in model.state_dict().items() if n.endswith("num_batches_tracked")}
     weights = {s.theirs: torch.from_numpy(found.held.entries[s.theirs].read()) for s in found.slots}
     model.load_state_dict({**counters, **weights}, strict=True)

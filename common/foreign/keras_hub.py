@@ -1,5 +1,7 @@
 """KerasHub's names: ResNetBackbone and ResNetImageClassifier, after, before and with the D variant ("vd")."""
 
+from typing import Any
+
 from common.arch import Arch
 from common.foreign.library import Library
 from common.foreign.torchvision import imagenet
@@ -44,3 +46,17 @@ KERAS_HUB = Library(
         frozenset({"postact", "deep", "pooled"}),
     ),
 )  # fmt: skip
+
+
+def backbone_config(arch: Arch) -> dict[str, Any]:
+    """What KerasHub's ResNetBackbone of a row is built with, but for the shape of the image."""
+    return {
+        "input_conv_filters": [c for c, _, _ in arch.stem.convs],
+        "input_conv_kernel_sizes": [k for _, k, _ in arch.stem.convs],
+        "stackwise_num_filters": list(arch.widths),
+        "stackwise_num_blocks": list(arch.depths),
+        "stackwise_num_strides": [arch.first_stride] + [2] * (len(arch.depths) - 1),
+        "block_type": ("basic_block" if arch.block == "basic" else "bottleneck_block")
+        + ("_vd" if arch.shortcut.startswith("pool") else ""),
+        "use_pre_activation": arch.preact,
+    }
