@@ -80,7 +80,7 @@ def main(folder: Path | None, rounds: int, file: Path | None) -> None:
         (here / "timm" / "config.json").write_text(json.dumps(config))
         size = (here / "timm" / "model.safetensors").stat().st_size
 
-        port = [sys.executable, "-m", "common.cli", "port", "--no-probe"]
+        port = [sys.executable, "-m", "common.cli", "port", "--no-probe", "--force"]
         timm, torchvision = here / "timm" / "model.safetensors", here / "torchvision.pth"
         (here / "peer.py").write_text(PEER)
         runs: dict[str, list[list[object]]] = {

@@ -539,11 +539,12 @@ def _unused(found: Any) -> None:
 )  # fmt: skip
 @click.option("--verify-with-source", is_flag=True, help="Run it through the library that SOURCE is from, too.")
 @click.option("--keep", is_flag=True, help="Keep TARGET even if the outputs differ.")
+@click.option("--force", is_flag=True, help="Replace TARGET where it is there already.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def port(
     source: str, target: str, to: str | None, name: str | None, library: str | None, overrides: dict[str, Any],
     dry_run: bool, num_classes: int | None, no_head: bool, in_channels: int | None, fold: bool, seed: int,
-    probe: bool | None, verify_with_source: bool, keep: bool, as_json: bool,
+    probe: bool | None, verify_with_source: bool, keep: bool, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Convert the checkpoint SOURCE to TARGET, whose suffix says its container, and prove that nothing was lost.
 
@@ -561,7 +562,8 @@ def port(
             done = porter.port(
                 source, target, to=to, library=library, arch=get(name) if name else None, overrides=overrides,
                 num_classes=0 if no_head else num_classes, in_channels=in_channels, fold=fold, seed=seed,
-                dry_run=dry_run, probe=probe, verify_with_source=verify_with_source, keep=keep, progress=progress,
+                dry_run=dry_run, probe=probe, verify_with_source=verify_with_source, keep=keep, force=force,
+                progress=progress,
             )  # fmt: skip
         except porter.NotTheSame as e:
             click.echo(f"rosetta: {e}", err=True)

@@ -114,6 +114,7 @@ def port(
     probe: bool | None = None,
     verify_with_source: bool = False,
     keep: bool = False,
+    force: bool = False,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Ported:
     """Converts the checkpoint `source` to `target`, whose suffix says its container and `to` whose names (our own).
@@ -123,12 +124,14 @@ def port(
     into the convolutions before them (common/fold.py), for inference. The target is written
     whole or not at all: first it is read back, and every tensor compared bit by bit. `probe` (by default where the
     two sides are for different frameworks) then runs an image through both implementations, and `verify_with_source`
-    through the library that the source is from.
+    through the library that the source is from. A file that is there already is replaced only with `force`, and the
+    source itself never.
 
     Raises RosettaError for a bad source or target, and NotTheSame, the target not written unless `keep`, where the
     outputs differ by more than rounding.
     """
     path = Path(target)
+    _spare(Path(source), path, force)
     progress(f"reading {Path(source).name}")
     found = inspect(source, library=library, arch=arch, overrides=overrides)
     new = _edited(found.arch, num_classes, in_channels, fold)
@@ -188,6 +191,21 @@ def port(
     if failed:
         raise NotTheSame(f"{failed}; {path} is kept, as you asked")
     return done
+
+
+def _spare(source: Path, target: Path, force: bool) -> None:
+    """Raises RosettaError where writing the target would cost the source, or a file that nobody gave up."""
+    if not os.path.lexists(target):
+        return
+    if target.exists() and source.exists():
+        here, there = source.resolve(), target.resolve()
+        if source.samefile(target) or there in here.parents or here in there.parents:
+            raise RosettaError(
+                f"can't write {target}: it is {source} itself or a part of it, whose training state and whatever else "
+                "isn't the net's would be lost. Give the target another name"
+            )
+    if not target.is_dir() and not force:
+        raise RosettaError(f"can't write {target}: it is there already; --force replaces it")
 
 
 def _side(found: Recognised) -> str | None:

@@ -63,8 +63,9 @@ class Recognised:
 
     @property
     def read_as(self) -> str:
-        """numpy's name of what `weights` gives the first tensor as."""
-        return self.held.entries[self.slots[0].theirs].dtype.replace("bfloat16", "float32")
+        """numpy's name of the narrowest dtype that holds every tensor of `weights` exactly."""
+        kinds = {self.held.entries[s.theirs].dtype.replace("bfloat16", "float32") for s in self.slots}
+        return str(np.result_type(*kinds))
 
     def to_json(self) -> dict[str, Any]:
         """As `rosetta inspect --json` has it."""
@@ -234,8 +235,11 @@ def _found(
     except RosettaError as e:
         raise RosettaError(f"{held.path}: {e}") from None
     unused = {printable(name): printable(why) for name, why in unused.items()}
-    labels = tuple(map(printable, labels))
-    return Recognised(held, library, arch, slots, unused, told, preprocessing, labels, notes=list(map(printable, held.notes)))
+    labels, notes = tuple(map(printable, labels)), list(map(printable, held.notes))
+    made = Recognised(held, library, arch, slots, unused, told, preprocessing, labels, notes=notes)
+    if "," in made.dtype:
+        made.notes.append(f"its tensors are of {made.dtype}: load() makes all {made.read_as}, port leaves each as it is")
+    return made
 
 
 def describe(arch: Arch) -> str:

@@ -304,7 +304,7 @@ def test_a_state_dict_without_a_row_is_recognised_and_held_to_its_name(tmp_path)
     assert out.exit_code == 2 and "depths is (3, 3, 3) in the file and (5, 5, 5) in what was named" in out.stderr
     assert not (tmp_path / "x.safetensors").exists()
     for extra, name in (((), "cifar_resnet20"), (("--arch", "cifar_plain20"), "cifar_plain20")):
-        out = rosetta("port", tmp_path / "x.pt", tmp_path / "x.safetensors", *extra)
+        out = rosetta("port", tmp_path / "x.pt", tmp_path / "x.safetensors", "--force", *extra)
         assert out.exit_code == 0 and store.load(tmp_path / "x.safetensors")[0] == VARIANTS[name]
     out = rosetta("port", tmp_path / "x.pt", tmp_path / "y.safetensors", "--set", "shortcut=none", "--json")
     assert out.exit_code == 0 and json.loads(out.stdout)["name"] == "cifar_plain20"
@@ -438,7 +438,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, small_disk):
     store.save(tmp_path / "w.safetensors", arch, randomised(arch))  # 1.1 MB
     for name in ("x.safetensors", "x.pt", "x.keras", "x.weights.h5"):
         (disk / name).write_text("before")
-        out = rosetta("port", tmp_path / "w.safetensors", disk / name)
+        out = rosetta("port", tmp_path / "w.safetensors", disk / name, "--force")
         said = (name, out.output, out.exception)
         assert out.exit_code == 2 and "can't write" in out.stderr and "Traceback" not in out.output, said
         assert (disk / name).read_text() == "before" and [p.name for p in disk.iterdir()] == [name]

@@ -377,7 +377,7 @@ def test_keras_itself_reads_what_is_written_without_it(tmp_path):
         weights = randomised(arch)
         port.canonical.save(tmp_path / "a.safetensors", arch, weights)
         for suffix in (".weights.h5", ".keras"):
-            port.port(tmp_path / "a.safetensors", tmp_path / f"a{suffix}", probe=False)
+            port.port(tmp_path / "a.safetensors", tmp_path / f"a{suffix}", probe=False, force=True)
         fresh = keras_impl.create_model(arch, seed=5)
         fresh.load_weights(tmp_path / "a.weights.h5")
         loaded = keras.saving.load_model(tmp_path / "a.keras")
@@ -408,6 +408,19 @@ def test_bfloat16_is_widened_exactly(tmp_path):
         found = port.inspect(tmp_path / name)
         assert "widened" in " ".join(found.notes)
         assert all(np.array_equal(w, state[n].float().numpy()) for n, w in found.weights().items())
+
+
+@pytest.mark.parametrize("package", [torch_impl, keras_impl])
+def test_mixed_dtypes_are_loaded_as_the_widest(tmp_path, package):
+    """Convolutions in float16 come first, and norms in float32 must not be rounded to them."""
+    weights = {n: w.astype("float16" if w.ndim > 1 else "float32") for n, w in randomised(SMALL).items()}
+    safetensors.numpy.save_file(weights, tmp_path / "a.safetensors")
+    found = port.inspect(tmp_path / "a.safetensors")
+    assert found.read_as == "float32" and "float16, float32" in " ".join(found.notes)
+    loaded = package.export_weights(package.load(tmp_path / "a.safetensors"))
+    assert all(w.dtype == np.float32 and np.array_equal(w, weights[n]) for n, w in loaded.items())
+    port.port(tmp_path / "a.safetensors", tmp_path / "b.safetensors", probe=False)
+    assert all(port.canonical.same(w, weights[n]) for n, w in port.inspect(tmp_path / "b.safetensors").weights().items())
 
 
 # -- edits
@@ -790,7 +803,7 @@ def test_the_proof_is_of_what_the_file_says(tmp_path, referees, monkeypatch):
     said = json.loads((tmp_path / "m" / "config.json").read_text())
     said["global_pool"] = said["model_args"]["global_pool"] = "avg"
     (tmp_path / "m" / "config.json").write_text(json.dumps(said))
-    done = port.port(tmp_path / "m", tmp_path / "b.safetensors", verify_with_source=True, probe=False)
+    done = port.port(tmp_path / "m", tmp_path / "c.safetensors", verify_with_source=True, probe=False)
     ((of, apart, _),) = done.probes
     assert "timm's resnet18" in of and apart <= 1e-12
 
@@ -883,3 +896,41 @@ def test_keras_hubs_pooling_is_held_against_the_row(tmp_path):
         assert "KerasHub's ResNet" in done.probes[0][0]
         with pytest.raises(RosettaError, match="pooling = 'max'"):
             port.inspect(tmp_path / f"max{suffix}")
+
+
+# -- nothing is lost
+
+
+def test_the_source_is_never_written_over(tmp_path):
+    source = tmp_path / "a.pth"
+    state = {n: torch.from_numpy(w) for n, w in randomised(SMALL).items()}
+    torch.save({"state_dict": state, "optimizer": {"state": {}, "param_groups": []}}, source)
+    before = source.read_bytes()
+    os.link(source, tmp_path / "hard.pth")
+    os.symlink(source, tmp_path / "soft.pth")
+    for target in (source, tmp_path / "hard.pth", tmp_path / "soft.pth", tmp_path / "." / "a.pth"):
+        for force in (False, True):
+            with pytest.raises(RosettaError, match="itself or a part of it"):
+                port.port(source, target, force=force)
+    with pytest.raises(RosettaError, match="itself or a part of it"):
+        port.port(source, tmp_path, to="transformers", force=True)
+    assert source.read_bytes() == before and (tmp_path / "soft.pth").is_symlink()
+
+
+def test_a_folder_that_is_read_is_not_written_into(tmp_path):
+    arch = get("resnet18", depths=(1, 1, 1, 1), num_classes=2)
+    port.canonical.save(tmp_path / "a.safetensors", arch, randomised(arch))
+    port.port(tmp_path / "a.safetensors", tmp_path / "m", to="transformers")
+    with pytest.raises(RosettaError, match="itself or a part of it"):
+        port.port(tmp_path / "m", tmp_path / "m" / "model.safetensors", force=True)
+    port.port(tmp_path / "m", tmp_path / "m" / "beside.safetensors")
+
+
+def test_a_file_that_is_there_is_replaced_only_by_force(tmp_path):
+    port.canonical.save(tmp_path / "a.safetensors", SMALL, randomised(SMALL))
+    (tmp_path / "b.pt").write_text("somebody's")
+    with pytest.raises(RosettaError, match="there already; --force"):
+        port.port(tmp_path / "a.safetensors", tmp_path / "b.pt")
+    assert (tmp_path / "b.pt").read_text() == "somebody's"
+    port.port(tmp_path / "a.safetensors", tmp_path / "b.pt", force=True)
+    assert port.inspect(tmp_path / "b.pt").arch == SMALL

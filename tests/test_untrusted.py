@@ -407,7 +407,7 @@ def test_killed_at_any_moment_the_target_is_the_old_file_or_the_new_one(tmp_path
     port.canonical.save(tmp_path / "old.safetensors", ARCH, WEIGHTS)
     port.port(tmp_path / "old.safetensors", target)
     old = target.read_bytes()
-    command = [sys.executable, "-m", "common.cli", "port", source, target, "--no-probe"]
+    command = [sys.executable, "-m", "common.cli", "port", source, target, "--no-probe", "--force"]
     began = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
     whole, took = target.read_bytes(), time.perf_counter() - began
