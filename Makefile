@@ -20,7 +20,9 @@ help: ## List the targets
 .venv/installed-test: .venv/installed
 	$(PIP) --editable '.[test,lint]'
 	@# --no-deps: they would ask for a torch of their own, and KerasHub for a second TensorFlow
-	$(PIP) --no-deps torchvision timm 'transformers; python_version >= "3.11"' 'keras-hub; python_version >= "3.11"'
+	@# torchvision's compiled part fits only the torch of the same index
+	$(PIP) --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torchvision
+	$(PIP) --no-deps timm 'transformers; python_version >= "3.11"' 'keras-hub; python_version >= "3.11"'
 	@touch $@
 
 install: .venv/installed ## Make .venv with PyTorch, Keras on TensorFlow, and the rosetta command

@@ -22,11 +22,10 @@ from rich.progress import Progress
 from rich.table import Table
 
 from common.bench import processor, ratio
-from common.contender import declare_operators
+from common.frameworks import peer
 
 Runs = Mapping[str, Callable[[], object]]  # the first is ours
 CONSOLE = Console(width=120)
-_KEEP: list[Any] = []
 
 
 def alternate(runs: Runs, rounds: int, tick: Callable[[], None]) -> dict[str, list[float]]:
@@ -48,11 +47,8 @@ def alternate(runs: Runs, rounds: int, tick: Callable[[], None]) -> dict[str, li
 
 def torch_peers() -> dict[str, Any]:
     """torchvision's and timm's ResNet-50."""
-    _KEEP.append(declare_operators())
-    import timm
-    from torchvision.models import resnet50
-
-    return {"torchvision": resnet50(weights=None), "timm": timm.create_model("resnet50")}
+    torchvision, timm = peer("torchvision"), peer("timm")
+    return {"torchvision": torchvision.models.resnet50(weights=None), "timm": timm.create_model("resnet50")}
 
 
 def keras_peer(depth: int = 50) -> Any:
@@ -78,11 +74,11 @@ def measure(report: dict[str, Any], cases: Mapping[str, Runs], table: Table) -> 
             seconds = alternate(runs, rounds, lambda p=progress, t=task: p.advance(t))
         ours = next(iter(runs))
         medians = {n: statistics.median(s) for n, s in seconds.items()}
-        ratios = {peer: vars(ratio(seconds[ours], s)) for peer, s in seconds.items() if peer != ours}
+        ratios = {other: vars(ratio(seconds[ours], s)) for other, s in seconds.items() if other != ours}
         report["cases"][case] = {"seconds": medians, "ours_is_times_as_fast": ratios}
-        for peer, r in ratios.items():
+        for other, r in ratios.items():
             quartiles = f"{r['low']:.2f} to {r['high']:.2f}"
-            table.add_row(case, peer, f"{medians[ours]:.3f}", f"{medians[peer]:.3f}", f"{r['median']:.2f}", quartiles)
+            table.add_row(case, other, f"{medians[ours]:.3f}", f"{medians[other]:.3f}", f"{r['median']:.2f}", quartiles)
 
 
 def speeds() -> Table:

@@ -18,7 +18,7 @@ import numpy as np
 
 from common.arch import Arch
 from common.errors import RosettaError
-from common.frameworks import load
+from common.frameworks import load, peer
 from common.memory import peak
 
 Run = Callable[[], object]
@@ -168,39 +168,12 @@ def _torch_peer(model: Any, spec: Spec) -> Run:
     return run
 
 
-def declare_operators() -> Any:
-    """torchvision's compiled operators, which ask for a CUDA build: nothing here uses them, but it wants them
-    declared. Keep what comes back."""
-    import torch
-
-    schemas = torch.library.Library("torchvision", "DEF")
-    schemas.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    schemas.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return schemas
-
-
-_kept: list[Any] = []
-
-
-def _import_torchvision() -> None:
-    import torch
-
-    if torch.version.cuda is None:
-        _kept.append(declare_operators())
-
-
 def torchvision_side(spec: Spec) -> Run:
-    _import_torchvision()
-    import torchvision.models as models
-
-    return _torch_peer(getattr(models, spec.name)(weights=None), spec)
+    return _torch_peer(getattr(peer("torchvision").models, spec.name)(weights=None), spec)
 
 
 def timm_side(spec: Spec) -> Run:
-    _import_torchvision()
-    import timm
-
-    return _torch_peer(timm.create_model(spec.name), spec)
+    return _torch_peer(peer("timm").create_model(spec.name), spec)
 
 
 def keras_side(spec: Spec) -> Run:

@@ -172,7 +172,10 @@ def port(
     folder = place.kind == "folder"
     with canonical.atomic(path, writers.size_of(weights), folder=folder) as temporary:
         progress(f"writing {path.name}")
-        writers.write(temporary, place, new, weights, preprocessing, labels)
+        head = found.head if new.num_classes else ""
+        writers.write(temporary, place, new, weights, preprocessing, labels, head)
+        if place.headed and (head or (new.num_classes and place.library.name == "keras.applications")):
+            done.notes.append(f"{path.name} ends in {head or 'logits, where its library has softmax by default'}")
         progress(f"reading {path.name} back")
         _read_back(temporary, path, place, new, weights)
         crosses = {_side(found), place.side} >= {"torch", "keras"}

@@ -43,6 +43,7 @@ class Recognised:
     told: dict[str, str] = field(default_factory=dict)  # what shapes can't tell: field, and on whose word it was taken
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] = ()
+    head: str = ""  # what follows the classifier, where the file says it: "softmax"
     claim: str = ""  # what the file itself says that it is, in words, if it does
     notes: list[str] = field(default_factory=list)
 
@@ -191,6 +192,14 @@ def recognise(
         found.told = {}
     elif said is None:
         found.told["the rest"] = claims.SILENT
+    if found.library.keras and found.arch.num_classes:
+        found.head = claims.keras_head(held)
+        if found.head:
+            found.notes.append(
+                f"it ends in {found.head}; nets here end in logits, and leave that to whoever reads them"
+            )
+        elif found.library.name == "keras.applications" and not found.claim:
+            found.notes.append("keras.applications' nets end in softmax unless told otherwise; nets here end in logits")
     return found
 
 
@@ -238,7 +247,9 @@ def _found(
     labels, notes = tuple(map(printable, labels)), list(map(printable, held.notes))
     made = Recognised(held, library, arch, slots, unused, told, preprocessing, labels, notes=notes)
     if "," in made.dtype:
-        made.notes.append(f"its tensors are of {made.dtype}: load() makes all {made.read_as}, port leaves each as it is")
+        made.notes.append(
+            f"its tensors are of {made.dtype}: load() makes all {made.read_as}, port leaves each as it is"
+        )
     return made
 
 

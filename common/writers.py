@@ -40,6 +40,11 @@ class Target:
         return self.library in (OURS, OURS_KERAS)
 
     @property
+    def headed(self) -> bool:
+        """Whether the target is a whole model, which says what follows its classifier."""
+        return self.library.keras and not self.own and self.kind in ("keras", "folder")
+
+    @property
     def side(self) -> str | None:
         """The framework that such files are for; None is either."""
         return "keras" if self.library.keras else "torch" if self.kind == "torch" or not self.own else None
@@ -87,9 +92,10 @@ def stored(slots: list[Slot], weights: Mapping[str, np.ndarray]) -> dict[str, np
 
 def write(
     path: Path, target: Target, arch: Arch, weights: Mapping[str, np.ndarray],
-    preprocessing: Preprocessing | None = None, labels: tuple[str, ...] = (),
+    preprocessing: Preprocessing | None = None, labels: tuple[str, ...] = (), head: str = "",
 ) -> None:  # fmt: skip
-    """Writes the file, or the folder, at `path`, which is nobody's yet."""
+    """Writes the file, or the folder, at `path`, which is nobody's yet. `head` is the activation after the classifier,
+    for targets that say it."""
     arrays = stored(target.library.slots(arch), weights)
     dtype = str(np.result_type(*arrays.values()))
     said = {"arch": arch.to_json()}
@@ -112,7 +118,7 @@ def write(
     elif target.kind == "keras" and target.own:
         keras_files.write_own_archive(path, arrays, target.library, arch, dtype, ours)
     elif target.kind == "keras":  # the file holds the functional model's own configuration, which only Keras has
-        load("keras", "originals").save(path, target.library.name, nearly(arch), arch, arrays)
+        load("keras", "originals").save(path, target.library.name, nearly(arch), arch, arrays, head)
     elif target.library.name == "transformers":
         path.mkdir()
         write_safetensors(path / "model.safetensors", _with_counters(arrays), {"format": "pt"})
@@ -120,7 +126,7 @@ def write(
         if preprocessing:
             (path / "preprocessor_config.json").write_text(json.dumps(_image_processor(preprocessing), indent=2) + "\n")
     else:
-        load("keras", "originals").save(path, target.library.name, nearly(arch), arch, arrays)
+        load("keras", "originals").save(path, target.library.name, nearly(arch), arch, arrays, head)
 
 
 def _with_counters(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

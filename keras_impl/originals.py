@@ -17,13 +17,14 @@ from common.recognise import Recognised
 from keras_impl.layers import to_numpy
 
 
-def build(library: str, name: str, arch: Arch, dtype: str = "float32") -> keras.Model:
-    """The library's own model of a row that is the variant `name` but for its classes and channels.
+def build(library: str, name: str, arch: Arch, dtype: str = "float32", head: str | None = None) -> keras.Model:
+    """The library's own model of a row that is the variant `name` but for its classes and channels; `head` is the
+    activation after its classifier.
 
     Raises RosettaError where it has none, or isn't installed.
     """
     with in_dtype(dtype):
-        return (_application if library == "keras.applications" else _hub)(name, arch)
+        return (_application if library == "keras.applications" else _hub)(name, arch, head or None)
 
 
 @contextlib.contextmanager
@@ -39,24 +40,24 @@ def in_dtype(dtype: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before[1])
 
 
-def _application(name: str, arch: Arch) -> keras.Model:
+def _application(name: str, arch: Arch, head: str | None) -> keras.Model:
     made = getattr(
         keras.applications, name.removesuffix("_keras").replace("resnet", "ResNet").replace("v2", "V2"), None
     )
     if made is None:
         raise RosettaError(f"keras.applications has no model {name!r}")
-    top = {"classes": arch.num_classes, "classifier_activation": None} if arch.num_classes else {"pooling": "avg"}
+    top = {"classes": arch.num_classes, "classifier_activation": head} if arch.num_classes else {"pooling": "avg"}
     return made(weights=None, include_top=bool(arch.num_classes), input_shape=(224, 224, arch.in_channels), **top)
 
 
-def _hub(name: str, arch: Arch) -> keras.Model:
+def _hub(name: str, arch: Arch, head: str | None) -> keras.Model:
     require("KerasHub's own model", ("keras_hub",), "")
     import keras_hub
 
     backbone = keras_hub.models.ResNetBackbone(**backbone_config(arch), image_shape=(None, None, arch.in_channels))
     if not arch.num_classes:
         return backbone
-    return keras_hub.models.ResNetImageClassifier(backbone=backbone, num_classes=arch.num_classes)
+    return keras_hub.models.ResNetImageClassifier(backbone=backbone, num_classes=arch.num_classes, activation=head)
 
 
 def fill(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
@@ -117,9 +118,11 @@ def logits(found: Recognised, x: np.ndarray) -> np.ndarray:
     return to_numpy(y if len(y.shape) == 2 else keras.ops.mean(y, (1, 2)))
 
 
-def save(path: Path, library: str, name: str, arch: Arch, arrays: Mapping[str, np.ndarray]) -> None:
+def save(
+    path: Path, library: str, name: str, arch: Arch, arrays: Mapping[str, np.ndarray], head: str = ""
+) -> None:  # fmt: skip
     """The library's own model with these weights, as it saves itself: a .keras, or KerasHub's folder."""
-    model = build(library, name, arch, str(np.result_type(*arrays.values())))
+    model = build(library, name, arch, str(np.result_type(*arrays.values())), head)
     fill(model, arrays)
     if path.name.endswith(".keras"):
         model.save(path)

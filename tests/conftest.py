@@ -12,9 +12,9 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import contextlib
 import ctypes
 import gc
+import importlib.util
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -28,15 +28,12 @@ SHARED = ROOT.parent / "shared" / "data"
 def referees():
     """(torchvision.models, timm). Their compiled operators ask for a CUDA build of PyTorch, and no ResNet needs
     them."""
-    from common.contender import declare_operators
+    from common.frameworks import peer
 
-    kept = declare_operators()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # their own, at import
-        timm = pytest.importorskip("timm")
-        models = pytest.importorskip("torchvision.models")
-    yield models, timm
-    del kept
+    for package in ("torchvision", "timm"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    return peer("torchvision").models, peer("timm")
 
 
 @pytest.fixture(scope="session")

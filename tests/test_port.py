@@ -23,7 +23,7 @@ import keras_impl
 import keras_impl.originals
 import keras_impl.trace
 import torch_impl
-from common import claims, containers, port, writers
+from common import claims, containers, frameworks, port, writers
 from common.arch import VARIANTS, Arch, get
 from common.containers import Container, Entry
 from common.errors import RosettaError
@@ -420,7 +420,9 @@ def test_mixed_dtypes_are_loaded_as_the_widest(tmp_path, package):
     loaded = package.export_weights(package.load(tmp_path / "a.safetensors"))
     assert all(w.dtype == np.float32 and np.array_equal(w, weights[n]) for n, w in loaded.items())
     port.port(tmp_path / "a.safetensors", tmp_path / "b.safetensors", probe=False)
-    assert all(port.canonical.same(w, weights[n]) for n, w in port.inspect(tmp_path / "b.safetensors").weights().items())
+    assert all(
+        port.canonical.same(w, weights[n]) for n, w in port.inspect(tmp_path / "b.safetensors").weights().items()
+    )
 
 
 # -- edits
@@ -535,6 +537,22 @@ def test_the_source_library_itself_is_asked(tmp_path, transformers, library, nam
     done = port.port(source, tmp_path / "b.safetensors", verify_with_source=True, probe=False)
     ((of, apart, _),) = done.probes
     assert library in of and apart <= 1e-12
+
+
+def test_a_library_that_cannot_be_imported_is_not_said_to_lack_the_model(tmp_path, monkeypatch):
+    arch = get("resnet18", widths=(8, 8, 8, 8), num_classes=5)
+    source = tmp_path / "a.safetensors"
+    writers.write(source, writers.target_of(source, "torchvision", arch), arch, randomised(arch))
+    with pytest.raises(RosettaError, match="no name that torchvision knows"):
+        port.port(source, tmp_path / "b.safetensors", verify_with_source=True, probe=False)
+
+    def broken(name):
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(frameworks.importlib, "import_module", broken)
+    monkeypatch.setattr(frameworks, "_kept", ["declared already"])
+    with pytest.raises(RosettaError, match="can't import torchvision.*: operator torchvision::nms does not exist"):
+        frameworks.peer("torchvision")
 
 
 def test_what_is_not_the_same_is_not_kept(tmp_path, monkeypatch, referees):
@@ -879,6 +897,24 @@ def test_keras_itself_is_asked_by_its_own_configuration(tmp_path, applications, 
     monkeypatch.setattr(claims, "_otherwise", lambda *_: iter(()))
     with pytest.raises(port.NotTheSame, match="itself gives logits"):
         port.port(tmp_path / "a.keras", tmp_path / "c.safetensors", verify_with_source=True, probe=False)
+
+
+def test_a_softmax_is_said_and_kept(tmp_path, applications):
+    import keras
+
+    source = applications / "ResNet50V2.keras"
+    assert "it ends in softmax" in " ".join(port.inspect(source).notes)
+    done = port.port(source, tmp_path / "a.safetensors", probe=False)
+    assert done.source.head == "softmax"
+    for start, activation in ((source, "softmax"), (tmp_path / "a.safetensors", "linear")):
+        done = port.port(start, tmp_path / f"{activation}.keras", to="keras.applications", probe=False)
+        assert "ends in" in " ".join(done.notes)
+        with zipfile.ZipFile(tmp_path / f"{activation}.keras") as z:
+            layers = json.loads(z.read("config.json"))["config"]["layers"]
+        assert layers[-1]["config"]["activation"] == activation
+        assert port.inspect(tmp_path / f"{activation}.keras").head == activation.replace("linear", "")
+    keras.saving.load_model(source).save_weights(tmp_path / "b.weights.h5")
+    assert "softmax unless told otherwise" in " ".join(port.inspect(tmp_path / "b.weights.h5").notes)
 
 
 def test_keras_hubs_pooling_is_held_against_the_row(tmp_path):

@@ -7,7 +7,7 @@ from common.arch import Arch
 from common.claims import timm_claim
 from common.errors import RosettaError
 from common.foreign.transformers import transformers_config
-from common.frameworks import require
+from common.frameworks import peer
 from common.recognise import Recognised
 from torch_impl.layers import to_numpy
 
@@ -20,21 +20,16 @@ def build(library: str, name: str, arch: Arch) -> torch.nn.Module:
     package = {"timm-resnetv2": "timm"}.get(library, library)
     if package not in ("torchvision", "timm", "transformers"):
         raise RosettaError(f"{library} is no library that can be installed: there is nothing to verify with")
-    require(f"verifying with {package}", (package,), "")
+    if package != "transformers" and name == "custom":
+        raise RosettaError(f"the net has no name that {package} knows: there is nothing to verify with")
+    theirs = peer(package)
     if package == "transformers":
-        from transformers import ResNetConfig, ResNetForImageClassification, ResNetModel
-
-        return (ResNetForImageClassification if arch.num_classes else ResNetModel)(
-            ResNetConfig(**transformers_config(arch, ()))
-        )
+        kind = theirs.ResNetForImageClassification if arch.num_classes else theirs.ResNetModel
+        return kind(theirs.ResNetConfig(**transformers_config(arch, ())))
     try:
         if package == "timm":
-            import timm
-
-            return timm.create_model(name, num_classes=arch.num_classes, in_chans=arch.in_channels)
-        from torchvision import models
-
-        model = models.get_model(name, weights=None, num_classes=arch.num_classes or 1000)
+            return theirs.create_model(name, num_classes=arch.num_classes, in_chans=arch.in_channels)
+        model = theirs.models.get_model(name, weights=None, num_classes=arch.num_classes or 1000)
     except (ValueError, RuntimeError):
         raise RosettaError(f"{package} has no model {name!r}: there is nothing to verify with") from None
     if not arch.num_classes:
@@ -49,22 +44,16 @@ def claimed(found: Recognised) -> torch.nn.Module | None:
 
     Raises RosettaError where the library isn't installed, or can't make it.
     """
-    arch = found.arch
+    arch, timm = found.arch, timm_claim(found.held)
     try:
-        if timm_claim(found.held):
-            name, arguments = timm_claim(found.held)
-            require("verifying with timm", ("timm",), "")
-            import timm
-
+        if timm:
             usual = {"num_classes": arch.num_classes, "in_chans": arch.in_channels}
-            kept = {k: v for k, v in arguments.items() if not k.startswith("pretrained")}  # nothing is downloaded
-            return timm.create_model(name, **(usual | kept))
+            kept = {k: v for k, v in timm[1].items() if not k.startswith("pretrained")}  # nothing is downloaded
+            return peer("timm").create_model(timm[0], **(usual | kept))
         if found.claim:
-            require("verifying with transformers", ("transformers",), "")
-            from transformers import ResNetConfig, ResNetForImageClassification, ResNetModel
-
-            config = ResNetConfig.from_dict(found.held.metadata["config"])
-            return (ResNetForImageClassification if arch.num_classes else ResNetModel)(config)
+            theirs = peer("transformers")
+            kind = theirs.ResNetForImageClassification if arch.num_classes else theirs.ResNetModel
+            return kind(theirs.ResNetConfig.from_dict(found.held.metadata["config"]))
     except RosettaError:
         raise
     except Exception as e:  # of whatever kind: the configuration is a stranger's
