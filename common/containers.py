@@ -184,7 +184,9 @@ def _safetensors(path: Path) -> Container:
             as_it_is = (path, at) if dtype != "bfloat16" and sys.byteorder == "little" else None
             entries[name] = Entry(shape, dtype, functools.partial(_from_file, path, at, shape, dtype), at=as_it_is)
     ours = _ours(path, metadata)
-    return Container(path, "safetensors", entries, dict(ours), ours, notes=_widened(entries))
+    unused: dict[str, str] = {}
+    entries, notes = (entries, []) if ours else _strip(entries, unused)
+    return Container(path, "safetensors", entries, dict(ours), ours, unused, notes + _widened(entries))
 
 
 def _ours(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
@@ -360,8 +362,7 @@ def _pytorch(path: Path, zipped: bool = False) -> Container:
         raise RosettaError(
             f"{path} holds no tensors" + (f": its keys are {', '.join(list(unused)[:8])}" if unused else "")
         )
-    entries, stripped = _strip(entries)
-    notes = [f"names begin with {stripped!r}, which is left out"] if stripped else []
+    entries, notes = _strip(entries, unused)
     ours = {k: v for k, v in metadata.items() if k != "wrapped"}
     arguments = held.get("args")
     if isinstance(arguments, argparse.Namespace) and held.get("arch") == getattr(arguments, "model", 0):  # timm's
@@ -383,11 +384,16 @@ def _state_dict(path: Path, held: Any) -> tuple[dict[str, Any], dict[str, str], 
 
     if not isinstance(held, dict):
         raise RosettaError(f"{path} holds a {type(held).__name__}, no state_dict: expected {{name: tensor}}")
-    if any(isinstance(v, torch.Tensor) for v in held.values()):
-        return held, {}, {}
+
+    def tensors(values: dict[Any, Any]) -> int:
+        return sum(isinstance(v, torch.Tensor) for v in values.values())
+
     dicts = {id(v): v for v in held.values() if isinstance(v, dict)}  # a file may have one under many names
-    full = {i for i, v in dicts.items() if any(isinstance(t, torch.Tensor) for t in v.values())}
+    full = {i: n for i, v in dicts.items() if (n := tensors(v))}
     inner = {k: v for k, v in held.items() if id(v) in full}
+    # beside a state_dict there may be some, such as the best accuracy
+    if tensors(held) and tensors(held) >= max(full.values(), default=0):
+        return held, {}, {}
     chosen = next((k for k in WRAPPERS if k in inner), next(iter(inner), None) if len(inner) == 1 else None)
     if chosen is None:
         keys = ", ".join(map(str, list(held)[:8])) or "none"
@@ -402,16 +408,27 @@ def _beside(key: Any) -> str:
     return "another copy of the weights" if "ema" in str(key) else "of the training, not of the net"
 
 
-def _strip(entries: dict[str, Entry]) -> tuple[dict[str, Entry], str]:
-    """The entries without what DataParallel, torch.compile and trainers put before every name."""
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "timm_model.")
+
+
+def _strip(entries: dict[str, Entry], unused: dict[str, str]) -> tuple[dict[str, Entry], list[str]]:
+    """(the entries without what DataParallel, torch.compile, trainers and wrappers put before their names, a note of
+    it); the few that have another name, such as a loss's weights, go to `unused`."""
     before = ""
     while entries:
-        first = next(iter(entries)).split(".")[0] + "."
-        if first not in ("module.", "_orig_mod.", "model.", "net.") or not all(n.startswith(first) for n in entries):
+        counts = Counter(name.partition(".")[0] + "." for name in entries)
+        first = max(PREFIXES, key=lambda p: counts[p])
+        if counts[first] < 0.75 * len(entries):
             break
-        entries = {n[len(first) :]: dataclasses.replace(e, where=e.where or n) for n, e in entries.items()}
         before += first
-    return entries, before
+        unused |= {
+            e.where or n: f"not one of those under {before!r}" for n, e in entries.items() if n[: len(first)] != first
+        }
+        entries = {
+            n[len(first) :]: dataclasses.replace(e, where=e.where or n)
+            for n, e in entries.items() if n.startswith(first)
+        }  # fmt: skip
+    return entries, [f"names begin with {before!r}, which is left out"] if before else []
 
 
 # -- zip archives: Keras' and PyTorch's

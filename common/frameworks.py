@@ -66,8 +66,8 @@ def declare_operators() -> None:
 
 
 def peer(package: str) -> Any:
-    """Another library of PyTorch's: torchvision, timm or transformers. Raises RosettaError where it isn't installed, or,
-    with its own words, where it can't be imported."""
+    """Another library of PyTorch's: torchvision, timm or transformers. Raises RosettaError where it isn't installed,
+    or, with its own words, where it can't be imported."""
     require("building another library's net", (package,), "")
     try:
         if importlib.util.find_spec("torchvision"):

@@ -409,7 +409,12 @@ class _Net:
         self.bottleneck = f"{self.block(1)}.conv3.weight" in shapes
         last = "conv3" if self.bottleneck else "conv2"
         self.out = [self.shape(f"{self.block(s)}.{last}.weight")[0] for s in self.stages]  # channels
-        self.preact = any(n.startswith("norm") for n in shapes) or "bn1.weight" not in shapes
+        self.preact = any(n.startswith("norm") for n in shapes)
+        if not self.preact and "bn1.weight" not in shapes:
+            folded = "" if any(n.endswith("running_mean") for n in shapes) else (
+                ". It has no norm at all: were they folded into the convolutions? Port the file from before that"
+            )  # fmt: skip
+            raise self.broken(f"no norm follows its first convolution (bn1), nor its last block (norm){folded}")
 
     def broken(self, what: str) -> RosettaError:
         return RosettaError(f"{self.whose}, but {what}")

@@ -636,6 +636,47 @@ def test_another_net_with_the_right_names_is_refused_with_what_broke_it(changes,
     assert "recognised as resnet18" in str(error.value) or "first convolution" in str(error.value)
 
 
+def test_a_net_without_a_norm_after_its_stem_is_told_what_it_lacks():
+    with pytest.raises(
+        RosettaError, match=r"no norm follows its first convolution \(bn1\), nor its last block \(norm\)$"
+    ):
+        recognise(
+            spoil(VARIANTS["resnet18"], **{f"bn1__{n}": None for n in "weight bias running_mean running_var".split()})
+        )
+    bare = {n: torch.empty(s, device="meta") for n, s in port.parameters(VARIANTS["resnet18"]).items()}
+    with pytest.raises(RosettaError, match="were they folded"):
+        recognise(shapes_only({n: t for n, t in bare.items() if "bn" not in n and "downsample.1" not in n}))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: {"state_dict": s, "best_acc1": torch.tensor(71.5), "epoch": 3, "arch": "resnet18"},
+        lambda s: {"loss": torch.tensor(0.1), "model": s},
+        lambda s: {"rng": torch.zeros(5000, dtype=torch.uint8), "net": {f"module.{n}": t for n, t in s.items()}},
+        lambda s: {"state_dict": {f"model.{n}": t for n, t in s.items()} | {"loss.weight": torch.ones(7)}},
+        lambda s: {"n_averaged": torch.tensor(5)} | {f"module.{n}": t for n, t in s.items()},
+        lambda s: {f"_orig_mod.module.{n}": t for n, t in s.items()},
+    ],
+)
+def test_state_dicts_as_training_scripts_keep_them(tmp_path, wrap):
+    weights = randomised(SMALL)
+    torch.save(wrap({n: torch.from_numpy(w) for n, w in weights.items()}), tmp_path / "a.pth")
+    found = port.inspect(tmp_path / "a.pth")
+    assert found.arch == SMALL and all(np.array_equal(w, weights[n]) for n, w in found.weights().items())
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "net.", "model.timm_model."])
+def test_prefixes_go_in_every_container(tmp_path, prefix):
+    weights = randomised(SMALL)
+    named = {f"{prefix}{n}": w for n, w in weights.items()} | {"criterion.weight": np.ones(7, np.float32)}
+    safetensors.numpy.save_file(named, tmp_path / "a.safetensors")
+    found = port.inspect(tmp_path / "a.safetensors")
+    assert found.arch == SMALL and found.where(found.slots[0]) == f"{prefix}conv1.weight"
+    assert "not one of those under" in found.unused["criterion.weight"]
+    assert all(np.array_equal(w, weights[n]) for n, w in found.weights().items())
+
+
 def test_names_of_nobody():
     with pytest.raises(RosettaError, match="names that no library here gives a ResNet: blocks.0.attn.qkv.weight"):
         recognise(shapes_only({"blocks.0.attn.qkv.weight": torch.empty(3, 3), "pos_embed": torch.empty(3)}))
