@@ -83,11 +83,15 @@ def read(path: str | os.PathLike) -> Container:
                 f"{path} is a device or a pipe: expected a file or a folder, which is read more than once"
             )
         with open(path, "rb") as f:
-            begin = f.read(16)
+            begin = f.read(64)
     except FileNotFoundError:
         raise RosettaError(f"no such file: {path}") from None
     except OSError as e:
         raise RosettaError(f"can't read {path}: {e.strerror or e}") from None
+    if begin.startswith(b"version https://git-lfs"):
+        raise RosettaError(f"{path} is a Git LFS pointer, and the weights are elsewhere: `git lfs pull` fetches them")
+    if begin.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        raise RosettaError(f"{path} is a web page: whatever fetched it was shown one instead of the file")
     _check_name(path)
     if begin.startswith(b"\x89HDF\r\n\x1a\n"):
         return _hdf5(path)
@@ -395,6 +399,11 @@ def _state_dict(path: Path, held: Any) -> tuple[dict[str, Any], dict[str, str], 
     if tensors(held) and tensors(held) >= max(full.values(), default=0):
         return held, {}, {}
     chosen = next((k for k in WRAPPERS if k in inner), next(iter(inner), None) if len(inner) == 1 else None)
+    if chosen is None and len(inner) > 1:
+        raise RosettaError(
+            f"{path} holds several sets of weights: {', '.join(map(str, list(inner)[:8]))}. Save the one that is "
+            f"meant, such as torch.save(torch.load({path.name!r})[{str(next(iter(inner)))!r}], 'weights.pth')"
+        )
     if chosen is None:
         keys = ", ".join(map(str, list(held)[:8])) or "none"
         optimizer = {"param_groups", "state"} <= set(held) or "optimizer" in held
@@ -449,6 +458,17 @@ def _zip(path: Path) -> Container:
         if broken := z.testzip():
             raise RosettaError(f"{path} is damaged: {broken} doesn't have its checksum")
         if "config.json" not in names:
+            ends = {n.partition("/")[2] for n in names}
+            if "archive_format" in ends or "models/model.json" in ends:
+                raise RosettaError(
+                    f"{path} is an exported program of PyTorch's. Where you trust it, save its weights: "
+                    f"torch.save(torch.export.load({path.name!r}).state_dict, 'weights.pth')"
+                )
+            if "constants.pkl" in ends:
+                raise RosettaError(
+                    f"{path} is a TorchScript file, which is a program. Where you trust it, save its weights: "
+                    f"torch.save(torch.jit.load({path.name!r}).state_dict(), 'weights.pth')"
+                )
             if not any(n.endswith("data.pkl") for n in names):
                 raise RosettaError(f"{path} is an archive, but neither Keras' (config.json) nor PyTorch's (data.pkl)")
             _check_records(path, z)
@@ -543,7 +563,8 @@ def _hdf5(path: Path, member: str = "") -> Container:
         elif "/vars/" in where:
             ordered = True
         if name in entries:
-            raise RosettaError(f"{path} has {name} twice: which one is meant can't be told")
+            cure = ". It is of a model in a model: save the weights of the inner one by itself" if legacy else ""
+            raise RosettaError(f"{path} has {name} twice: which one is meant can't be told{cure}")
         read = functools.partial(READER.read, path, member, where)
         entries[name] = Entry(tuple(said["shape"]), str(np.dtype(said["dtype"])), read, where)
     if not entries:
@@ -607,6 +628,11 @@ OF_FOLDERS = ("model.safetensors", "pytorch_model.bin", "task.weights.h5", "mode
 
 def _folder(path: Path) -> Container:
     """Hugging Face's (config.json and safetensors or a PyTorch file) or KerasHub's (config.json and .weights.h5)."""
+    if (path / "saved_model.pb").exists():
+        raise RosettaError(
+            f"{path} is a SavedModel of TensorFlow, a graph: where the model was made, save_weights('x.weights.h5') "
+            "writes what can be read here"
+        )
     config = _json(path / "config.json", _small(path / "config.json"), "the configuration")
     beside = {}
     for name in ("preprocessor_config.json", "task.json"):
@@ -622,6 +648,11 @@ def _folder(path: Path) -> Container:
             held.path, held.kind = path, f"folder with {name}"
             held.metadata = {"config": config, **beside, **held.metadata}
             return held
+    for index in path.glob("*.index.json"):
+        raise RosettaError(
+            f"{path} has its weights in several files, by {index.name}: Transformers' from_pretrained(...) and "
+            "save_pretrained(..., max_shard_size='50GB') put them into one"
+        )
     raise RosettaError(
         f"{path} is a folder without weights: expected model.safetensors, pytorch_model.bin or model.weights.h5"
     )

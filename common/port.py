@@ -176,16 +176,27 @@ def port(
         writers.write(temporary, place, new, weights, preprocessing, labels, head)
         if place.headed and (head or (new.num_classes and place.library.name == "keras.applications")):
             done.notes.append(f"{path.name} ends in {head or 'logits, where its library has softmax by default'}")
+        if place.needs:
+            done.notes.append(f"{path.name}: {place.needs}")
         progress(f"reading {path.name} back")
         _read_back(temporary, path, place, new, weights)
         crosses = {_side(found), place.side} >= {"torch", "keras"}
         failed = ""
-        if probe or (probe is None and crosses and _installed()):
+        if missing := _missing("torch", "keras") if probe or (probe is None and crosses) else "":
+            said = f"both frameworks can't be asked whether they agree: {missing} is not installed"
+            if probe:
+                raise RosettaError(said)
+            done.notes.append(said)
+        elif probe or (probe is None and crosses):
             progress("a probe through both frameworks")
             failed = _probe(done, weights)
-        if fold and probe is not False and (side := next((f for f in ("torch", "keras") if _installed(f)), "")):
-            progress("a probe through the net with its norms")
-            failed = _probe_folded(done, side, _edit(found.arch, unfolded(new), before, seed)[0], weights) or failed
+        if fold and probe is not False:
+            side = next((f for f in ("torch", "keras") if not _missing(f)), "")
+            if side:
+                progress("a probe through the net with its norms")
+                failed = _probe_folded(done, side, _edit(found.arch, unfolded(new), before, seed)[0], weights) or failed
+            else:
+                done.notes.append("the folded net can't be held against the other: no framework is installed")
         if verify_with_source:
             progress(f"the probe through {found.library.name}")
             failed = _with_source(done, found, new, weights) or failed
@@ -217,11 +228,12 @@ def _side(found: Recognised) -> str | None:
     return "torch" if found.held.kind.startswith("PyTorch") or found.library.name != "resnet-rosetta" else None
 
 
-def _installed(*frameworks: str) -> bool:
+def _missing(*frameworks: str) -> str:
+    """What these frameworks need and isn't installed, in words; or nothing."""
     import importlib.util
 
     packages = {"torch": ("torch",), "keras": ("keras", "tensorflow")}
-    return all(importlib.util.find_spec(p) for f in frameworks or packages for p in packages[f])
+    return " and ".join(p for f in frameworks for p in packages[f] if importlib.util.find_spec(p) is None)
 
 
 def _moves(out: str, into: str) -> str:

@@ -45,6 +45,18 @@ class Target:
         return self.library.keras and not self.own and self.kind in ("keras", "folder")
 
     @property
+    def needs(self) -> str:
+        """What whoever loads it should know, in a sentence, or nothing."""
+        if self.own and self.kind == "keras":
+            return (
+                "Keras loads it after `import keras_impl`, whose class it names; --as keras-hub or keras.applications, "
+                "where they can hold the net, makes one that Keras loads by itself"
+            )
+        if self.kind == "h5" and self.library.name == "keras-hub":
+            return "Keras loads it by load_weights(..., by_name=True); a .weights.h5 needs no such word"
+        return ""
+
+    @property
     def side(self) -> str | None:
         """The framework that such files are for; None is either."""
         return "keras" if self.library.keras else "torch" if self.kind == "torch" or not self.own else None
@@ -74,15 +86,22 @@ def target_of(path: Path, library: str | None, arch: Arch) -> Target:
     for lib in (lib for lib in LIBRARIES if lib.name == library):
         fits = keras == lib.keras if kind != "folder" else lib.name in FOLDERS
         if not fits:
-            reasons.append(
-                f"{library}'s files are {'.weights.h5, .h5 or .keras' if lib.keras else '.safetensors or .pth'}"
-                f"{' or a folder' if lib.name in FOLDERS else ''}, not {path.name}"
+            ends = ".weights.h5, .h5 or .keras" if lib.keras else ".safetensors, .pt, .pth, .th or .bin"
+            raise RosettaError(
+                f"can't write {path} with the names of {library}: its files end in {ends}"
+                f"{', or are folders' if lib.name in FOLDERS else ''}, not {path.name}"
             )
-        elif reason := cannot_hold(lib, arch):
+        if reason := cannot_hold(lib, arch):
             reasons.append(reason)
         else:
             return Target(lib, kind)
-    raise RosettaError(f"{library} can't hold this net: {'; '.join(dict.fromkeys(reasons))}")
+    others = ", ".join(
+        dict.fromkeys(b.name for b in LIBRARIES if keras and b.keras and kind != "folder" and not cannot_hold(b, arch))
+    )
+    raise RosettaError(
+        f"{library} can't hold this net: {'; '.join(dict.fromkeys(reasons))}"
+        + (f". For Keras without this package there is --as {others}" if others else "")
+    )
 
 
 def stored(slots: list[Slot], weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -96,6 +115,8 @@ def write(
 ) -> None:  # fmt: skip
     """Writes the file, or the folder, at `path`, which is nobody's yet. `head` is the activation after the classifier,
     for targets that say it."""
+    if target.kind in KERAS_KINDS or target.headed:
+        require(f"{path.name} is Keras', and writing it", ("h5py",), "keras")
     arrays = stored(target.library.slots(arch), weights)
     dtype = str(np.result_type(*arrays.values()))
     said = {"arch": arch.to_json()}

@@ -87,6 +87,7 @@ def test_porting_loads_what_it_needs_and_no_more(tmp_path):
         ("a.pth", "o.weights.h5", {"torch"}),
         ("a.pth", "o.keras", {"torch"}),
     ):
-        code = f"from common import port; port.port({str(files[source])!r}, {str(tmp_path / target)!r}, probe=False, force=True)"
+        (tmp_path / target).unlink(missing_ok=True)
+        code = f"from common import port; port.port({str(files[source])!r}, {str(tmp_path / target)!r}, probe=False)"
         assert loaded(code) == expected, (source, target)
     assert port.inspect(tmp_path / "o.keras").arch == arch

@@ -975,6 +975,53 @@ def test_keras_hubs_pooling_is_held_against_the_row(tmp_path):
             port.inspect(tmp_path / f"max{suffix}")
 
 
+# -- a file is called what it is, and a target is told what it is for
+
+
+def archive(path, *names):
+    with zipfile.ZipFile(path, "w") as z:
+        for name in names:
+            z.writestr(name, b"")
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "words"),
+    [
+        ("a.pth", lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
+        ("a.safetensors", lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\n"), "Git LFS pointer"),
+        ("a.pth", lambda p: p.write_text("\n<!DOCTYPE html><html><head>"), "a web page"),
+        ("a.pth", lambda p: p.write_bytes(b"\x80\x02garbage"), "PyTorch"),
+        ("a.pt", lambda p: archive(p, "a/data.pkl", "a/constants.pkl", "a/code/a.py"), r"torch.jit.load\('a.pt'\)"),
+        ("a.pt2", lambda p: archive(p, "a/archive_format", "a/models/model.json"), "torch.export.load"),
+        ("m", lambda p: (p.mkdir(), (p / "saved_model.pb").write_bytes(b"")), "SavedModel"),
+        ("m", lambda p: (p.mkdir(), (p / "config.json").write_text("{}"),
+                         (p / "model.safetensors.index.json").write_text("{}")), "in several files"),
+        ("a.pth", lambda p: torch.save({"teacher": {"a": torch.ones(1)}, "student": {"a": torch.ones(1)},
+                                        "optimizer": {"state": {}}}, p), r"several sets of weights: teacher, student"),
+        ("a.pth", lambda p: torch.save({"online_model": {"a": torch.ones(1)}, "ema_model": {"a": torch.ones(1)}}, p),
+         "several sets of weights: online_model"),
+    ],
+)  # fmt: skip
+def test_what_is_no_checkpoint_is_called_what_it_is(tmp_path, name, make, words):
+    make(tmp_path / name)
+    with pytest.raises(RosettaError, match=words) as error:
+        port.inspect(tmp_path / name)
+    assert "weights_only" not in str(error.value) and name in str(error.value)
+
+
+def test_whoever_gets_a_keras_file_is_told_how_it_is_loaded(tmp_path):
+    arch = get("resnet18", depths=(1, 1, 1, 1), num_classes=2)
+    source = tmp_path / "a.safetensors"
+    port.canonical.save(source, arch, randomised(arch))
+    assert "import keras_impl" in " ".join(port.port(source, tmp_path / "a.keras", probe=False).notes)
+    done = port.port(source, tmp_path / "a.h5", to="keras-hub", probe=False)
+    assert "by_name=True" in " ".join(done.notes)
+    with pytest.raises(RosettaError, match=r"end in .weights.h5, .h5 or .keras, not b.safetensors"):
+        port.port(source, tmp_path / "b.safetensors", to="keras.applications")
+    with pytest.raises(RosettaError, match="can't hold this net.*there is --as keras-hub$"):
+        port.port(source, tmp_path / "b.keras", to="keras.applications")
+
+
 # -- nothing is lost
 
 
