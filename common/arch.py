@@ -38,7 +38,7 @@ def _refuse(field: str, value: Any, expected: str) -> NoReturn:
 
 
 def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31  # no axis is longer
 
 
 @dataclass(frozen=True)

@@ -462,8 +462,11 @@ def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @cli.command()
 @click.argument("file", type=click.Path())
 @_source_options
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
-def inspect(file: str, overrides: dict[str, Any], name: str | None, library: str | None, as_json: bool) -> None:
+@click.option("--tensors", is_flag=True, help="Each tensor: its names in the file and here, its shape.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text, with the tensors.")
+def inspect(
+    file: str, overrides: dict[str, Any], name: str | None, library: str | None, tensors: bool, as_json: bool
+) -> None:
     """Say what a checkpoint is: whose, which net, what no shape tells, its preprocessing, and where each tensor goes.
 
     FILE is .safetensors, .pt / .pth / .th, .h5, .weights.h5, .keras, or a folder of Hugging Face or KerasHub.
@@ -475,11 +478,13 @@ def inspect(file: str, overrides: dict[str, Any], name: str | None, library: str
     click.echo(to_json(found.to_json()) if as_json else "\n".join(_recognised(found)))
     if as_json:
         return
+    _unused(found)
+    if not tensors:
+        return
     rows = [("in the file", "canonical name", "shape", "transform")]
     rows += [(found.where(s), s.canonical, " x ".join(map(str, s.shape)), s.transform) for s in found.slots]
     click.echo()
     _columns(rows, "llll")
-    _unused(found)
 
 
 def _recognised(found: Any) -> list[str]:

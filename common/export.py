@@ -8,7 +8,7 @@ import numpy as np
 
 from common import graphs, port
 from common import weights as canonical
-from common.arch import Arch, name_of
+from common.arch import Arch, nearly
 from common.errors import RosettaError
 from common.frameworks import load, require
 from common.names import count, parameters
@@ -53,7 +53,8 @@ def export(
     arch, weights = port.named(source, overrides)
     probes = _probes(arch)
     refuse_not_finite(probes[0], weights)
-    require("this", graphs.NEEDS[framework], "onnx")
+    packages = {"torch": ("torch",), "keras": ("keras", "tensorflow")}[framework]
+    require(f"exporting from {framework}", (*packages, *graphs.NEEDS[framework]), f"{framework},onnx")
     progress(f"building in {framework}")
     impl, exporter, tracer = load(framework), load(framework, "onnx"), load(framework, "trace")
     net = impl.create_model(arch, dtype=dtype, weights=weights, **({} if weights else {"seed": seed}))
@@ -73,7 +74,7 @@ def export(
                 )
         written = temporary.stat().st_size
     named: tuple[str | int, ...] = ("N", arch.in_channels, *graphs.axes(arch))
-    return Exported(name_of(arch) or "custom", named, dtype, written, worst, allowed)
+    return Exported(nearly(arch), named, dtype, written, worst, allowed)
 
 
 def _probes(arch: Arch) -> list[np.ndarray]:

@@ -165,7 +165,7 @@ def port(
         raise RosettaError(f"can't write {path}: {path.parent} is no folder")
     weights = found.weights()
     done.dtype = str(np.result_type(*weights.values()))
-    before, (weights, done.notes) = weights, _edit(found.arch, new, weights, seed)
+    before, (weights, done.notes) = weights, edited(found.arch, new, weights, seed)
     labels = found.labels if new.num_classes == found.arch.num_classes else ()
     preprocessing = found.preprocessing if new.in_channels == found.arch.in_channels else None
 
@@ -194,7 +194,9 @@ def port(
             side = next((f for f in ("torch", "keras") if not _missing(f)), "")
             if side:
                 progress("a probe through the net with its norms")
-                failed = _probe_folded(done, side, _edit(found.arch, unfolded(new), before, seed)[0], weights) or failed
+                failed = (
+                    _probe_folded(done, side, edited(found.arch, unfolded(new), before, seed)[0], weights) or failed
+                )
             else:
                 done.notes.append("the folded net can't be held against the other: no framework is installed")
         if verify_with_source:
@@ -260,9 +262,11 @@ def _edited(arch: Arch, num_classes: int | None, in_channels: int | None, fold: 
     return get(arch, **changes)
 
 
-def _edit(old: Arch, new: Arch, weights: Weights, seed: int) -> tuple[Weights, list[str]]:
-    """The weights of the edited row, and what was done to them, in words."""
-    notes = []
+def edited(old: Arch, new: Arch, weights: Weights, seed: int) -> tuple[Weights, list[str]]:
+    """The weights of the edited row, and what was done to them, in words. A fresh classifier is drawn from `seed`."""
+    notes: list[str] = []
+    if new == old:
+        return weights, notes
     dtype = np.result_type(*weights.values())
     if new.folded and not old.folded:
         weights = {name: w.astype(dtype) for name, w in fold_weights(old, weights).items()}

@@ -585,17 +585,29 @@ def _preprocessing(held: Container, library: Library, arch: Arch) -> tuple[Prepr
     if small < own.size and not library.labels:
         own = dataclasses.replace(own, size=small, resize=small)
     seen = meta.get("preprocessor_config.json")
-    if isinstance(seen, dict) and all(isinstance(seen.get(k), list) for k in ("image_mean", "image_std")):
-        own = dataclasses.replace(own, mean=tuple(seen["image_mean"]), std=tuple(seen["image_std"]))
     cfg = config.get("pretrained_cfg") if isinstance(config, dict) else None
-    if isinstance(cfg, dict) and isinstance(cfg.get("mean"), list) and isinstance(cfg.get("std"), list):
-        side = int((cfg.get("input_size") or (3, own.size, own.size))[-1])
-        resize = int(side / float(cfg.get("crop_pct") or 0.875))  # rounded down, as timm does
-        said: Any = cfg.get("interpolation")
-        how = said if said in ("bilinear", "bicubic") else own.interpolation
-        own = dataclasses.replace(
-            own, mean=tuple(cfg["mean"]), std=tuple(cfg["std"]), size=side, resize=resize, interpolation=how
+    said: Any = seen
+    try:
+        if isinstance(seen, dict) and "image_mean" in seen and "image_std" in seen:
+            own = dataclasses.replace(own, mean=tuple(seen["image_mean"]), std=tuple(seen["image_std"]))
+        if isinstance(cfg, dict) and "mean" in cfg and "std" in cfg:
+            said = cfg
+            side = int((cfg.get("input_size") or (3, own.size, own.size))[-1])
+            resize = int(side / float(cfg.get("crop_pct") or 0.875))  # rounded down, as timm does
+            how = cfg.get("interpolation")
+            own = dataclasses.replace(
+                own, mean=tuple(cfg["mean"]), std=tuple(cfg["std"]), size=side, resize=resize,
+                interpolation=how if how in ("bilinear", "bicubic") else own.interpolation,
+            )  # fmt: skip
+        numbers = np.array([own.mean, own.std], np.float64)
+        good = numbers.shape == (2, arch.in_channels) and np.isfinite(numbers).all() and (numbers[1] > 0).all()
+        good = (
+            good and all(type(n) in (int, float) for n in (*own.mean, *own.std)) and 0 < own.size <= own.resize < 2**16
         )
+    except (TypeError, ValueError, IndexError, KeyError, ArithmeticError):
+        good = False
+    if not good:
+        raise RosettaError(f"{held.path}: its configuration says of its images what can't be: {str(said)[:200]!r}")
     return own, labels
 
 

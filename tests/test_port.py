@@ -26,7 +26,7 @@ import torch_impl
 from common import claims, containers, frameworks, port, writers
 from common.arch import VARIANTS, Arch, get
 from common.containers import Container, Entry
-from common.errors import RosettaError
+from common.errors import RosettaError, nearest
 from common.foreign import LIBRARIES, TRANSFORMERS
 from common.foreign.transformers import transformers_config
 from common.init import randomised
@@ -973,6 +973,109 @@ def test_keras_hubs_pooling_is_held_against_the_row(tmp_path):
         assert "KerasHub's ResNet" in done.probes[0][0]
         with pytest.raises(RosettaError, match="pooling = 'max'"):
             port.inspect(tmp_path / f"max{suffix}")
+
+
+# -- heads, names, and what a machine lacks
+
+
+@pytest.mark.parametrize("package", [torch_impl, keras_impl])
+def test_a_net_is_loaded_with_another_classifier(tmp_path, package):
+    weights = randomised(SMALL)
+    port.canonical.save(tmp_path / "a.safetensors", SMALL, weights)
+    net = package.load(tmp_path / "a.safetensors", num_classes=3, seed=1)
+    found = package.export_weights(net)
+    port.port(tmp_path / "a.safetensors", tmp_path / "b.safetensors", num_classes=3, seed=1)
+    expected = port.inspect(tmp_path / "b.safetensors").weights()
+    assert found["fc.weight"].shape == (3, 32) and all(np.array_equal(w, expected[n]) for n, w in found.items())
+    folded = package.load(tmp_path / "a.safetensors", num_classes=3, seed=1, folded=True)
+    assert folded.plan.arch == get(SMALL, num_classes=3, folded=True)
+    assert "fc.weight" not in package.export_weights(package.load(tmp_path / "a.safetensors", num_classes=0))
+    with pytest.raises(RosettaError, match="with into"):
+        package.load(tmp_path / "a.safetensors", num_classes=3, into=net)
+
+
+def test_inspect_says_what_matters_first_and_tensors_when_asked(tmp_path):
+    from click.testing import CliRunner
+
+    from common.cli import cli
+
+    arch = get("cifar_resnet20")
+    state = {n: torch.from_numpy(w) for n, w in randomised(arch).items()}
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "a.pth")
+    brief = CliRunner().invoke(cli, ["inspect", str(tmp_path / "a.pth")]).output
+    assert len(brief.splitlines()) <= 14 and "not used: epoch" in brief and "layer1.0.conv1" not in brief
+    whole = CliRunner().invoke(cli, ["inspect", str(tmp_path / "a.pth"), "--tensors"]).output
+    assert whole.startswith(brief) and "layer1.0.conv1.weight" in whole
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("resnext50", "resnext50_32x4d"),
+        ("seresnext50", "seresnext50_32x4d"),
+        ("resnet20", "cifar_resnet20"),
+        ("resnet56", "cifar_resnet56"),
+        ("resnet50v2", "resnet50v2_keras"),
+        ("resnet50v2", "resnetv2_50"),
+        ("resnet5O", "resnet50"),
+    ],
+)
+def test_whoever_types_a_part_of_a_name_is_offered_the_whole(typed, meant):
+    assert meant in nearest(typed, VARIANTS)
+
+
+def test_what_a_machine_lacks_is_one_sentence(tmp_path, monkeypatch):
+    import importlib.util
+
+    from common import export
+
+    find, absent = importlib.util.find_spec, {"h5py"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n in absent else find(n, *a))
+    source = tmp_path / "a.safetensors"
+    port.canonical.save(source, SMALL, randomised(SMALL))
+    for name in ("b.weights.h5", "b.keras"):
+        with pytest.raises(
+            RosettaError, match=r"needs h5py, which is not installed: pip install 'resnet-rosetta\[keras\]'"
+        ):
+            port.port(source, tmp_path / name, probe=False)
+    absent = {"torch", "tensorflow"}
+    with pytest.raises(RosettaError, match=r"needs torch, which is not .*rosetta\[torch,onnx\]"):
+        export.export(source, tmp_path / "b.onnx", "torch")
+    with pytest.raises(RosettaError, match="torch and tensorflow"):
+        port.port(source, tmp_path / "b.weights.h5", probe=True)
+    done = port.port(source, tmp_path / "b.weights.h5", fold=True)
+    said = " ".join(done.notes)
+    assert not done.probes and "no framework is installed" in said
+    done = port.port(tmp_path / "b.weights.h5", tmp_path / "c.pt", dry_run=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.safetensors", "b.weights.h5"]
+    with pytest.raises(RosettaError, match="needs a1 and b1, which are not installed: pip install a1 b1$"):
+        frameworks.require("this", ("a1", "b1"), "")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"mean": ["a"] * 3}, {"mean": 0.5}, {"std": [0.2, 0.2]}, {"std": [0.2, 0.2, 0]}, {"mean": [True, False, True]},
+        {"crop_pct": "x"}, {"crop_pct": 1e-9}, {"crop_pct": {"a": 1}}, {"input_size": 224}, {"input_size": ["x"]},
+        {"input_size": [3, 224, 10**400]}, {"input_size": [3, 0, 0]}, {"mean": [10**400, 1, 1]},
+        {"mean": [float("nan")] * 3},
+    ],
+)  # fmt: skip
+def test_a_folder_whose_images_cannot_be_so(said):
+    held = spoil(VARIANTS["resnet18"])
+    held.metadata["config"] = {"pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3, "crop_pct": 0.9}}
+    assert recognise(held).preprocessing.mean == (0.5,) * 3
+    held.metadata["config"]["pretrained_cfg"] |= said
+    with pytest.raises(RosettaError, match="says of its images what can't be"):
+        recognise(held)
+
+
+@pytest.mark.parametrize("changes", [{"drop_path": 10**400}, {"norm_eps": 10**400}, {"widths": [10**400, 2]},
+                                     {"width_per_group": 10**400}, {"num_classes": 10**400}])  # fmt: skip
+def test_numbers_beyond_all_arrays(changes):
+    row = json.loads(SMALL.to_json()) | changes
+    with pytest.raises(RosettaError, match=next(iter(changes))):
+        Arch.from_json(json.dumps(row))
 
 
 # -- a file is called what it is, and a target is told what it is for

@@ -3,8 +3,9 @@
 from concurrent.futures import ThreadPoolExecutor
 
 from common.arch import Arch, get
+from common.errors import RosettaError
 from common.plan import Plan, StemPlan, Trunk, make_plan
-from common.port import inspect
+from common.port import edited, inspect
 
 from .blocks import BLOCKS
 from .layers import (
@@ -106,21 +107,28 @@ def create_model(
     return construct(ResNet, make_plan(get(name_or_arch, **overrides)), dtype, seed, weights)
 
 
-def load(path, *, dtype: str | None = None, folded: bool = False, into: ResNet | None = None, **options) -> ResNet:
+def load(
+    path, *, dtype: str | None = None, folded: bool = False, into: ResNet | None = None,
+    num_classes: int | None = None, seed: int = 0, **options,
+) -> ResNet:  # fmt: skip
     """A net with the weights of a checkpoint: of torchvision, timm, Hugging Face Transformers, keras.applications,
     KerasHub, akamaster or kuangliu, or our own, in any container (common/port.py).
 
     `dtype` is by default the file's; `folded` puts the norms into the convolutions (common/fold.py), for inference;
-    `into` is a net that takes the weights in its own dtype, and stays as it is if they don't fit. `options` are those
-    of `common.port.inspect`. Raises RosettaError for a file that is damaged or unknown.
+    `into` is a net that takes the weights in its own dtype, and stays as it is if they don't fit; `num_classes` gives
+    the net a fresh classifier, drawn from `seed`, or none with 0. `options` are those of `common.port.inspect`. Raises
+    RosettaError for a file that is damaged or unknown.
     """
+    if into is not None and num_classes is not None:
+        raise RosettaError("a net that is there has its classifier: num_classes can't be given with into")
     if into is not None and not into.plan.arch.folded:  # a folded net takes a file with norms, too
         options = {"arch": into.plan.arch, **options}
     found = inspect(path, **options)
     if into is not None:
         import_weights(into, found.weights("mapped"))
         return into
-    arch = get(found.arch, folded=folded or found.arch.folded)
+    headed = found.arch if num_classes is None else get(found.arch, num_classes=num_classes)
+    arch = get(headed, folded=folded or headed.folded)
     with ThreadPoolExecutor(1) as beside:  # the file is read while the net is built
-        weights = beside.submit(found.weights, "together")
+        weights = beside.submit(lambda: edited(found.arch, headed, found.weights("together"), seed)[0])
         return construct(ResNet, make_plan(arch), dtype or found.read_as, weights=weights.result, copy=False)

@@ -147,9 +147,18 @@ def traits_of(arch: Arch) -> frozenset[str]:
 
 def stored_shape(shape: Shape, transform: str) -> Shape:
     """A canonical shape as a library stores it."""
-    return TRANSFORMS[transform][1](np.broadcast_to(np.float32(0), shape)).shape if transform else shape
+    return _moved(shape, TRANSFORMS[transform][1]) if transform else shape
 
 
 def canonical_shape(shape: Shape, transform: str) -> Shape:
     """A stored shape as the canonical weights have it."""
-    return TRANSFORMS[transform][0](np.broadcast_to(np.float32(0), shape)).shape
+    return _moved(shape, TRANSFORMS[transform][0]) if transform else shape
+
+
+def _moved(shape: Shape, move: Callable[[np.ndarray], np.ndarray]) -> Shape:
+    """Where a move of axes takes the lengths, which may be larger than any array's: so a small one goes ahead, in which
+    each axis is known by its length."""
+    if len(shape) > 6:  # of no layer's
+        return shape
+    ahead = move(np.empty(tuple(range(2, len(shape) + 2)), np.bool_)).shape
+    return tuple(shape[n - 2] if n > 1 else 1 for n in ahead)
