@@ -341,7 +341,13 @@ def _pytorch(path: Path, zipped: bool = False) -> Container:
         wanted = re.search(r"GLOBAL ([\w.]+)", str(e))
         # PyTorch's own advice is to run what the file says
         advice = "weights_only" in str(e) and not wanted
-        reason = f"it names {wanted[1]}" if wanted else "no tensors are in it" if advice else re.sub(r"\s+", " ", str(e).strip().split("\n")[0])
+        reason = (
+            f"it names {wanted[1]}"
+            if wanted
+            else "no tensors are in it"
+            if advice
+            else re.sub(r"\s+", " ", str(e).strip().split("\n")[0])
+        )
         raise RosettaError(f"{path} is not a whole PyTorch checkpoint of tensors alone: {reason[:200]}") from None
 
     state, outside, metadata = _state_dict(path, held)

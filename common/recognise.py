@@ -577,7 +577,10 @@ def _preprocessing(held: Container, library: Library, arch: Arch) -> tuple[Prepr
         labels if len(labels) == arch.num_classes and not all(re.fullmatch(r"LABEL_\d+", x) for x in labels) else ()
     )
     if isinstance(meta.get("preprocessing"), str):
-        return Preprocessing.from_json(meta["preprocessing"]), labels
+        try:
+            return Preprocessing.from_json(meta["preprocessing"]), labels
+        except RosettaError as e:
+            raise RosettaError(f"{held.path}: {e}") from None
     own = library.preprocessing
     if own is None or arch.dims != 2 or len(own.mean) != arch.in_channels:
         return None, labels

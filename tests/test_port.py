@@ -1161,3 +1161,157 @@ def test_a_file_that_is_there_is_replaced_only_by_force(tmp_path):
     assert (tmp_path / "b.pt").read_text() == "somebody's"
     port.port(tmp_path / "a.safetensors", tmp_path / "b.pt", force=True)
     assert port.inspect(tmp_path / "b.pt").arch == SMALL
+
+
+# -- the checks of the way itself, each broken once
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".weights.h5", ".pt", ".keras"])
+def test_every_tensor_is_read_back(tmp_path, monkeypatch, suffix):
+    """One bit, in each kind of tensor in turn."""
+    source, out, real = tmp_path / "a.safetensors", tmp_path / f"b{suffix}", writers.stored
+    port.canonical.save(source, SMALL, randomised(SMALL))
+    for name in ("conv1.weight", "layer2.0.bn1.bias", "layer2.0.bn2.running_mean", "bn1.running_var", "fc.bias"):
+
+        def wrong(slots, weights, name=name):
+            changed = weights[name].copy()
+            changed.view(np.uint8).reshape(-1)[-4] ^= 1  # of the mantissa
+            return real(slots, {**weights, name: changed})
+
+        with monkeypatch.context() as m:
+            m.setattr(writers, "stored", wrong)
+            with pytest.raises(RosettaError, match=f"reads back otherwise than written, at {name}"):
+                port.port(source, out, probe=False)
+        assert not out.exists()
+
+
+def test_what_is_saved_is_compared_with_what_was_to_be_saved(tmp_path, monkeypatch):
+    weights, real = randomised(SMALL), port.canonical.write_safetensors
+
+    def wrong(path, arrays, metadata):
+        real(path, {n: a * 2 if n == "bn1.running_var" else a for n, a in arrays.items()}, metadata)
+
+    monkeypatch.setattr(port.canonical, "write_safetensors", wrong)
+    with pytest.raises(RosettaError, match="reads back otherwise than it was written, at bn1.running_var"):
+        port.canonical.save(tmp_path / "a.safetensors", SMALL, weights)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_probe_that_frameworks_answer_otherwise_fails(tmp_path, monkeypatch):
+    """Two backends, of which one computes another function."""
+    import contextlib
+
+    from common import backends
+
+    class Off(backends.Here):
+        def run(self, job):
+            weights = {n: w * (1 + self.off) if n == "bn1.running_var" else w for n, w in job.weights.items()}
+            return super().run(dataclasses.replace(job, weights=weights))
+
+    @contextlib.contextmanager
+    def started(specs, device="cpu"):
+        first, second = backends.Here("torch"), Off("torch")
+        second.spec, second.off = "keras:tensorflow", off
+        yield [first, second]
+
+    monkeypatch.setattr(backends, "started", started)
+    monkeypatch.setattr(port, "probe_image", lambda arch: np.random.default_rng(0).standard_normal((1, 3, 64, 64)))
+    arch = get(SMALL, depths=(1, 1))
+    source = tmp_path / "a.safetensors"
+    port.canonical.save(source, arch, {n: w.astype(np.float64) for n, w in randomised(arch).items()})
+    for off, good in ((0.0, True), (1e-9, False), (1e-2, False)):
+        out = tmp_path / f"{off}.weights.h5"
+        if good:
+            done = port.port(source, out, probe=True)
+            assert [apart <= most for (_, apart, _), most in zip(done.probes, (1e-12, 1e-5), strict=True)] == [True] * 2
+        else:
+            with pytest.raises(port.NotTheSame, match="float64.*not kept"):
+                port.port(source, out, probe=True)
+        assert out.exists() == good
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_graph_that_is_wrong_at_one_size_is_not_kept(tmp_path, monkeypatch, batch):
+    pytest.importorskip("onnxruntime"), pytest.importorskip("onnxscript")
+    from common import export, graphs
+
+    port.canonical.save(tmp_path / "a.safetensors", SMALL, randomised(SMALL))
+    run, seen = graphs.run, []
+
+    def wrong(path, x):
+        seen.append(len(x))
+        return run(path, x) * (1.001 if len(x) == batch else 1)
+
+    monkeypatch.setattr(graphs, "run", wrong)
+    with pytest.raises(RosettaError, match="other logits than torch"):
+        export.export(tmp_path / "a.safetensors", tmp_path / "x.onnx", "torch")
+    assert seen[-1] == batch and not (tmp_path / "x.onnx").exists()
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".weights.h5", ".keras"])
+def test_a_changed_value_in_a_file_of_ours_has_another_checksum(tmp_path, suffix):
+    port.canonical.save(tmp_path / "a.safetensors", SMALL, randomised(SMALL))
+    path = tmp_path / f"b{suffix}"
+    port.port(tmp_path / "a.safetensors", path, probe=False)
+    path = Path(shutil.copy(path, tmp_path / f"c{suffix}"))  # the reader of HDF5 has the other open
+    if suffix == ".pt":
+        state = torch.load(path, weights_only=True)
+        state["bn1.running_var"][3] *= 1.0001
+        torch.save(state, path)
+    elif suffix == ".weights.h5":
+        with h5py.File(path, "a") as f:
+            f["bn1/vars/3"][3] *= 1.0001
+    else:
+        with zipfile.ZipFile(path) as z:
+            held = {n: z.read(n) for n in z.namelist()}
+        (tmp_path / "w.h5").write_bytes(held["model.weights.h5"])
+        with h5py.File(tmp_path / "w.h5", "a") as f:
+            f["bn1/vars/3"][3] *= 1.0001
+        with zipfile.ZipFile(path, "w") as z:
+            for name, data in held.items():
+                z.writestr(name, (tmp_path / "w.h5").read_bytes() if name == "model.weights.h5" else data)
+    with pytest.raises(RosettaError, match="its checksum is"):
+        port.inspect(path).weights()
+
+
+def test_transformers_stride_in_the_first_stage(tmp_path, transformers):
+    """Which no shape tells, only the configuration."""
+    small = dict(embedding_size=64, depths=[1, 1], hidden_sizes=[16, 32], layer_type="basic", num_labels=3)
+    for first in (False, True):
+        theirs = transformers.ResNetForImageClassification(
+            transformers.ResNetConfig(downsample_in_first_stage=first, **small)
+        )
+        randomise(theirs)
+        theirs.eval().save_pretrained(tmp_path / f"{first}")
+        found = port.inspect(tmp_path / f"{first}")
+        assert found.arch.first_stride == 1 + first and found.claim and not found.told
+        x = torch.randn(2, 3, 65, 48, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            assert torch.equal(torch_impl.load(tmp_path / f"{first}").eval()(x), theirs(x).logits)
+        port.port(tmp_path / f"{first}", tmp_path / f"{first} again", to="transformers", probe=False)
+        assert port.inspect(tmp_path / f"{first} again").arch == found.arch
+
+
+def test_labels_and_images_travel_through_every_container(tmp_path):
+    """Twelve labels, in an order that is nobody's alphabet, and numbers that are no library's."""
+    labels = [
+        f"{word} {i}" for i, word in enumerate("zebra ape yak bat xerus cat whale dog vole elk urial fox".split())
+    ]
+    arch = get("resnet18", depths=(1, 1, 1, 1), num_classes=12)
+    port.canonical.save(tmp_path / "a.safetensors", arch, randomised(arch))
+    port.port(tmp_path / "a.safetensors", tmp_path / "m", to="transformers", probe=False)
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    config["id2label"] = dict(reversed([(str(i), label) for i, label in enumerate(labels)]))
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "m" / "preprocessor_config.json").write_text(
+        json.dumps({"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]})
+    )
+    way = ["m", "b.safetensors", "c.weights.h5", "d.pt", "e.keras", "f", "g.safetensors"]
+    for source, target in zip(way, way[1:], strict=False):
+        to = "transformers" if target == "f" else None
+        port.port(tmp_path / source, tmp_path / target, to=to, probe=False)
+        found = port.inspect(tmp_path / target)
+        assert found.labels == tuple(labels), target
+        assert found.preprocessing.mean == (0.1, 0.2, 0.3) and found.preprocessing.std == (0.4, 0.5, 0.6), target
+    port.port(tmp_path / "d.pt", tmp_path / "h.pt", num_classes=3, probe=False)
+    assert not port.inspect(tmp_path / "h.pt").labels
