@@ -38,7 +38,7 @@ def check(held: Container, library: Library, arch: Arch) -> str:
     if wrong:
         raise RosettaError(
             f"{held.path} says that it is another net than {library.name}'s with these names and shapes: {wrong}. No "
-            "row here says that"
+            "row here says that; if the configuration is what is wrong, give the file of weights by itself"
         )
     return named
 

@@ -472,11 +472,6 @@ def _zip(path: Path) -> Container:
                     f"{path} is an exported program of PyTorch's. Where you trust it, save its weights: "
                     f"torch.save(torch.export.load({path.name!r}).state_dict, 'weights.pth')"
                 )
-            if "constants.pkl" in ends:
-                raise RosettaError(
-                    f"{path} is a TorchScript file, which is a program. Where you trust it, save its weights: "
-                    f"torch.save(torch.jit.load({path.name!r}).state_dict(), 'weights.pth')"
-                )
             if not any(n.endswith("data.pkl") for n in names):
                 raise RosettaError(f"{path} is an archive, but neither Keras' (config.json) nor PyTorch's (data.pkl)")
             _check_records(path, z)
@@ -515,7 +510,8 @@ def _check_records(path: Path, z: zipfile.ZipFile) -> None:
     sizes = {m.filename: m.file_size for m in members}
     if f"{top}/constants.pkl" in sizes:
         raise RosettaError(
-            f"{path} is TorchScript, which is code: load it where you trust it, and save its state_dict()"
+            f"{path} is TorchScript, which is code. Where you trust it, save its weights: "
+            f"torch.save(torch.jit.load({path.name!r}).state_dict(), 'weights.pth')"
         )
     if f"{top}/data.pkl" not in sizes:
         raise RosettaError(f"{path} has no {top}/data.pkl: expected PyTorch's archive")

@@ -19,6 +19,7 @@ from common.errors import RosettaError, nearest, printable
 from common.foreign import LIBRARIES
 from common.foreign.library import KERAS_LEAVES, TRANSFORMS, Library, Slot, canonical_shape
 from common.foreign.ours import OURS, OURS_KERAS
+from common.foreign.torchvision import TORCHVISION
 from common.foreign.transformers import transformers_config
 from common.memory import cpus
 from common.names import Shape, parameters
@@ -290,8 +291,9 @@ def _by_names(
             slots = _slots(lib, arch)
             if slots and {s.theirs: s.shape for s in slots} == {n: e.shape for n, e in entries.items()}:
                 return _found(held, lib, arch, slots, unused, {"arch": "named"})
+    timm = library is None and claims.timm_claim(held) is not None  # most of whose nets have torchvision's names
     for lib in (*LIBRARIES, OURS_KERAS, OURS):
-        if library not in (None, lib.name):
+        if library not in (None, lib.name) or (timm and lib is TORCHVISION):
             continue
         for traits in lib.traits if lib.traits != (frozenset(),) else (_traits(entries),):
             names = _canonical_names(lib, entries, traits)
@@ -306,7 +308,7 @@ def _by_names(
                 except RosettaError:
                     continue
                 slots = _slots(lib, found)
-                if lib.claims(found) and slots and {s.theirs for s in slots} == set(entries):
+                if (timm or lib.claims(found)) and slots and {s.theirs for s in slots} == set(entries):
                     return _found(held, lib, found, slots, unused, told)
     if best is None or best[0] > len(entries) // 2:
         some = ", ".join(list(entries)[:5])
