@@ -38,7 +38,7 @@ def _refuse(field: str, value: Any, expected: str) -> NoReturn:
 
 
 def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31  # no axis is longer
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -217,10 +217,9 @@ def _check(a: Arch) -> None:
     else:
         for width in a.widths:
             if width * a.width_per_group % 64:
-                per_group = width * a.width_per_group / 64
                 _refuse(
                     "width_per_group", a.width_per_group,
-                    f"whole channels in each group, not {per_group:g} (width {width} * {a.width_per_group} / 64)",
+                    f"whole channels in each group, where width * width_per_group / 64 isn't whole at width {width}",
                 )  # fmt: skip
     if a.preact and not a.shortcut_norm:
         _refuse("shortcut_norm", False, "true with preact = True: a pre-activation projection has no norm to leave out")
