@@ -37,6 +37,7 @@ from common.foreign.library import TRANSFORMS
 from common.foreign.ours import OURS_KERAS
 from common.hdf5 import READER
 from common.init import randomised
+from common.preprocessing import IMAGENET
 from common.recipe import Recipe
 
 ARCH = get("resnet18", depths=(1, 1), widths=(16, 16), stem={"convs": [[8, 3, 1]], "pool": False}, num_classes=3)
@@ -50,6 +51,7 @@ OURS = {
 BARE = ("bare.safetensors", "zip.pth", "legacy.pth", "bare.weights.h5", "old.h5", "bare.keras", "hugging", "timm")
 LARGE = {"g.h5": "keras.applications", "h.weights.h5": "keras.applications"}
 KINDS = (*OURS, *BARE)
+LABELS = ("cat", "dog", "bird")
 SECONDS = 10
 MEMORY = 300 * 2**20  # or three times the file
 
@@ -63,7 +65,7 @@ def honest(kind: str, folder: Path) -> Path:
     if kind in OURS or kind in LARGE:
         library = {**OURS, **LARGE}[kind]
         arch = get("resnet50_keras", num_classes=3) if kind in LARGE else PLAIN if library == "torchvision" else ARCH
-        writers.write(where, writers.target_of(where, library, arch), arch, randomised(arch))
+        writers.write(where, writers.target_of(where, library, arch), arch, randomised(arch), IMAGENET, LABELS)
     elif kind in ("hugging", "timm"):
         where.mkdir()
         config = {"architecture": "resnet18", "num_classes": 3, "num_features": 16, "pretrained_cfg": {
@@ -73,7 +75,7 @@ def honest(kind: str, folder: Path) -> Path:
         if kind == "hugging":
             place = writers.target_of(where, "transformers", PLAIN)
             where.rmdir()
-            writers.write(where, place, PLAIN, weights, labels=("cat", "dog", "bird"))
+            writers.write(where, place, PLAIN, weights, IMAGENET, LABELS)
         else:
             (where / "config.json").write_text(json.dumps(config))
         safetensors.torch.save_file(
@@ -104,7 +106,8 @@ def run(folder: Path) -> Path:
     lines = [{"step": 10, "epoch": 0, "loss": 1.5, "rate": 0.1}, {"step": 20, "epoch": 1, "test_accuracy": 0.5}]
     (folder / training.METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines))
     moments = {f"momentum {n}": w for n, w in weights.items() if "running" not in n}
-    progress = training.Progress(made, 10, step=20).state()
+    line = dict.fromkeys(training._LINE, 0.5) | {"epoch": 2}
+    progress = training.Progress(made, 10, step=20, last=line).state()
     canonical.save(
         folder / training.LAST, ARCH, weights, {"labels": "a\nb\nc"}, {"progress": progress, "arrays": moments}
     )
@@ -392,9 +395,9 @@ def look(
     wrong: list[str] = []
     try:
         if kind == "run":
-            training.Run.load(path)
             training.read_metrics(path)
-            canonical.load_training(path / training.LAST)
+            progress = training.Progress(training.Run.load(path), 10)
+            progress.go_on(canonical.load_training(path / training.LAST)[1], path / training.LAST)
         found = port.inspect(model(path, kind))
         with contextlib.redirect_stdout(io.StringIO()) as shown:
             print("\n".join(cli._recognised(found)))
@@ -440,6 +443,7 @@ def files(kind: str, first: int, count: int, folder: Path) -> None:
     weights = whole.weights()
     target = folder / "out.safetensors"
     victim = folder / f"victim{''.join(source.suffixes) if source.is_file() else ''}"
+    assert look(kind, source, target, whole, weights, True) == ("read", []), kind
     if kind not in LARGE:
         resource.setrlimit(resource.RLIMIT_AS, (memory("VmSize") + 2**32, resource.RLIM_INFINITY))  # for the machine
     names = {p.name for p in folder.iterdir()} | {"at", "faults"}
