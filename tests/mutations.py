@@ -183,7 +183,9 @@ def with_gadget(data: bytes, r: random.Random) -> bytes:
     """A PyTorch file with one of these, or a row that is hostile, beside its tensors."""
     held = torch.load(io.BytesIO(data), weights_only=False)
     state = held.get("state_dict", held.get("net", held))
-    state = collections.OrderedDict(state)
+    said, state = getattr(state, "_metadata", None), collections.OrderedDict(state)
+    if said:  # ours, with the checksum
+        state._metadata = said  # type: ignore[attr-defined]
     name = r.choice(list(state))
     out, zipped = io.BytesIO(), r.random() < 0.6
     how = r.choice(["gadget", "row", "shape", "dtype", "name", "value", "expand"])
