@@ -317,7 +317,11 @@ def _by_names(
         )
     _, lib, names = best
     found, told = row(lib, names)
-    return _found(held, lib, found, lib.slots(found), unused, told)
+    try:
+        slots = lib.slots(found)
+    except RosettaError as e:
+        raise RosettaError(f"{held.path} looks like {describe(found)}, but {e}") from None
+    return _found(held, lib, found, slots, unused, told)
 
 
 def _traits(entries: Mapping[str, Any]) -> frozenset[str]:

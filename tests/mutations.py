@@ -368,7 +368,7 @@ def witnessed(path: Path, found) -> dict[str, np.ndarray]:
             [np.dtype, (scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar")]
             + [type(np.dtype(t)) for t in ("f2", "f4", "f8", "i4", "i8", "u1", "b1")]
         ):
-            held = torch.load(path, weights_only=True)
+            held = torch.load(path, weights_only=True, map_location="cpu")
         states = [held, *(v for v in held.values() if isinstance(v, dict))]
         state = next(s for s in states if set(wanted.values()) <= set(s))
     else:
