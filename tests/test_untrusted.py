@@ -172,9 +172,9 @@ def test_harmless_companions_of_a_state_dict_are_read(tmp_path):
         assert set(port.inspect(tmp_path / "t.pth.tar").unused) == set(held) - {"state_dict"}
 
 
-def test_a_net_that_its_library_has_no_names_for_names_the_file(tmp_path):
+def test_a_net_without_its_first_norm_is_refused_by_the_file(tmp_path):
     torch.save({n: torch.from_numpy(w) for n, w in WEIGHTS.items() if n != "bn1.weight"}, tmp_path / "a.pth")
-    refused(tmp_path / "a.pth", r"a\.pth looks like .*, but torchvision has no layer that is norm")
+    refused(tmp_path / "a.pth", r"a\.pth has the names of torchvision, but no norm follows its first convolution")
 
 
 def test_only_an_optimizer(tmp_path):
