@@ -209,6 +209,9 @@ def test_cifar_in_the_binary_format(name, server, monkeypatch, tmp_path):
     (tmp_path / "cache" / name / test).write_bytes(content[:-5])
     with pytest.raises(RosettaError, match="an image each"):
         datasets.load(name, tmp_path / "cache" / name)
+    (tmp_path / "cache" / name / test).write_bytes(content[:coarse] + b"\xc8" + content[coarse + 1 :])
+    with pytest.raises(RosettaError, match=f"{test} has labels up to 200"):
+        datasets.load(name, tmp_path / "cache" / name)
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
@@ -455,7 +458,19 @@ def test_a_layout_is_said_on_the_command_line_and_kept(tmp_path):
     def run(*args):
         return CliRunner().invoke(commands.cli, [str(a) for a in args])
 
-    line = ("train", "resnet18_1d", "--data", tmp_path / "a.npz", "--steps", 1, "--set", "depths=[1,1]", "--out")
+    line = (
+        "train",
+        "resnet18_1d",
+        "--data",
+        tmp_path / "a.npz",
+        "--steps",
+        1,
+        "--set",
+        "depths=[1,1]",
+        "--hold-out",
+        0.25,
+        "--out",
+    )
     line += (tmp_path / "run", "--set", "widths=[8,8]")
     refused = run(*line)
     assert refused.exit_code == 2 and "--layout channels-first" in refused.stderr
@@ -464,6 +479,9 @@ def test_a_layout_is_said_on_the_command_line_and_kept(tmp_path):
     loaded = training.Run.load(tmp_path / "run")
     assert loaded.layout == "channels-first" and loaded.load_data().shape == (2, 64)
     assert loaded.arch.in_channels == 2
+    assert done.exit_code == 0 and (tmp_path / "run" / "last.safetensors").exists()
+    said = run("evaluate", tmp_path / "run").stdout
+    assert "on a: 3 examples, the held-out part of the training examples" in said
     with pytest.raises(RosettaError, match="layout .* can't be for digits"):
         datasets.load("digits", layout="channels-first")
 

@@ -230,7 +230,7 @@ def _cifar(name: str, folder: Path | None) -> Data:
         from common.data.download import unpacked
 
         folder = unpacked(url, name, md5)
-    coarse = 1 if name == "cifar100" else 0  # a byte of the coarse class comes first
+    coarse, k = (1, 100) if name == "cifar100" else (0, 10)  # a byte of the coarse class comes first
     python = test.removesuffix(".bin")  # its file in the Python version, a pickle
     inside = _inside(folder, test, python).parent
     if not (inside / test).is_file():
@@ -240,8 +240,7 @@ def _cifar(name: str, folder: Path | None) -> Data:
         rows = []
         for file in files:
             if not file.endswith(".bin"):
-                key, k = ("fine_labels", 100) if coarse else ("labels", 10)
-                x, y = pickled.examples(inside / file, key, k)
+                x, y = pickled.examples(inside / file, "fine_labels" if coarse else "labels", k)
                 front = np.stack([y] * (1 + coarse), 1).astype(np.uint8)
                 rows.append(np.concatenate([front, x.reshape(len(x), -1)], 1))
                 continue
@@ -251,6 +250,8 @@ def _cifar(name: str, folder: Path | None) -> Data:
                     f"{inside / file} has {len(content):,} bytes: expected a multiple of {3073 + coarse}, an image each"
                 )
             rows.append(content.reshape(-1, 3073 + coarse))
+            if (most := rows[-1][:, coarse].max()) >= k:
+                raise RosettaError(f"{inside / file} has labels up to {most}: expected 0 to {k - 1}")
         every = np.concatenate(rows)
         return Examples(every[:, coarse].astype(np.int64), every[:, 1 + coarse :].reshape(-1, 3, 32, 32))
 
