@@ -835,10 +835,10 @@ mutant("bfloat16 shifted by one bit too few", "bfloat16 checkpoints are read as 
        f"{PORT}::test_bfloat16_is_widened_exactly",
        ("common/containers.py", ".astype(np.uint32) << 16)", ".astype(np.uint32) << 15)"), audit="caught")
 mutant("labels lost on the way", "a ported net doesn't know its classes",
-       PORT,
+       f"{PORT}::test_labels_and_images_travel_through_every_container",
        ("common/port.py", "labels = found.labels if", "labels = () if"), audit="caught")
 mutant("the probe never fails", "`port` says that both frameworks agree whatever they give",
-       PORT,
+       f"{PORT}::test_a_probe_that_frameworks_answer_otherwise_fails",
        ("common/port.py", 'return "; ".join(f"{d}: {result.why', 'return "" and "; ".join(f"{d}: {result.why'), audit=SEEN)
 mutant("the folded net's probe never fails", "a wrong fold is kept",
        "test_fold.py::test_port_proves_what_it_folds",
@@ -847,7 +847,7 @@ mutant("the source library's probe never fails", "--verify-with-source verifies 
        f"{PORT}::test_what_is_not_the_same_is_not_kept",
        ("common/port.py", 'return "" if apart <= 1e-12 else', 'return "" if apart <= 1e-3 else'))
 mutant("running variances not read back", "a file with other variances is kept",
-       PORT,
+       f"{PORT}::test_every_tensor_is_read_back",
        ("common/port.py", "        if not canonical.same(value, weights[slot.canonical]):", '        if not slot.canonical.endswith("var") and not canonical.same(value, weights[slot.canonical]):'), audit=SEEN)
 mutant("nothing read back", "a file that was written wrong is kept",
        f"{PORT}::test_an_error_in_writing_is_found_when_the_file_is_read_back",
@@ -856,7 +856,7 @@ mutant("a head from another seed", "--num-classes --seed draws another classifie
        f"{PORT}::test_heads_and_channels",
        ("common/port.py", "depths=(1,) * len(new.depths)), seed)", "depths=(1,) * len(new.depths)), 0)"))
 mutant("saved unverified", "a checkpoint that was written wrong is kept",
-       "test_weights.py",
+       f"{PORT}::test_what_is_saved_is_compared_with_what_was_to_be_saved",
        ("common/weights.py", "        verify(temporary, plain)\n", ""), audit=SEEN)
 mutant("alike in value is alike", "float32 for float64 passes as the same bits",
        "test_by_hand.py",
@@ -872,7 +872,7 @@ mutant("written in place", "a full disk leaves half a checkpoint",
        "test_weights.py::test_an_interrupted_write_leaves_nothing",
        ("common/weights.py", '        temporary = beside / path.name.encode("utf-8", "replace").decode()', "        temporary = path"))
 mutant("one export probe", "a graph that takes one batch size alone is handed out",
-       "test_cli.py -k export",
+       f"{PORT}::test_a_graph_that_is_wrong_at_one_size_is_not_kept",
        ("common/export.py", "for x in probes:", "for x in probes[:1]:"), audit=SEEN)
 mutant("an export that differs", "a graph whose logits are a thousandth off is handed out",
        "test_cli.py::test_export_keeps_nothing_that_differs",
@@ -884,10 +884,10 @@ mutant("Hugging Face's labels by alphabet", "class 0 has the name that comes fir
        f"{UNTRUSTED}::test_labels_and_names_of_a_file_are_shown_without_what_a_terminal_obeys",
        ("common/recognise.py", "labels = tuple(rows[str(i)] for i in range(len(rows)))", "labels = tuple(sorted(rows.values()))"), audit=SEEN)
 mutant("a .pt's checksum unread", "a damaged .pt of ours is read without a word",
-       PORT,
+       f"{PORT}::test_a_changed_value_in_a_file_of_ours_has_another_checksum",
        ("common/containers.py", 'Container(path, "PyTorch checkpoint", entries, metadata, ours,', 'Container(path, "PyTorch checkpoint", entries, metadata, {},'), audit=SEEN)
 mutant("downsample_in_first_stage unread", "a Hugging Face net that strides in its first stage is another net",
-       PORT,
+       f"{PORT}::test_transformers_stride_in_the_first_stage",
        ("common/recognise.py", 'said["first_stride"] = 2 if config["downsample_in_first_stage"] else 1', 'said["first_stride"] = 1'), audit=SEEN)
 mutant("downsample_in_bottleneck upside down", "a Hugging Face net of version 1 is taken for 1.5",
        f"{PORT}::test_pytorch_libraries_there_and_back[transformers]",
