@@ -569,7 +569,7 @@ mutant("a large batch's parts in another order", "optimized nets give one image'
        ("torch_impl/layers.py", "torch.cat([run(part) for part in x.tensor_split(parts)])",
         "torch.cat([run(part) for part in x.tensor_split(parts)][:: -1 if len(x) > 4 else 1])"), audit=SEEN)
 mutant("Keras' logits in training mode", "what a Keras net is measured by moves with the batch",
-       f"{TRAIN}::test_a_run_that_stops_goes_on_to_the_bit_and_in_the_other_framework[keras]",
+       f"{TRAIN}::test_a_run_goes_on_in_the_other_framework[keras]",
        ("keras_impl/train.py", "tf.function(lambda x: t.model(x, training=False))", "tf.function(lambda x: t.model(x, training=True))"))
 mutant("Nesterov without its look ahead", "Keras' Nesterov is plain momentum",
        "test_optimizers.py::test_steps",
