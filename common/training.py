@@ -412,12 +412,16 @@ def begins(run: Run, found: Recognised) -> list[str]:
     known = {key.partition(".")[0] for key in found.library.conventions}
     known |= {key for key, why in found.told.items() if why.endswith(CONFIGURED)}
     says = "arch" in found.held.metadata  # our own files name their row
-    if differ and (says or known & set(differ) or names.parameters(own) != names.parameters(found.arch)):
+    fits = names.parameters(own) == names.parameters(found.arch)
+    if differ and (says or known & set(differ) or not fits):
+        whose = "its own word" if says else f"the {'conventions' if fits else 'shapes'} of {found.library.name}"
+        way = (
+            f"; if it is {run.name} all the same, `rosetta port {run.init} NEW.safetensors --arch {run.name}` makes a "
+            "file that says so"
+        ) * (fits and not says)
         raise RosettaError(
             f"{run.init} is another net than {run.name}: {gap(found.arch, own)}. It is {found.described}, by "
-            f"{'its own word' if says else f'the shapes and conventions of {found.library.name}'}; if it is "
-            f"{run.name} all the same, `rosetta port {run.init} NEW.safetensors --arch {run.name}` makes a file that "
-            "says so"
+            f"{whose}{way}"
         )
     notes = [f"taken on trust, {run.init} doesn't say it: {f} = {getattr(own, f)!r}" for f in differ]
     fresh = found.arch.num_classes != run.arch.num_classes

@@ -239,7 +239,7 @@ BROKEN = {
     "kind": (dict(config=lambda c: c["recipe"]["rule"].update(kind="Lion")), "unknown optimizer 'Lion'"),
     "warmup": (dict(config=lambda c: c["recipe"].update(warmup=True)), "warmup = 'True'"),
     "preprocessing": (dict(config=lambda c: c.update(preprocessing=[1])), "preprocessing"),
-    "a list": (dict(progress=lambda p: [1, 2]), "lacks step, loss"),
+    "a list": (dict(progress=lambda p: [1, 2]), "is no JSON object"),
     "no step": (dict(progress=lambda p: p.pop("step") and None), "lacks step"),
     "a word for a step": (dict(progress=lambda p: p.update(step="two")), "step = 'two'"),
     "a step before the first": (dict(progress=lambda p: p.update(step=-3)), "at step -3"),
@@ -259,6 +259,24 @@ def test_a_folder_that_is_no_whole_run_is_refused(tmp_path, stopped, case):
     changed(stopped, tmp_path / "run", **how)
     said = rosetta("train", "--resume", tmp_path / "run", "--quiet", code=2)
     assert re.search(expected, said) and "Traceback" not in said and len(said) < 600, said
+
+
+def test_a_run_of_an_older_version_is_read(tmp_path, stopped):
+    """Its config has fewer fields, and its progress says nothing of versions and examples."""
+    run = training.Run.load(ROOT / "docs" / "cifar_resnet20-fashion-mnist")
+    assert run.recipe.epochs == 30 and run.preprocessing is None and run.recipe_name == ""
+
+    def older(said):
+        for field in ("preprocessing", "recipe_name", "layout"):
+            del said[field]
+        for field in ("balance", "init"):
+            del said["recipe"][field]
+
+    def silent(said):
+        del said["about"], said["examples"]
+
+    changed(stopped, tmp_path / "run", config=older, progress=silent)
+    rosetta("train", "--resume", tmp_path / "run", "--steps", 1, "--quiet")
 
 
 def test_strange_lines_of_metrics_cost_nothing_else(tmp_path, stopped):

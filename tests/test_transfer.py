@@ -12,7 +12,7 @@ from conftest import relative
 from PIL import Image
 from test_referees import randomise
 
-from common import evaluation, recipe, training
+from common import evaluation, port, recipe, training
 from common import weights as canonical
 from common.arch import get
 from common.backends import Here
@@ -217,8 +217,19 @@ def test_another_nets_weights_are_refused(tmp_path, case, named):
     else:
         canonical.write_safetensors(tmp_path / "net.safetensors", weights, {})
     run = run_of(get(V15, **mine), tmp_path / "net.safetensors")
-    with pytest.raises(RosettaError, match=f"is another net than mine: .*{expected}"):
+    with pytest.raises(RosettaError, match=f"is another net than mine: .*{expected}") as refused:
         training.start(run)
+    assert ("rosetta port" in str(refused.value)) == (not named and case in ("v1 from v1.5", "epsilon"))
+
+
+def test_the_way_that_a_refusal_names_is_one(tmp_path):
+    """Of a v1 net with torchvision's names, which mean v1.5."""
+    net = get(V15, stride_in=1)
+    canonical.write_safetensors(tmp_path / "bare.safetensors", initial(net, 0), {})
+    with pytest.raises(RosettaError, match="--arch mine"):
+        training.start(run_of(net, tmp_path / "bare.safetensors"))
+    port.port(tmp_path / "bare.safetensors", tmp_path / "new.safetensors", arch=net, probe=False)
+    assert training.start(run_of(net, tmp_path / "new.safetensors"))["fc.weight"].shape == (10, 64)
 
 
 def test_what_a_checkpoint_does_not_say_is_taken_on_trust_and_said(tmp_path):
