@@ -68,10 +68,11 @@ def honest(kind: str, folder: Path) -> Path:
         writers.write(where, writers.target_of(where, library, arch), arch, randomised(arch), IMAGENET, LABELS)
     elif kind in ("hugging", "timm"):
         where.mkdir()
-        config = {"architecture": "resnet18", "num_classes": 3, "num_features": 16, "pretrained_cfg": {
+        args = {"layers": [1, 1], "channels": [16, 16]}
+        config = {"architecture": "resnet18", "model_args": args, "pretrained_cfg": {
             "input_size": [3, 224, 224], "crop_pct": 0.95, "interpolation": "bicubic", "mean": [0.5] * 3,
             "std": [0.5] * 3, "num_classes": 3, "first_conv": "conv1", "classifier": "fc",
-        }}  # fmt: skip
+        }, "num_classes": 3, "num_features": 16}  # fmt: skip
         if kind == "hugging":
             place = writers.target_of(where, "transformers", PLAIN)
             where.rmdir()
@@ -123,11 +124,19 @@ VALUES: list = [
 ]  # fmt: skip
 
 
+GIANTS: list[dict] = [
+    {"depths": [10**9, 1]}, {"depths": [10**6, 10**6]}, {"kernels": [*range(1, 20001, 2)]}, {"widths": [10**30, 64]},
+    {"stem": {"convs": [[1, 1, 1]] * 10**5, "pool": True}}, {"drop_path": 10**400}, {"num_classes": 10**60},
+]  # fmt: skip
+
+
 def twisted(said: object, r: random.Random) -> object:
     """JSON with another value somewhere, or one less, or one more."""
     if isinstance(said, str) and said.startswith("{") and r.random() < 0.8:  # JSON in JSON, as metadata are
         with contextlib.suppress(ValueError):
             return json.dumps(twisted(json.loads(said), r))
+    if isinstance(said, dict) and "depths" in said and r.random() < 0.3:
+        return said | r.choice(GIANTS)
     if isinstance(said, dict) and said and r.random() < 0.9:
         key, how = r.choice(list(said)), r.random()
         if how < 0.7:
