@@ -455,7 +455,7 @@ def test_a_backend_that_is_not_installed_says_what_to_install(monkeypatch, tmp_p
         (["compare", "resnet18", "--backends", "torch", "keras:jax"], "needs jax, which is not installed: pip install"),
         (["compare", "resnet18", "--backends", "torch", "onnx:torch"], "resnet-rosetta[torch,onnx]"),
         (["compare", "resnet18", "--report", tmp_path / "r"], "resnet-rosetta[report]"),
-        (["export", "resnet18", tmp_path / "o.onnx", "--from", "torch"], "resnet-rosetta[onnx]"),
+        (["export", "resnet18", tmp_path / "o.onnx", "--from", "torch"], "resnet-rosetta[torch,onnx]"),
     ):
         out = rosetta(*args)
         assert out.exit_code == 2 and words in out.stderr and not out.stdout, out.output
