@@ -132,12 +132,15 @@ GIANTS: list[dict] = [
 
 def twisted(said: object, r: random.Random) -> object:
     """JSON with another value somewhere, or one less, or one more."""
-    if isinstance(said, str) and said.startswith("{") and r.random() < 0.8:  # JSON in JSON, as metadata are
+    if isinstance(said, str) and said.startswith("{") and r.random() < 0.95:  # JSON in JSON, as metadata are
         with contextlib.suppress(ValueError):
             return json.dumps(twisted(json.loads(said), r))
-    if isinstance(said, dict) and "depths" in said and r.random() < 0.3:
+    if isinstance(said, dict) and "depths" in said and r.random() < 0.6:
         return said | r.choice(GIANTS)
     if isinstance(said, dict) and said and r.random() < 0.9:
+        row = [k for k in ("arch", "config", "__metadata__", "resnet-rosetta") if k in said]  # the way to a row
+        if row and r.random() < 0.6:
+            return said | {row[0]: twisted(said[row[0]], r)}
         key, how = r.choice(list(said)), r.random()
         if how < 0.7:
             return said | {key: twisted(said[key], r)}
