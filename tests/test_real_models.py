@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import relative
 
 import keras_impl
@@ -392,3 +393,35 @@ def test_dropout_and_stochastic_depth_are_off_in_evaluation_and_random_in_traini
             assert not torch.equal(ours.train()(t), ours(t))
         assert np.array_equal(np.asarray(twin(x)), np.asarray(twin(x)))
         assert not np.array_equal(np.asarray(twin(x, training=True)), np.asarray(twin(x, training=True)))
+
+
+def test_grouped_convolutions_are_resnexts_paths():
+    """Xie et al. 2016, figure 3: (a), 32 paths of 1x1, 3x3 and 1x1 whose outputs are added up, is (c), one 3x3 in 32
+    groups, which is what both frameworks have."""
+    arch = small("resnext50_32x4d")
+    weights = randomised(arch)
+    w = {
+        name.removeprefix("layer1.0."): torch.from_numpy(v).double()
+        for name, v in weights.items()
+        if "layer1.0" in name
+    }
+
+    def normed(x, bn, at=slice(None)):
+        statistics = (w[f"{bn}.{leaf}"][at] for leaf in ("running_mean", "running_var", "weight", "bias"))
+        return F.batch_norm(x, *statistics, eps=arch.norm_eps)
+
+    def path(x, at):
+        x = normed(F.conv2d(x, w["conv1.weight"][at]), "bn1", at).relu()
+        x = normed(F.conv2d(x, w["conv2.weight"][at], padding=1), "bn2", at).relu()
+        return F.conv2d(x, w["conv3.weight"][:, at])
+
+    ours, twin = (p.create_model(arch, dtype="float64", weights=weights) for p in (torch_impl, keras_impl))
+    x = nchw(arch).double()
+    with torch.no_grad():
+        found = ours.eval().features(x)
+        y = sum(path(found["stem"], slice(4 * i, 4 * i + 4)) for i in range(32))
+        shortcut = normed(F.conv2d(found["stem"], w["downsample.0.weight"]), "downsample.1")
+        expected = (normed(y, "bn3") + shortcut).relu().numpy()
+    assert relative(expected, found["layer1"].numpy()) < 1e-14
+    theirs = twin.features(keras.ops.convert_to_tensor(np.moveaxis(x.numpy(), 1, -1)))["layer1"]
+    assert relative(expected, np.moveaxis(np.asarray(theirs), -1, 1)) < 1e-14
