@@ -16,9 +16,27 @@ from keras import ops
 from common import fast
 from common.memory import keep_memory
 from keras_impl.layers import to_numpy
-from keras_impl.resnet import create_model
+from keras_impl.resnet import ResNet, create_model
 from keras_impl.trace import trace
 from keras_impl.weights import export_weights
+
+
+class InParts(ResNet):
+    """The same net, which takes a batch through the stem and the first `early` stages in `parts`, one after another, so
+    that what one layer writes is near when the next one reads it (`common.fast.in_parts`)."""
+
+    parts, early = 1, 0
+
+    def logits(self, x):
+        (trunk,) = self.plan.trunks
+        y = ops.concatenate([self.begun(part, trunk.stages[: self.early]) for part in ops.split(x, self.parts)])
+        return self.fc(self.pooled(dataclasses.replace(trunk, stages=trunk.stages[self.early :]), y))
+
+    def begun(self, x, stages):
+        x = self.stem(x)
+        for stage in stages:
+            x = getattr(self, stage.name)(x)
+        return x
 
 
 def optimize(model, example, *, dtype: str | None = None) -> fast.Optimized:
@@ -66,7 +84,9 @@ def _tensorflow(net, shape: tuple[int, ...], returned: str, steps: list[str]):
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
     if not on_gpu:
         channels_first = (shape[0], shape[-1], *shape[1:-1])
-        net.parts, net.early = fast.in_parts(net.plan.arch, channels_first, net.compute_dtype, steps)
+        parts, early = fast.in_parts(net.plan.arch, channels_first, net.compute_dtype, steps)
+        if parts > 1:
+            net.__class__, net.parts, net.early = InParts, parts, early
     weights = [tf.convert_to_tensor(v) for v in (*net.trainable_variables, *net.non_trainable_variables)]
     learned = len(net.trainable_variables)
 

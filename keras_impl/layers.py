@@ -23,7 +23,7 @@ from common.weights import channels_first, channels_last
 
 
 class Part:
-    """A layer of a net that is saved, with somebody's model that has it, as the row and its name there."""
+    """What is saved as a row and its name there: a whole net, or a layer of one in somebody's model."""
 
     row: Arch | None = None
 
@@ -34,15 +34,17 @@ class Part:
     def get_config(self):
         if self.row is None:  # made alone
             return super().get_config()
-        kept = {"dtype": self.dtype_policy.name, "name": self.name, "trainable": self.trainable}
-        return {"arch": self.row.to_json(), **kept}
+        own = {"dtype": self.dtype_policy.name, "name": self.name, "trainable": self.trainable}
+        return {"arch": self.row.to_json(), **own}
 
     @classmethod
     def from_config(cls, config):
         arch = Arch.from_json(config["arch"])
         with _policy(dtype_named(config["dtype"])):
             layer = cls.planned(make_plan(arch), config)
-        layer.row, layer.name, layer.trainable = arch, config["name"], config["trainable"]
+        layer.row, layer.name = arch, config["name"]
+        if not config["trainable"]:  # True would unfreeze what is inside
+            layer.trainable = False
         return layer
 
     @classmethod
@@ -76,9 +78,10 @@ def _is_training(training: bool | None) -> bool:
     return bool(_training.get() if training is None else training)
 
 
-class Model(keras.Model):
-    """What a whole net has beyond its layers: the plan that it was built from, and what Keras needs to save and
-    clone it."""
+class Model(Part, keras.Model):
+    """What a whole net has beyond its layers: the plan that it was built from, and what Keras' users expect."""
+
+    row = property(lambda self: self.plan.arch)
 
     def __init__(self, plan: Plan):
         super().__init__()
@@ -113,10 +116,6 @@ class Model(keras.Model):
     def quantize(self, *args, **kwargs):
         _refuse_quantization()
 
-    def __init_subclass__(cls, **kwargs):
-        super().__init_subclass__(**kwargs)
-        keras.saving.register_keras_serializable("resnet_rosetta")(cls)
-
     def call(self, x, training=None):
         # `fit` would train in evaluation mode if this `call` didn't name `training`. Keras hands it down to the layers
         # inside, except where JAX's trainer calls `call` itself, past the context in which it is handed down.
@@ -125,14 +124,6 @@ class Model(keras.Model):
             return self.logits(x)
         finally:
             _training.reset(token)
-
-    def get_config(self):
-        return {
-            "arch": self.plan.arch.to_json(),
-            "dtype": self.dtype_policy.name,
-            "name": self.name,
-            "trainable": self.trainable,
-        }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -280,11 +271,6 @@ def sigmoid(x):
 def concat(xs):
     """Joins vectors (N, C) along their channels."""
     return xs[0] if len(xs) == 1 else ops.concatenate(xs, 1)
-
-
-def in_parts(run, x, parts: int):
-    """`run` of a batch in that many equal parts, one after another."""
-    return run(x) if parts == 1 else ops.concatenate([run(part) for part in ops.split(x, parts)])
 
 
 def spatial_mean(x, dims: int, keepdims: bool = False):

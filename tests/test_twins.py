@@ -89,7 +89,7 @@ ONE_SIDED = {
 
 
 @pytest.mark.parametrize(
-    "file", [f"{m}.py" for m in "layers weights trace originals autodiff optim onnx train fast".split()]
+    "file", [f"{m}.py" for m in "layers weights files trace originals autodiff optim onnx train fast".split()]
 )
 def test_the_other_files_have_the_same_names_in_the_same_order(file):
     ours, twin = ([n for n in public(text(p, file)) if n not in ONE_SIDED.get(file, ())] for p in ("torch", "keras"))

@@ -16,9 +16,27 @@ import torch
 from common import fast
 from common.memory import keep_memory
 from torch_impl.layers import dtype_named, to_numpy
-from torch_impl.resnet import create_model
+from torch_impl.resnet import ResNet, create_model
 from torch_impl.trace import trace
 from torch_impl.weights import named_tensors
+
+
+class InParts(ResNet):
+    """The same net, which takes a batch through the stem and the first `early` stages in `parts`, one after another, so
+    that what one layer writes is near when the next one reads it (`common.fast.in_parts`)."""
+
+    parts, early = 1, 0
+
+    def logits(self, x):
+        (trunk,) = self.plan.trunks
+        y = torch.cat([self.begun(part, trunk.stages[: self.early]) for part in x.tensor_split(self.parts)])
+        return self.fc(self.pooled(dataclasses.replace(trunk, stages=trunk.stages[self.early :]), y))
+
+    def begun(self, x, stages):
+        x = self.stem(x)
+        for stage in stages:
+            x = getattr(self, stage.name)(x)
+        return x
 
 
 def optimize(model, example: torch.Tensor, *, dtype: str | None = None) -> fast.Optimized:
@@ -63,7 +81,8 @@ def optimize(model, example: torch.Tensor, *, dtype: str | None = None) -> fast.
 
     def folded():
         net = create_model(dataclasses.replace(model.plan.arch, folded=True), dtype=name, weights=weights)
-        net.parts, net.early = parts, early
+        if parts > 1:
+            net.__class__, net.parts, net.early = InParts, parts, early
         return net.eval().requires_grad_(False).to(own.device, memory_format=layout)
 
     def prepared(x: torch.Tensor) -> torch.Tensor:

@@ -117,11 +117,6 @@ def concat(xs):
     return xs[0] if len(xs) == 1 else torch.cat(xs, 1)
 
 
-def in_parts(run, x, parts: int):
-    """`run` of a batch in that many equal parts, one after another."""
-    return run(x) if parts == 1 else torch.cat([run(part) for part in x.tensor_split(parts)])
-
-
 def spatial_mean(x, dims: int, keepdims: bool = False):
     """Mean over all positions: (N, C), or (N, C, 1, 1) with `keepdims`."""
     mean = x.mean(tuple(range(2, dims + 2)), keepdim=True)
