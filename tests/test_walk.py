@@ -13,10 +13,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 import common.weights as store
-from common import backends, evaluation
+from common import backends, evaluation, training
 from common.arch import get
 from common.commands import cli
-from common.init import randomised
+from common.init import initial, randomised
 
 SMALL = ("--set", "depths=1,1,1,1", "--set", "widths=8,16,16,32", "--set", "stem=8@3x3/2")
 FRAMEWORKS = ("torch", "keras")
@@ -121,6 +121,23 @@ def test_train_the_books_net_by_its_recipe(rosetta):
     config = json.loads(Path("run/config.json").read_text())
     assert config["recipe"]["rule"]["kind"] == "SGD" and config["recipe"]["init"] == "xavier"
     assert "recall" in rosetta("evaluate", "run", "--framework", "both", "--dtype", "float64")
+
+
+def test_train_the_books_net_at_224_pixels(rosetta):
+    """The book resizes Fashion-MNIST's 28 pixels, and so does --size; the run and its checkpoint say what the net saw.
+    Its weights begin as Xavier's."""
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (30, 28, 28), np.uint8), np.arange(30) % 10
+    np.savez("clothes.npz", x_train=x[:20], y_train=y[:20], x_test=x[20:], y_test=y[20:])
+    rosetta(
+        "train", "resnet18_d2l", *SMALL, "--data", "clothes.npz", "--size", 224, "--recipe", "d2l", "--epochs", 1,
+        "--batch", 10, "--out", "run", "--quiet",
+    )  # fmt: skip
+    run = training.Run.load(Path("run"))
+    assert run.size == 224 and run.load_data().shape == (1, 224, 224)
+    assert "centre 224 x 224" in rosetta("inspect", "run/best.safetensors")
+    xaviers = initial(run.arch, run.seed, "xavier")
+    assert all(np.array_equal(w, xaviers[name]) for name, w in training.start(run).items())
 
 
 @pytest.mark.parametrize("framework", SLOW_IN_KERAS)
