@@ -411,7 +411,7 @@ def begins(run: Run, found: Recognised) -> list[str]:
     differ = differing(found.arch, own)
     known = {key.partition(".")[0] for key in found.library.conventions}
     known |= {key for key, why in found.told.items() if why.endswith(CONFIGURED)}
-    says = "arch" in found.held.metadata  # our own files name their row
+    says = "arch" in found.held.metadata or bool(found.claim)  # our own files name their row
     fits = names.parameters(own) == names.parameters(found.arch)
     if differ and (says or known & set(differ) or not fits):
         whose = "its own word" if says else f"the {'conventions' if fits else 'shapes'} of {found.library.name}"
