@@ -183,7 +183,9 @@ def _(mp):
 
     class Counting(Module):
         def call(self, x):
-            h, w = x.shape[1:3]
+            h, w = ops.shape(x)[1:3]
+            if h is None:  # a graph of symbols: of the same shape as the honest pooling's
+                return ops.average_pool(x, 2, 2, "same", "channels_last")
             return ops.average_pool(
                 ops.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0))), 2, 2, "valid", "channels_last"
             )
