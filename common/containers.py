@@ -494,6 +494,13 @@ def _check_records(path: Path, z: zipfile.ZipFile) -> None:
     """Raises RosettaError unless each storage that PyTorch's archive speaks of is a record of its own, of its size:
     PyTorch, which maps the file, would take what lies behind the record for the rest of it."""
     members = z.infolist()
+    top = members[0].filename.split("/")[0]
+    sizes = {m.filename: m.file_size for m in members}
+    if f"{top}/constants.pkl" in sizes:
+        raise RosettaError(
+            f"{path} is TorchScript, which is code. Where you trust it, save its weights: "
+            f"torch.save(torch.jit.load({path.name!r}).state_dict(), 'weights.pth')"
+        )
     if squeezed := next((m.filename for m in members if m.compress_type != zipfile.ZIP_STORED), ""):
         raise RosettaError(f"{path} was packed again: {squeezed} is compressed, and PyTorch's never are")
     end = 0
@@ -506,13 +513,6 @@ def _check_records(path: Path, z: zipfile.ZipFile) -> None:
             end = here
         if min(m.header_offset for m in members) or not _ends_in_directory(f, len(members), z.start_dir):
             raise RosettaError(f"{path} is not a whole archive: there is something before it or behind it")
-    top = members[0].filename.split("/")[0]
-    sizes = {m.filename: m.file_size for m in members}
-    if f"{top}/constants.pkl" in sizes:
-        raise RosettaError(
-            f"{path} is TorchScript, which is code. Where you trust it, save its weights: "
-            f"torch.save(torch.jit.load({path.name!r}).state_dict(), 'weights.pth')"
-        )
     if f"{top}/data.pkl" not in sizes:
         raise RosettaError(f"{path} has no {top}/data.pkl: expected PyTorch's archive")
     with z.open(f"{top}/data.pkl") as f:

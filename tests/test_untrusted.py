@@ -152,6 +152,14 @@ def test_an_archive_is_one_whichever_end_it_is_read_from(tmp_path):
     refused(archive(path, b"\x80\x02}.", {}, **{"constants.pkl": b"\x80\x02)."}), "is TorchScript")
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # 2026-11-25, PyTorch 2.13: torch.jit is on its way out
+def test_torchscript_is_refused_in_words(tmp_path):
+    """A real one, whose code is compressed, as no checkpoint's members are."""
+    path = tmp_path / "script.pt"
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 3)), path)
+    refused(path, "is TorchScript")
+
+
 def test_a_whole_pickled_model_is_refused_in_words(tmp_path):
     torch.save(torch.nn.Conv2d(3, 4, 3), tmp_path / "whole.pt")
     refused(tmp_path / "whole.pt", "torch.nn.modules.conv.Conv2d.*state_dict")
