@@ -37,8 +37,8 @@ def check(held: Container, library: Library, arch: Arch) -> str:
         return ""
     if wrong:
         raise RosettaError(
-            f"{held.path} says that it is another net than that of {library.name} with these names and shapes: {wrong}. No "
-            "row here says that; if the configuration is what is wrong, give the file of weights by itself"
+            f"{held.path} says that it is another net than that of {library.name} with these names and shapes: "
+            f"{wrong}. No row here says that; if the configuration is what is wrong, give the file of weights by itself"
         )
     return named
 

@@ -8,13 +8,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+# of the workers, which start after this: a net's arrays go back to the system with the net, where glibc would keep them
+os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**20))
 
-import contextlib
-import ctypes
-import gc
 import importlib.util
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -42,24 +40,6 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"no third-party data at {SHARED}")
     return SHARED
-
-
-ENOUGH = 1.5 * 2**30  # bytes of a worker
-
-
-@pytest.fixture(autouse=True)
-def memory_given_back():
-    """A net's memory is free when its test is over, and glibc keeps it: a worker grew to 8 GB over the suite."""
-    yield
-    if sys.platform == "linux" and resident() > ENOUGH:
-        gc.collect()  # a Keras net refers to itself
-        with contextlib.suppress(AttributeError):  # another libc
-            ctypes.CDLL(None).malloc_trim(0)
-
-
-def resident() -> int:
-    """Bytes of this process in memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def relative(a: np.ndarray, b: np.ndarray) -> float:
