@@ -18,6 +18,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import common.memory
+
+common.memory.keep_memory = lambda: None  # of a worker that outlives its nets: it would keep what it needed at its most
+
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
 
