@@ -11,6 +11,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 # of the workers, which start after this: a net's arrays go back to the system with the net, where glibc would keep them
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**20))
 
+import contextlib
 import importlib.util
 import subprocess
 from pathlib import Path
@@ -44,6 +45,24 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"no third-party data at {SHARED}")
     return SHARED
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Backends in this process, for which no other has to import a framework."""
+    from common import backends, evaluation, race
+
+    @contextlib.contextmanager
+    def started(specs, device="cpu"):
+        yield [backends.Here(spec, device) for spec in specs]
+
+    class Here(backends.Here):
+        def close(self):
+            pass
+
+    monkeypatch.setattr(backends, "started", started)
+    monkeypatch.setattr(race, "started", started)
+    monkeypatch.setattr(evaluation, "Elsewhere", Here)
 
 
 def relative(a: np.ndarray, b: np.ndarray) -> float:

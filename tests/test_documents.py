@@ -1,7 +1,6 @@
 """Every code block and every command of README and docs: read out of the text, and run on stand-ins for the files that
 they name."""
 
-import contextlib
 import re
 import shlex
 from pathlib import Path
@@ -15,7 +14,6 @@ from faults import FAULTS
 from PIL import Image
 
 import common.weights as store
-from common import backends, evaluation, race
 from common.arch import FAMILIES, VARIANTS, get
 from common.commands import cli
 from common.init import randomised
@@ -111,23 +109,6 @@ def files(tmp_path_factory) -> Path:
     port(folder / "k.safetensors", folder / "resnet50.h5", "--as", "keras.applications")
     (folder / "k.safetensors").unlink()
     return folder
-
-
-@pytest.fixture
-def here(monkeypatch):
-    """Backends in this process, for which no other has to import a framework."""
-
-    @contextlib.contextmanager
-    def started(specs, device="cpu"):
-        yield [backends.Here(spec, device) for spec in specs]
-
-    class Here(backends.Here):
-        def close(self):
-            pass
-
-    monkeypatch.setattr(backends, "started", started)
-    monkeypatch.setattr(race, "started", started)
-    monkeypatch.setattr(evaluation, "Elsewhere", Here)
 
 
 def run(commands, made, files):

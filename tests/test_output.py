@@ -1,6 +1,5 @@
 """What commands print: JSON that every reader takes, tables that line up, all that a reader of them needs."""
 
-import contextlib
 import json
 
 import click
@@ -10,7 +9,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import common.weights as store
-from common import backends, evaluation
+from common import evaluation
 from common.arch import get
 from common.commands import cli
 from common.init import randomised
@@ -28,22 +27,6 @@ def strictly(text: str):
         raise AssertionError(f"{constant} is no JSON")
 
     return json.loads(text, parse_constant=refuse)
-
-
-@pytest.fixture
-def here(monkeypatch):
-    """Backends in this process, for which no other has to import a framework."""
-
-    @contextlib.contextmanager
-    def started(specs, device="cpu"):
-        yield [backends.Here(spec, device) for spec in specs]
-
-    class Here(backends.Here):
-        def close(self):
-            pass
-
-    monkeypatch.setattr(backends, "started", started)
-    monkeypatch.setattr(evaluation, "Elsewhere", Here)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@ train on CIFAR-10's files, on Fashion-MNIST's kind of images and on signals, put
 name what a photograph shows. Small nets and data of the same kind stand in for theirs.
 """
 
-import contextlib
 import json
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import common.weights as store
-from common import backends, evaluation, recipe, training
+from common import recipe, training
 from common.arch import get
 from common.commands import cli
 from common.init import initial, randomised
@@ -24,19 +23,9 @@ SLOW_IN_KERAS = ("torch", pytest.param("keras", marks=pytest.mark.slow))  # half
 
 
 @pytest.fixture
-def rosetta(monkeypatch, tmp_path):
+def rosetta(here, monkeypatch, tmp_path):
     """Runs a command here, in an empty folder; gives what it prints. Backends share this process."""
 
-    @contextlib.contextmanager
-    def started(specs, device="cpu"):
-        yield [backends.Here(spec, device) for spec in specs]
-
-    class Here(backends.Here):
-        def close(self):
-            pass
-
-    monkeypatch.setattr(backends, "started", started)
-    monkeypatch.setattr(evaluation, "Elsewhere", Here)
     monkeypatch.chdir(tmp_path)
 
     def run(*args: object) -> str:
