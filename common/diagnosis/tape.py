@@ -1,41 +1,41 @@
 """The tape: what a net calls when it runs, one record a call, in one vocabulary for both frameworks.
 
 `torch_impl/tape.py` and `keras_impl/tape.py` are the two recorders. Each turns its framework's calls into the records
-below, one by one, and understands nothing of nets: what a call means beside its neighbours is `normal.py`'s to say. So a
-recorder writes down an average pooling over all there is as an average pooling, and a reshape as a reshape.
+below, one by one, and understands nothing of nets: what a call means beside its neighbours is `normal.py`'s to say.
+So a recorder writes down an average pooling over all there is as an average pooling, and a reshape as a reshape.
 
 Axes are N C *S everywhere, whatever the framework's are: a recorder turns axis numbers, shapes and kernels around, and
 arrays are in PyTorch's layout. A tensor is a number; 0 is the net's input. A call that changes its input in place gets
 a new number for what comes out. What isn't in the vocabulary is recorded all the same, under the framework's own name
 with a question mark before it ("?torch.roll"): nothing may be left out between an input and an output.
 
-| op | attributes | arrays |
-|---|---|---|
-| conv | kernel, stride, before, after, dilation: one number an axis of S; groups | weight (O, I / groups, *K); bias |
-| norm | eps; momentum: the batch's share of new statistics, 0.1 in PyTorch and 0.01 for Keras' 0.99; batch: the batch's \
-statistics are used, and not the running ones; unbiased: so is the running variance | weight, bias, running_mean, \
-running_var |
-| linear | over the last axis | weight (O, I), bias |
-| affine | a weight, a bias or both for each channel, as x * weight + bias | weight, bias |
-| relu, sigmoid, tanh, gelu, silu, relu6, leaky_relu, elu, hard_sigmoid, ... | what they have: slope | |
-| max_pool | kernel, stride, before, after, value: of the border, -inf or 0; ceil: a last window that isn't full counts | |
-| avg_pool | kernel, stride, before, after, ceil, counts: the border is part of the mean | |
-| adaptive_pool | size: of the output, an axis of S; kind: "mean" or "max" | |
-| mean | axes, keepdims | |
-| max | axes, keepdims | |
-| pad | before, after: one number an axis, N and C among them; value | |
-| slice | axis, start, stop, step (of the axis' length, never negative); a call that cuts several axes is several records | |
-| take | axis, indices: channels in another order, or reversed | |
-| split | axis, sizes; as many outputs | |
-| concat | axis; several inputs | |
-| reshape | shape; order: "CS" where what is flattened has the channels first, "SC" where they are last | |
-| transpose | axes | |
-| add, sub, mul, div | two inputs | |
-| shift, scale | by: a number, or an array that broadcasts against N C *S: x + by, x * by | |
-| softmax, log_softmax | axis | |
-| dropout | rate; shared: the axes along which one mask holds ((2, 3) drops channels, (1, 2, 3) examples) | |
-| cast | dtype | |
-| identity | also for copies, contiguous, detach and the like | |
+    op              attributes; arrays after the semicolon
+    conv            kernel, stride, before, after, dilation: one number an axis of S; groups;
+                    weight (O, I / groups, *K), bias
+    norm            eps; momentum: the batch's share of new statistics, 0.1 in PyTorch and 0.01 for Keras' 0.99;
+                    batch: the batch's statistics are used, and not the running ones; unbiased: so is the running
+                    variance; weight, bias, running_mean, running_var
+    linear          over the last axis; weight (O, I), bias
+    affine          x * weight + bias, each channel its own; weight, bias
+    relu, sigmoid, tanh, gelu, silu, relu6, leaky_relu, elu, hard_sigmoid, ...: what they have, as slope
+    max_pool        kernel, stride, before, after, ceil (a last window that isn't full counts), value: the border's
+    avg_pool        kernel, stride, before, after, ceil, counts: the border is part of the mean
+    adaptive_pool   size: of the output, one number an axis of S; kind: "mean" or "max"
+    mean, max       axes, keepdims
+    pad             before, after: one number an axis, N and C among them; value
+    slice           axis, start, stop, step; never negative; a call that cuts several axes is several records
+    index           axis, at: one position, whose axis is gone
+    take            axis, indices: channels in another order, or reversed
+    split           axis, sizes; as many outputs
+    concat          axis; several inputs
+    reshape         shape; order: "CS" where what is flattened has the channels first, "SC" where they are last
+    transpose       axes
+    add, sub, mul, div: two inputs
+    shift, scale    by: a number, or an array that broadcasts against N C *S: x + by, x * by
+    softmax, log_softmax: axis
+    dropout         rate; shared: the axes along which one mask holds ((2, 3) drops channels, (1, 2, 3) examples)
+    cast            dtype
+    identity        also for copies, contiguous, detach and the like
 
 A recording draws no masks: the recorder lets every dropout pass its input through, and writes its rate down. A fused
 activation is a record of its own, and so is an explicit padding.
@@ -67,8 +67,8 @@ class Call:
 
 @dataclass(frozen=True)
 class Tape:
-    """One run of a net. `outputs` are all tensors that it gives, the one that is meant first; `names` say what she calls
-    them where she does ("logits")."""
+    """One run of a net. `outputs` are all tensors that it gives, the one that is meant first; `names` say what she
+    calls them where she does ("logits")."""
 
     calls: tuple[Call, ...]
     outputs: tuple[int, ...]
