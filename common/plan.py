@@ -48,6 +48,20 @@ class Conv:
     def padding(self) -> int:
         return self.kernel // 2
 
+    @property
+    def breaks_onednn(self) -> bool:
+        """Whether oneDNN may write past its memory when it computes the gradient of these weights channels last.
+
+        Its backward pass of a strided 1x1 copies the positions that count into a space of positions x channels, but
+        begins each part of the copy as if a position had the 16 channels of a vector (8 without AVX-512). With fewer
+        the later parts lie behind the space, and the process dies at once or much later. An image has such parts from
+        46 x 46 on where 16 channels come out, from 66 x 66 where more do, and from 8 x 8 without AVX-512. Measured
+        on 2026-11-25 in PyTorch 2.13 (oneDNN 3.12), float32 and bfloat16, and in TensorFlow 2.21 (oneDNN 3.7); the
+        fault is https://github.com/uxlfoundation/oneDNN/issues/6035, still open then. The variants of arch.py have
+        at least 64 channels there.
+        """
+        return self.kernel == 1 and self.stride > 1 and self.groups == 1 and self.in_channels < 16
+
     def out_size(self, n: int) -> int:
         """Length of an axis of `n` after this layer."""
         return out_size(n, self.kernel, self.stride, self.padding)

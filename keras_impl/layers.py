@@ -310,15 +310,20 @@ class _Conv(Part):
             bias_initializer=from_source(f"{c.name}.bias"), name=keras_name(c.name),
         )  # fmt: skip
         self.before = ((0, 0), *((c.padding, c.padding),) * c.dims, (0, 0)) if explicit else None
+        # TensorFlow and Keras' torch backend have no other layout, and no other way to stride
+        self.every = c.stride if c.breaks_onednn else 1
         self.build((None, *(None,) * c.dims, c.in_channels))
 
     def call(self, x):
+        strides = self.strides
         if self.before:
             x = ops.pad(x, self.before)
+        if self.every > 1:
+            x, strides = x[(slice(None), *(slice(None, None, self.every),) * self.rank)], 1
         if self.groups > 1 and keras.backend.backend() == "tensorflow":
-            y = _grouped_tensorflow(x, self.kernel, self.strides, self.padding.upper(), self.groups)
+            y = _grouped_tensorflow(x, self.kernel, strides, self.padding.upper(), self.groups)
         else:
-            y = ops.conv(x, self.kernel, self.strides, self.padding, "channels_last")
+            y = ops.conv(x, self.kernel, strides, self.padding, "channels_last")
         return _add_bias(y, self.bias) if self.use_bias else y
 
     def compute_output_shape(self, input_shape):

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import common.weights as store
-from common import recipe, training
+from common import training
 from common.arch import get
 from common.commands import cli
 from common.init import initial, randomised
@@ -113,14 +113,18 @@ def test_train_the_books_net_by_its_recipe(rosetta):
 
 
 def test_train_the_books_net_at_224_pixels(rosetta):
-    """The book resizes Fashion-MNIST's 28 pixels, and so does --size; the run says what the net sees. Its weights begin
-    as Xavier's."""
+    """The book resizes Fashion-MNIST's 28 pixels, and so does --size; the run and its checkpoint say what the net saw.
+    Its weights begin as Xavier's."""
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (30, 28, 28), np.uint8), np.arange(30) % 10
     np.savez("clothes.npz", x_train=x[:20], y_train=y[:20], x_test=x[20:], y_test=y[20:])
-    run, data = training.plan("resnet18_d2l", "clothes.npz", recipe.get("d2l", batch=10), size=224)
-    images, _ = next(run.batches(data, training=True).epoch())
-    assert images.shape == (10, 1, 224, 224) and data.preprocessing.size == 224
+    rosetta(
+        "train", "resnet18_d2l", *SMALL, "--data", "clothes.npz", "--size", 224, "--recipe", "d2l", "--epochs", 1,
+        "--batch", 10, "--out", "run", "--quiet",
+    )  # fmt: skip
+    run = training.Run.load(Path("run"))
+    assert run.size == 224 and run.load_data().shape == (1, 224, 224)
+    assert "centre 224 x 224" in rosetta("inspect", "run/best.safetensors")
     xaviers = initial(run.arch, run.seed, "xavier")
     assert all(np.array_equal(w, xaviers[name]) for name, w in training.start(run).items())
 

@@ -20,6 +20,7 @@ from common.errors import RosettaError
 from common.kept import Kept
 from common.memory import keep_memory
 from common.names import section_of
+from common.plan import Conv
 from common.recipe import LossScale, Recipe, learning
 from torch_impl import optim
 from torch_impl import weights as store
@@ -117,7 +118,8 @@ class Trainer(Kept):
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         # channels last: a quarter faster on two cores of a CPU (cifar_resnet20), except in float64, which oneDNN lacks
         images = model.plan.arch.dims == 2 and recipe.precision != "float64"
-        self.layout = torch.channels_last if images else torch.contiguous_format
+        broken = any(isinstance(c, Conv) and c.breaks_onednn for c in model.plan.layers())
+        self.layout = torch.channels_last if images and not broken else torch.contiguous_format
         model.to(memory_format=self.layout)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
