@@ -45,17 +45,16 @@ def check(held: Container, library: Library, arch: Arch) -> str:
 
 # -- timm
 
-_NAME = re.compile(r"(se)?(resnet|resnext|wide_resnet|resnetv2_)(\d+)([cdst]?)(?:_(\d+)x(\d+)d|_(2))?")
+_NAME = re.compile(r"(se)?(resnet|resnext|wide_resnet|resnetv2_)(aa|blur)?(\d+)([cdst]?)(?:_(\d+)x(\d+)d|_(2))?")
 _SHAPED = (  # arguments that names and shapes of tensors tell
     "num_classes", "in_chans", "layers", "channels", "cardinality", "base_width", "stem_width", "stem_type", "stem_chs",
     "avg_down", "block_reduce_first", "width_factor", "bottle_ratio", "basic",
 )  # fmt: skip
 _TRAINED = ("drop_rate", "drop_path_rate", "drop_block_rate", "zero_init_last", "pretrained", "pretrained_cfg")
 _PLAIN: dict[str, tuple[Any, ...]] = {  # and those of what has no parameters: the values that a row can say
-    "output_stride": (32,), "global_pool": ("avg",), "act_layer": ("relu",), "aa_layer": (), "norm_layer": (
-        "batchnorm", "batchnorm2d", "BatchNorm2d"
-    ), "block_args": ({}, {"attn_layer": "se"}), "replace_stem_pool": (False,), "down_kernel_size": (1,),
-    "preact": (True,), "bn_eps": (1e-5,),
+    "output_stride": (32,), "global_pool": ("avg",), "act_layer": ("relu",), "aa_layer": ("avg", "blur"),
+    "norm_layer": ("batchnorm", "batchnorm2d", "BatchNorm2d"), "block_args": ({}, {"attn_layer": "se"}),
+    "replace_stem_pool": (False,), "down_kernel_size": (1,), "preact": (True,), "bn_eps": (1e-5,),
 }  # fmt: skip
 
 
@@ -71,6 +70,13 @@ def timm_claim(held: Container) -> tuple[str, dict[str, Any]] | None:
     return config["architecture"], pool | {k: v for k, v in arguments.items() if v is not None}
 
 
+def timm_antialias(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The field, which names and shapes can't tell, where the architecture is one that is known."""
+    found = _NAME.fullmatch(name.split(".")[0])
+    said = arguments.get("aa_layer", {"aa": "avg"}.get(found[3], found[3]) if found else None)
+    return {"antialias": said} if said in ("avg", "blur") else {}
+
+
 def _timm(name: str, arguments: dict[str, Any], library: Library, arch: Arch) -> str:
     """What is wrong, or nothing."""
     for key, value in arguments.items():
@@ -79,9 +85,10 @@ def _timm(name: str, arguments: dict[str, Any], library: Library, arch: Arch) ->
     found = _NAME.fullmatch(name.split(".")[0])
     if not found:
         return f"timm's {name[:60]}"
-    se, kind, depth, letter, groups, width, wide = found.groups()
+    se, kind, _, depth, letter, groups, width, wide = found.groups()
     said: dict[str, Any] = {
-        "stride_in": 2, "norm_eps": 1e-5, "first_stride": 1, "stride_block": "first", "preact": kind == "resnetv2_"
+        "stride_in": 2, "norm_eps": 1e-5, "first_stride": 1, "stride_block": "first", "preact": kind == "resnetv2_",
+        "antialias": "none", **timm_antialias(name, arguments),
     }  # fmt: skip
     if not set(arguments) & set(_SHAPED[2:]):
         said |= {"layers": int(depth), "se_ratio": bool(se), "stem": len(letter) or Stem()}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from common.arch import Arch
 from common.errors import RosettaError
-from common.plan import POOL_KERNEL, POOL_PADDING, POOL_STRIDE, Block, Conv, Layer, Linear, Norm, make_plan, out_size
+from common.plan import Block, Conv, Layer, Linear, Norm, Pool, make_plan
 
 Shape = tuple[int, ...]
 STATISTICS = ("running_mean", "running_var")  # of a BatchNorm: state, but not trained
@@ -79,9 +79,9 @@ class Row:
 def layers(arch: Arch, size: int | Sequence[int] | None = None) -> list[Row]:
     """Every layer, block and stage in the order in which each ends, as both frameworks' traces see them.
 
-    Multiply-adds are those of convolutions and linear layers alone, as the papers count. `size` is one length
-    for every axis, or one for each; by default the size that the net was designed for. Raises RosettaError
-    where the size doesn't fit the axes.
+    Multiply-adds are those of convolutions (a blur is one) and linear layers alone, as the papers count. `size` is one
+    length for every axis, or one for each; by default the size that the net was designed for. Raises RosettaError where
+    the size doesn't fit the axes, or too little is left of it to be pooled.
     """
     plan = make_plan(arch)
     axes = plan.default_input()[1:] if size is None else (size,) * arch.dims if isinstance(size, int) else tuple(size)
@@ -89,10 +89,13 @@ def layers(arch: Arch, size: int | Sequence[int] | None = None) -> list[Row]:
         raise RosettaError(f"size {axes} can't be: expected {arch.dims} length(s), each at least 1")
     rows: list[Row] = []
 
-    def add(name: str, kind: str, output: Shape, layer: Layer | None = None) -> Shape:
-        shapes = layer_parameters(layer) if layer else {}
-        trainable = count(shapes)
-        madds = 0 if layer is None or isinstance(layer, Norm) else math.prod(shapes["weight"]) * math.prod(output[1:])
+    def add(name: str, kind: str, output: Shape, layer: Layer | Pool | None = None) -> Shape:
+        shapes = layer_parameters(layer) if layer and not isinstance(layer, Pool) else {}
+        trainable, madds = count(shapes), 0
+        if isinstance(layer, Conv | Linear):
+            madds = math.prod(shapes["weight"]) * math.prod(output[1:])
+        if isinstance(layer, Pool) and layer.kind == "blur":
+            madds = layer.kernel**layer.dims * math.prod(output)
         rows.append(Row(name, kind, output, trainable, count(shapes, statistics=True) - trainable, madds))
         return output
 
@@ -104,6 +107,13 @@ def layers(arch: Arch, size: int | Sequence[int] | None = None) -> list[Row]:
 
     def norm(n: Norm | None, name: str, x: Shape) -> Shape:
         return add(name, "batch norm" if n else "folded norm", x, n)
+
+    def pool(p: Pool, x: Shape) -> Shape:
+        output = (x[0], *(p.out_size(n) for n in x[1:]))
+        if min(output) < 1 or (p.kind == "blur" and min(x[1:]) < 2):
+            left = f"{p.name}, {p.text}, gets {' x '.join(map(str, x[1:]))} positions"
+            raise RosettaError(f"size {axes} can't be: {left}, and needs at least 2 along each axis")
+        return add(p.name, p.text, output, p)
 
     x: Shape = (arch.in_channels, *axes)
     stem = plan.stem
@@ -117,9 +127,10 @@ def layers(arch: Arch, size: int | Sequence[int] | None = None) -> list[Row]:
         add("conv1", "sequential", x)
     if not arch.preact:
         norm(stem.norms[-1], "bn1", x)
-    if stem.pool:
-        size_of = (out_size(n, POOL_KERNEL, POOL_STRIDE, POOL_PADDING) for n in x[1:])
-        x = add("maxpool", f"max pool {POOL_KERNEL}/{POOL_STRIDE}", (x[0], *size_of))
+    for p in stem.pools:
+        x = pool(p, x)
+    if len(stem.pools) > 1:
+        add("maxpool", "sequential", x)
 
     def shortcut(b: Block, x: Shape) -> None:
         s, name = b.shortcut, f"{b.name}.downsample"
@@ -127,13 +138,11 @@ def layers(arch: Arch, size: int | Sequence[int] | None = None) -> list[Row]:
             add(name, f"pad/{s.stride}", (x[0] + s.before + s.after, *(-(-n // s.stride) for n in x[1:])))
         if not s.conv:
             return
-        i = 0
-        if s.pool is not None:
-            kind = f"average pool {s.pool}/{s.pool}" if s.pool > 1 else "identity"
-            x, i = add(f"{name}.0", kind, (x[0], *(-(-n // s.pool) for n in x[1:]))), 1
+        if s.pool:
+            x = pool(s.pool, x)
         x = conv(s.conv, x)
         if s.norm:
-            norm(s.norm, f"{name}.{i + 1}", x)
+            norm(s.norm, s.norm.name, x)
         add(name, "sequential", x)
 
     def block(b: Block, x: Shape) -> Shape:
@@ -141,6 +150,8 @@ def layers(arch: Arch, size: int | Sequence[int] | None = None) -> list[Row]:
         for i, (c, n) in enumerate(zip(b.convs, b.norms, strict=True), 1):
             if arch.preact:
                 norm(n, f"{b.name}.bn{i}", y)
+            if b.antialias and i == len(b.convs):
+                y = pool(b.antialias, y)
             if b.dropout and i == len(b.convs):
                 add(f"{b.name}.dropout", "dropout", y)
             y = conv(c, y)

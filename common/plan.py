@@ -13,14 +13,8 @@ from typing import Literal
 from common.arch import Arch
 from common.errors import RosettaError
 
-POOL_KERNEL, POOL_STRIDE, POOL_PADDING = 3, 2, 1  # the stem's max pooling: [1] of arch.py, Table 1
 MOST_WEIGHTS = 2**40  # of one layer
 MOMENTUM = 0.1  # of the running statistics: new = 0.9 * old + 0.1 * batch, PyTorch's convention
-
-
-def out_size(n: int, kernel: int, stride: int, padding: int) -> int:
-    """Length of an axis of `n` after a window of `kernel` moved by `stride`, with `padding` on both sides."""
-    return (n + 2 * padding - kernel) // stride + 1
 
 
 def _can_be(name: str, *shape: int) -> None:
@@ -64,7 +58,7 @@ class Conv:
 
     def out_size(self, n: int) -> int:
         """Length of an axis of `n` after this layer."""
-        return out_size(n, self.kernel, self.stride, self.padding)
+        return (n + 2 * self.padding - self.kernel) // self.stride + 1
 
 
 @dataclass(frozen=True)
@@ -88,6 +82,35 @@ class Linear:
         _can_be(self.name, self.out_features, self.in_features)
 
 
+@dataclass(frozen=True)
+class Pool:
+    """What a window of `kernel` positions along each axis says of each channel, moved by `stride`.
+
+    max: the largest value, of a border of `padding` positions that counts as nothing, or as 0. avg: the mean. blur: the
+    mean with the weights 1, 2, 1 along each axis, the border being the image's own, reflected ([9] of arch.py).
+    """
+
+    name: str
+    kind: Literal["max", "avg", "blur"]
+    channels: int
+    kernel: int
+    stride: int
+    padding: int = 0
+    zeros: bool = False  # the border counts as 0
+    ceil: bool = False  # a last window hangs over the edge, and counts what there is
+    dims: int = 2
+
+    @property
+    def text(self) -> str:
+        """`max pool 3/2`; `identity` of one that holds the place that another stage's pooling has."""
+        words = {"max": "max pool", "avg": "average pool", "blur": "blur"}
+        return f"{words[self.kind]} {self.kernel}/{self.stride}" if self.kernel > 1 else "identity"
+
+    def out_size(self, n: int) -> int:
+        """Length of an axis of `n` after this layer."""
+        return (n + 2 * self.padding - self.kernel + (self.stride - 1) * self.ceil) // self.stride + 1
+
+
 Layer = Conv | Norm | Linear
 
 
@@ -104,7 +127,7 @@ class Shortcut:
     """What a block adds to its branch.
 
     identity: the input. pad: the input, each `stride`-th pixel, with `before` and `after` zero channels.
-    project: a 1x1 convolution (and a norm), after average pooling by `pool` where that is not None.
+    project: a 1x1 convolution (and a norm), after `pool` where that is not None.
     none: nothing (a plain net).
     """
 
@@ -112,7 +135,7 @@ class Shortcut:
     stride: int = 1
     before: int = 0
     after: int = 0
-    pool: int | None = None  # 1 holds the place that the pooling has where a stage strides
+    pool: Pool | None = None
     conv: Conv | None = None
     norm: Norm | None = None
     of_preactivation: bool = False  # the projection reads relu(bn1(x)) and not x: [2] of arch.py, section 4
@@ -125,6 +148,7 @@ class Block:
     kind: Literal["BasicBlock", "Bottleneck", "PreActBasicBlock", "PreActBottleneck"]
     convs: tuple[Conv, ...]
     norms: tuple[Norm | None, ...]  # None: folded into the convolution before it
+    antialias: Pool | None  # before the last convolution
     se: SqueezeExcite | None
     shortcut: Shortcut
     dropout: float
@@ -153,7 +177,7 @@ class Stage:
 class StemPlan:
     convs: tuple[Conv, ...]
     norms: tuple[Norm | None, ...]  # as many as convs, or one fewer in a pre-activation net; None: folded
-    pool: bool | Literal["zeros"]
+    pools: tuple[Pool, ...]
 
     def layers(self) -> Iterator[Layer]:
         for i, conv in enumerate(self.convs):
@@ -191,25 +215,32 @@ class Plan:
         for _, layers in self.sections():
             yield from layers
 
+    def blocks(self) -> Iterator[Block]:
+        """Every block, stage by stage."""
+        return (block for trunk in self.trunks for stage in trunk.stages for block in stage.blocks)
+
+    def pools(self) -> Iterator[Pool]:
+        """Every pooling but the head's."""
+        yield from self.stem.pools
+        for block in self.blocks():
+            yield from (pool for pool in (block.antialias, block.shortcut.pool) if pool)
+
     @property
     def random(self) -> bool:
         """Whether a pass in training mode draws masks."""
-        return any(b.dropout or b.drop_path for t in self.trunks for s in t.stages for b in s.blocks)
+        return any(b.dropout or b.drop_path for b in self.blocks())
 
     @property
     def total_stride(self) -> int:
         """Pixels of the input to one of the last stage, along an axis."""
-        strides = [c.stride for c in self.stem.convs] + [POOL_STRIDE if self.stem.pool else 1]
-        strides += [c.stride for stage in self.trunks[0].stages for block in stage.blocks for c in block.convs]
-        total = 1
-        for s in strides:
-            total *= s
-        return total
+        blocks = [block for stage in self.trunks[0].stages for block in stage.blocks]
+        inner = [layer for b in blocks for layer in (*b.convs, b.antialias) if layer]
+        return math.prod(layer.stride for layer in (*self.stem.convs, *self.stem.pools, *inner))
 
     def default_input(self) -> tuple[int, ...]:
         """(in_channels, *size) that the net was designed for: 224 x 224, 32 x 32 for CIFAR stems, 1024 samples."""
         a = self.arch
-        size = (1024,) if a.dims == 1 else (224, 224) if self.stem.pool else (32, 32)
+        size = (1024,) if a.dims == 1 else (224, 224) if self.stem.pools else (32, 32)
         return (a.in_channels, *size)
 
 
@@ -232,6 +263,23 @@ def make_plan(arch: Arch) -> Plan:
     def norm(name: str, channels: int) -> Norm:
         return Norm(name, channels, a.norm_eps, a.dims)
 
+    def mean(name: str, channels: int, stride: int, ceil: bool = True) -> Pool:
+        return Pool(name, "avg", channels, stride, stride, ceil=ceil, dims=a.dims)
+
+    def blur(name: str, channels: int, stride: int) -> Pool:
+        return Pool(name, "blur", channels, 3, stride, 1, dims=a.dims)
+
+    def stem_pools(c: int) -> Iterator[Pool]:
+        """[1] of arch.py, Table 1: the largest of 3x3, every other position."""
+        if a.stem.pool and a.antialias == "avg":
+            yield mean("maxpool", c, 2, ceil=False)
+        elif a.stem.pool:
+            blurred = a.antialias == "blur"
+            name, stride = ("maxpool.0", 1) if blurred else ("maxpool", 2)
+            yield Pool(name, "max", c, 3, stride, 1, zeros=a.stem.pool == "zeros", dims=a.dims)
+            if blurred:
+                yield blur("maxpool.1", c, 2)
+
     # stem: one convolution is "conv1", several are timm's Sequential of conv, norm, ReLU, conv, ..., conv
     convs, norms, c = [], [], a.in_channels
     deep = len(a.stem.convs) > 1
@@ -242,15 +290,17 @@ def make_plan(arch: Arch) -> Plan:
         if normed:
             norms.append(norm("bn1" if last else f"conv1.{3 * i + 1}", cout))
         c = cout
-    stem = StemPlan(tuple(convs), tuple(norms), a.stem.pool)
+    stem = StemPlan(tuple(convs), tuple(norms), tuple(stem_pools(c)))
 
     def block(name: str, cin: int, stage: int, stride: int, kernel: int, drop_path: float, first: bool) -> Block:
         cout, preact = a.widths[stage] * a.expansion, a.preact
+        mid = cout if a.block == "basic" else a.inner_width(stage)
+        behind = {"none": None, "avg": mean, "blur": blur}[a.antialias] if stride > 1 else None
+        own = 1 if behind else stride  # the convolution's
         if a.block == "basic":
-            sizes = [(cin, cout, kernel, stride, 1), (cout, cout, kernel, 1, 1)]
+            sizes = [(cin, cout, kernel, own, 1), (cout, cout, kernel, 1, 1)]
         else:
-            mid = a.inner_width(stage)
-            s1, s3 = (stride, 1) if a.stride_in == 1 else (1, stride)
+            s1, s3 = (own, 1) if a.stride_in == 1 else (1, own)
             sizes = [(cin, mid, 1, s1, 1), (mid, mid, kernel, s3, a.groups), (mid, cout, 1, 1, 1)]
         convs = tuple(
             conv(f"{name}.conv{i}", *size, normed=not preact or i < len(sizes)) for i, size in enumerate(sizes, 1)
@@ -260,14 +310,16 @@ def make_plan(arch: Arch) -> Plan:
         )
         se = None
         if a.se_ratio:
-            mid = reduced(cout, a.se_ratio)
+            narrow = reduced(cout, a.se_ratio)
             fc1, fc2 = (
                 Conv(f"{name}.se.fc{i}", *size, 1, bias=True, dims=a.dims)
-                for i, size in ((1, (cout, mid)), (2, (mid, cout)))
+                for i, size in ((1, (cout, narrow)), (2, (narrow, cout)))
             )
             se = SqueezeExcite(fc1, fc2)
         kind = ("PreAct" if preact else "") + ("BasicBlock" if a.block == "basic" else "Bottleneck")
-        return Block(name, kind, convs, norms, se, shortcut(name, cin, cout, stride, first), a.dropout, drop_path)  # type: ignore[arg-type]
+        antialias = behind(f"{name}.antialias", mid, stride) if behind else None
+        short = shortcut(name, cin, cout, stride, first)
+        return Block(name, kind, convs, norms, antialias, se, short, a.dropout, drop_path)  # type: ignore[arg-type]
 
     def shortcut(name: str, cin: int, cout: int, stride: int, first: bool) -> Shortcut:
         if a.shortcut == "none":
@@ -280,9 +332,11 @@ def make_plan(arch: Arch) -> Plan:
         if a.shortcut == "pad" or bare:
             extra = cout - cin
             return Shortcut("pad", stride, before=extra // 2, after=extra - extra // 2, dims=a.dims)
-        pool, i = (stride, 1) if a.shortcut.startswith("pool") else (None, 0)  # Sequential: [pool,] convolution[, norm]
+        pooled = a.shortcut.startswith("pool")
+        pool = mean(f"{name}.downsample.0", cin, stride) if pooled else None
+        i, own = (1, 1) if pooled else (0, stride)  # Sequential: [pool,] convolution[, norm]
         normed = a.shortcut_norm and not a.preact
-        project = conv(f"{name}.downsample.{i}", cin, cout, 1, stride // (pool or 1), normed=normed)
+        project = conv(f"{name}.downsample.{i}", cin, cout, 1, own, normed=normed)
         bn = norm(f"{name}.downsample.{i + 1}", cout) if normed else None
         return Shortcut("project", stride, pool=pool, conv=project, norm=bn, of_preactivation=a.preact, dims=a.dims)
 

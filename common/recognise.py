@@ -555,6 +555,8 @@ def _configured(held: Container, library: Library) -> dict[str, Any]:
         if "downsample_in_first_stage" in config:
             said["first_stride"] = 2 if config["downsample_in_first_stage"] else 1
         return said
+    if timm := claims.timm_claim(held):
+        return claims.timm_antialias(*timm)
     layers = claims.keras_layers(config)
     if library.keras and layers:
         by_name = {str(layer["config"].get("name")): layer["config"] for layer in layers}

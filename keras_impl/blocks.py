@@ -9,13 +9,13 @@ from .layers import (
     Module,
     PadShortcut,
     add,
-    avg_pool,
     conv,
     drop_path,
     dropout,
     identity,
     norm,
     nothing,
+    pool,
     relu,
     sequential,
     sigmoid,
@@ -33,12 +33,12 @@ class BasicBlock(Module):
         self.conv2, self.bn2 = conv(c2), norm(n2)
         self.se = squeeze_excite(b.se)
         self.downsample = shortcut(b.shortcut)
-        self.dropout = dropout(b.dropout)
+        self.antialias, self.dropout = pool(b.antialias), dropout(b.dropout)
         self.drop_path = drop_path(b.drop_path)
 
     def call(self, x):
         y = relu(self.bn1(self.conv1(x)))  # N H W C -> N H/s W/s width
-        y = self.se(self.bn2(self.conv2(self.dropout(y))))
+        y = self.se(self.bn2(self.conv2(self.dropout(self.antialias(y)))))
         return relu(add(self.drop_path(y), self.downsample(x)))
 
 
@@ -53,13 +53,13 @@ class Bottleneck(Module):
         self.conv3, self.bn3 = conv(c3), norm(n3)
         self.se = squeeze_excite(b.se)
         self.downsample = shortcut(b.shortcut)
-        self.dropout = dropout(b.dropout)
+        self.antialias, self.dropout = pool(b.antialias), dropout(b.dropout)
         self.drop_path = drop_path(b.drop_path)
 
     def call(self, x):
         y = relu(self.bn1(self.conv1(x)))  # N H W C -> N H W inner
         y = relu(self.bn2(self.conv2(y)))  # N H/s W/s inner
-        y = self.se(self.bn3(self.conv3(self.dropout(y))))  # N H/s W/s 4*width
+        y = self.se(self.bn3(self.conv3(self.dropout(self.antialias(y)))))  # N H/s W/s 4*width
         return relu(add(self.drop_path(y), self.downsample(x)))
 
 
@@ -73,13 +73,13 @@ class PreActBasicBlock(Module):
         self.bn2, self.conv2 = norm(n2), conv(c2)
         self.se = squeeze_excite(b.se)
         self.downsample, self.of_preactivation = shortcut(b.shortcut), b.shortcut.of_preactivation
-        self.dropout = dropout(b.dropout)
+        self.antialias, self.dropout = pool(b.antialias), dropout(b.dropout)
         self.drop_path = drop_path(b.drop_path)
 
     def call(self, x):
         p = relu(self.bn1(x))
         y = relu(self.bn2(self.conv1(p)))  # N H W C -> N H/s W/s width
-        y = self.se(self.conv2(self.dropout(y)))
+        y = self.se(self.conv2(self.dropout(self.antialias(y))))
         return add(self.drop_path(y), self.downsample(p if self.of_preactivation else x))
 
 
@@ -94,14 +94,14 @@ class PreActBottleneck(Module):
         self.bn3, self.conv3 = norm(n3), conv(c3)
         self.se = squeeze_excite(b.se)
         self.downsample, self.of_preactivation = shortcut(b.shortcut), b.shortcut.of_preactivation
-        self.dropout = dropout(b.dropout)
+        self.antialias, self.dropout = pool(b.antialias), dropout(b.dropout)
         self.drop_path = drop_path(b.drop_path)
 
     def call(self, x):
         p = relu(self.bn1(x))
         y = relu(self.bn2(self.conv1(p)))  # N H W C -> N H W inner
         y = relu(self.bn3(self.conv2(y)))  # N H/s W/s inner
-        y = self.se(self.conv3(self.dropout(y)))  # N H/s W/s 4*width
+        y = self.se(self.conv3(self.dropout(self.antialias(y))))  # N H/s W/s 4*width
         return add(self.drop_path(y), self.downsample(p if self.of_preactivation else x))
 
 
@@ -132,7 +132,7 @@ def shortcut(s: plan.Shortcut):
         return identity
     if s.kind == "pad":
         return PadShortcut(s)
-    layers = [] if s.pool is None else [avg_pool(s.pool, s.dims)]
+    layers = [pool(s.pool)] if s.pool else []
     layers.append(conv(s.conv))
     if s.norm:
         layers.append(norm(s.norm))

@@ -18,7 +18,7 @@ from common import noise
 from common.arch import Arch
 from common.errors import RosettaError
 from common.init import Source, draw_ahead, given
-from common.plan import MOMENTUM, POOL_KERNEL, POOL_PADDING, POOL_STRIDE, Conv, Linear, Norm, Plan, Shortcut, make_plan
+from common.plan import MOMENTUM, Conv, Linear, Norm, Plan, Pool, Shortcut, make_plan
 from common.weights import channels_first, channels_last
 
 
@@ -50,8 +50,8 @@ class Part:
     @classmethod
     def planned(cls, plan: Plan, config):
         """The layer of that name."""
-        blocks = (b for trunk in plan.trunks for stage in trunk.stages for b in stage.blocks)
-        return cls(next(x for x in (*plan.layers(), *blocks) if keras_name(x.name) == config["name"]))
+        parts = (*plan.layers(), *plan.pools(), *plan.blocks())
+        return cls(next(part for part in parts if keras_name(part.name) == config["name"]))
 
 
 class Module(Part, keras.layers.Layer):
@@ -498,37 +498,52 @@ def linear(c: Linear) -> Dense:
 
 
 class MaxPool(Module):
-    """3 wide, stride 2. "same" would be lopsided; the border counts as -inf, since the stem of a pre-activation net
-    can be negative, or as 0."""
+    """ "same" would be lopsided; the border counts as -inf, since the stem of a pre-activation net can be negative, or
+    as 0."""
 
-    def __init__(self, dims: int, zeros: bool):
-        super().__init__()
+    def __init__(self, p: Pool):
+        super().__init__(p.name)
         # with zeros padded by one too many and cut: ONNX Runtime takes a padding that comes right before a pooling for
         # the pooling's own, whose border is -inf, and is 1e-2 off without a word
-        self.before = ((0, 0), *((POOL_PADDING + zeros,) * 2,) * dims, (0, 0))
-        self.cut = (slice(None), *(slice(1, -1),) * dims) if zeros else ()
-        self.border = 0.0 if zeros else -math.inf
+        self.before = ((0, 0), *((p.padding + p.zeros,) * 2,) * p.dims, (0, 0))
+        self.cut = (slice(None), *(slice(1, -1),) * p.dims) if p.zeros else ()
+        self.border, self.window = 0.0 if p.zeros else -math.inf, (p.kernel, p.stride)
 
     def call(self, x):
         x = ops.pad(x, self.before, constant_values=self.border)
         x = x[self.cut] if self.cut else x
-        return ops.max_pool(x, POOL_KERNEL, POOL_STRIDE, "valid", "channels_last")
-
-    @classmethod
-    def planned(cls, plan, config):
-        return cls(plan.arch.dims, plan.stem.pool == "zeros")
+        return ops.max_pool(x, *self.window, "valid", "channels_last")
 
 
-def max_pool(dims: int, zeros: bool) -> MaxPool:
-    return MaxPool(dims, zeros)
+class Blur(Module):
+    """1-2-1 along each axis, each channel by itself, with the border reflected (Zhang 2019)."""
+
+    def __init__(self, p: Pool):
+        super().__init__(p.name)
+        line = np.array([0.25, 0.5, 0.25], np.float32)
+        window = (line if p.dims == 1 else line[:, None] * line)[..., None, None]
+        self.filter = np.repeat(window, p.channels, -2)  # *k, C, 1
+        self.before, self.stride = ((0, 0), *((p.padding,) * 2,) * p.dims, (0, 0)), p.stride
+
+    def call(self, x):
+        x = ops.pad(x, self.before, "reflect")
+        return ops.depthwise_conv(x, ops.cast(self.filter, x.dtype), self.stride, "valid", "channels_last")
 
 
-def avg_pool(stride: int, dims: int) -> keras.layers.Layer:
-    """ResNet-D's, as wide as its stride. At odd sizes the last window of "same" is the mean of what there is."""
-    if stride == 1:
-        return keras.layers.Identity()
-    pool = keras.layers.AveragePooling1D if dims == 1 else keras.layers.AveragePooling2D
-    return pool(stride, stride, "same", data_format="channels_last")
+def pool(p: Pool | None):
+    """Nothing where there is none. A mean's last window, where it hangs over, is that of "same": the mean of what there
+    is."""
+    if p is None:
+        return identity
+    if p.kind == "blur":
+        return Blur(p)
+    if p.kind == "max":
+        return MaxPool(p)
+    if p.kernel == 1:
+        return keras.layers.Identity(name=keras_name(p.name))
+    layer = keras.layers.AveragePooling1D if p.dims == 1 else keras.layers.AveragePooling2D
+    padding = "same" if p.ceil else "valid"
+    return layer(p.kernel, p.stride, padding, data_format="channels_last", name=keras_name(p.name))
 
 
 class PadShortcut(Module):

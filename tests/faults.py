@@ -190,8 +190,8 @@ def _(mp):
                 ops.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0))), 2, 2, "valid", "channels_last"
             )
 
-    avg_pool = blocks.avg_pool
-    mp.setattr(blocks, "avg_pool", lambda stride, dims: Counting() if stride == 2 else avg_pool(stride, dims))
+    pool = blocks.pool
+    mp.setattr(blocks, "pool", lambda p: Counting() if p and p.stride == 2 else pool(p))
 
 
 @fault("one position for the mean", "the first position is taken for global average pooling", "basic",

@@ -95,7 +95,7 @@ KINDS = {
     },
     "data and scores": {"data", "scores", "preprocessing", "images", "evaluation"},
     "training": {"training", "recipe", "rules", "kept", "train", "optim", "autodiff"},
-    "the net": {"plan", "names", "arch", "init", "noise", "fold", "blocks", "resnet", "layers"},
+    "the net": {"plan", "names", "arch", "row", "init", "noise", "fold", "blocks", "resnet", "layers"},
 }
 
 MUTANTS: dict[str, Mutant] = {}
@@ -369,16 +369,16 @@ mutant("stochastic depth alike everywhere", "every block has the last one's rate
        (PLAN, "rate = a.drop_path * done / sum(a.depths)", "rate = a.drop_path"))
 mutant("stochastic depth on the sum", "whole examples become zero instead of skipping a block",
        f"{PAPERS} -k 'sd or masks'",
-       (TWINS, "y = self.se(self.bn2(self.conv2(self.dropout(y))))\n        return relu(add(self.drop_path(y), self.downsample(x)))",
-        "y = self.se(self.bn2(self.conv2(self.dropout(y))))\n        return relu(self.drop_path(add(y, self.downsample(x))))"), audit="caught")
+       (TWINS, "y = self.se(self.bn2(self.conv2(self.dropout(self.antialias(y)))))\n        return relu(add(self.drop_path(y), self.downsample(x)))",
+        "y = self.se(self.bn2(self.conv2(self.dropout(self.antialias(y)))))\n        return relu(self.drop_path(add(y, self.downsample(x))))"), audit="caught")
 mutant("dropout after the last convolution", "wide nets drop what a block gives, not what its second convolution reads",
        f"{PAPERS} -k wrn28",
-       (TWINS, "y = self.se(self.conv2(self.dropout(y)))", "y = self.dropout(self.se(self.conv2(y)))"), audit=SEEN)
+       (TWINS, "y = self.se(self.conv2(self.dropout(self.antialias(y))))", "y = self.dropout(self.se(self.conv2(y)))"), audit=SEEN)
 mutant("a wide net's stride in the second convolution", "cifar_wrn and cifar_preresnet110 compute something else with the same weights",
        f"{PAPERS} -k wrn16",
-       (PLAN, "sizes = [(cin, cout, kernel, stride, 1), (cout, cout, kernel, 1, 1)]",
-        "late = a.preact and not a.stem.pool\n            sizes = [(cin, cout, kernel, 1 if late else stride, 1), "
-        "(cout, cout, kernel, stride if late else 1, 1)]"), audit=SEEN)
+       (PLAN, "sizes = [(cin, cout, kernel, own, 1), (cout, cout, kernel, 1, 1)]",
+        "late = a.preact and not a.stem.pool\n            sizes = [(cin, cout, kernel, 1 if late else own, 1), "
+        "(cout, cout, kernel, own if late else 1, 1)]"), audit=SEEN)
 mutant("squeeze-and-excitation without ReLU", "SE nets of others give other logits",
        f"{PAPERS} -k SE",
        (TWINS, "sigmoid(self.fc2(relu(self.fc1(s))))", "sigmoid(self.fc2(self.fc1(s)))"), audit="caught")
@@ -387,8 +387,8 @@ mutant("squeeze-and-excitation rounded down", "odd widths get another squeeze th
        (PLAN, "int(channels / ratio + 4) // 8 * 8", "int(channels / ratio) // 8 * 8"), audit=SEEN)
 mutant("squeeze-and-excitation on the sum", "a pre-activation SE net scales its shortcut, too",
        PAPERS,
-       (TWINS, "y = self.se(self.conv2(self.dropout(y)))\n        return add(self.drop_path(y), self.downsample(p if self.of_preactivation else x))",
-        "y = self.conv2(self.dropout(y))\n        return self.se(add(self.drop_path(y), self.downsample(p if self.of_preactivation else x)))"), audit=SEEN)
+       (TWINS, "y = self.se(self.conv2(self.dropout(self.antialias(y))))\n        return add(self.drop_path(y), self.downsample(p if self.of_preactivation else x))",
+        "y = self.conv2(self.dropout(self.antialias(y)))\n        return self.se(add(self.drop_path(y), self.downsample(p if self.of_preactivation else x)))"), audit=SEEN)
 mutant("the squeeze over one axis", "SE of images takes the mean over rows alone",
        f"{PAPERS} -k SE",
        ("torch_impl/layers.py", "mean = x.mean(tuple(range(2, dims + 2)), keepdim=True)",
@@ -409,22 +409,21 @@ mutant("a pre-activation projection reads the input", "timm's resnetv2 gives oth
        (PLAN, "of_preactivation=a.preact, dims", "of_preactivation=False, dims"))
 mutant("ResNet-D strides after its pooling", "resnet18d to resnet200d take one pixel of four instead of their mean",
        f"{PAPERS} -k vd",
-       (PLAN, 'pool, i = (stride, 1) if a.shortcut', 'pool, i = (1, 1) if a.shortcut'), audit="caught")
+       (PLAN, "cin, stride) if pooled", "cin, 1) if pooled"), (PLAN, "(1, 1) if pooled", "(1, stride) if pooled"), audit="caught")
 mutant("ResNet-D leaves out the edge", "at odd sizes the shortcut loses the last row and column",
        f"{PAPERS} -k vd",
-       ("torch_impl/layers.py", "(stride, stride, ceil_mode=True, count_include_pad=False)", "(stride, stride)"),
-       ("keras_impl/layers.py", 'return pool(stride, stride, "same", data_format="channels_last")',
-        'return pool(stride, stride, "valid", data_format="channels_last")'))
+       ("torch_impl/layers.py", "(p.kernel, p.stride, 0, p.ceil, False)", "(p.kernel, p.stride)"),
+       ("keras_impl/layers.py", 'padding = "same" if p.ceil else "valid"', 'padding = "valid"'))
 mutant("max pooling rounds up", "at even sizes there is one row and one column too many",
        f"{PAPERS} -k plain18",
-       ("torch_impl/layers.py", "(POOL_KERNEL, POOL_STRIDE, POOL_PADDING)\n", "(POOL_KERNEL, POOL_STRIDE, POOL_PADDING, ceil_mode=True)\n"),
-       ("keras_impl/layers.py", "((POOL_PADDING + zeros,) * 2,) * dims", "((POOL_PADDING + zeros, POOL_PADDING + 1),) * dims"), audit="caught")
+       ("torch_impl/layers.py", "(p.kernel, p.stride, p.padding)\n", "(p.kernel, p.stride, p.padding, ceil_mode=True)\n"),
+       ("keras_impl/layers.py", "((p.padding + p.zeros,) * 2,) * p.dims", "((p.padding + p.zeros, p.padding + 1),) * p.dims"), audit="caught")
 mutant("version 1 and 1.5 exchanged", "the stride is on the other convolution: same shapes, other logits",
        f"{PAPERS} -k resnet50_v1",
-       (PLAN, "(stride, 1) if a.stride_in == 1 else (1, stride)", "(stride, 1) if a.stride_in == 2 else (1, stride)"))
+       (PLAN, "(own, 1) if a.stride_in == 1 else (1, own)", "(own, 1) if a.stride_in == 2 else (1, own)"))
 mutant("groups ignored by the width", "resnext101_64x4d is as narrow as 32x4d",
        "test_counts.py::test_published_counts_are_exact",
-       ("common/arch.py", "self.widths[stage] * self.width_per_group // 64 * self.groups",
+       ("common/row.py", "self.widths[stage] * self.width_per_group // 64 * self.groups",
         "self.widths[stage] * self.width_per_group // 64 * min(self.groups, 32)"))
 mutant("keras' V2 strides in the first block", "keras.applications' ResNet50V2 gives other logits",
        f"{NET}::test_keras_applications[resnet50v2_keras]",
@@ -462,10 +461,10 @@ mutant("biases left out of Dive into Deep Learning", "resnet18_d2l doesn't take 
 # names and costs
 mutant("the stem's pooling costs nothing", "multiply-adds are four times the papers'",
        "test_counts.py::test_the_papers_multiply_adds",
-       ("common/names.py", "size_of = (out_size(n, POOL_KERNEL, POOL_STRIDE, POOL_PADDING) for n in x[1:])", "size_of = x[1:]"))
+       ("common/names.py", "x = pool(p, x)\n    if len", "pool(p, x)\n    if len"))
 mutant("the projection costs nothing", "multiply-adds leave out the shortcuts",
        "test_counts.py::test_published_counts_are_exact",
-       ("common/names.py", "if layer is None or isinstance(layer, Norm) else", 'if layer is None or isinstance(layer, Norm) or ".downsample" in name else'))
+       ("common/names.py", "if isinstance(layer, Conv | Linear):", 'if isinstance(layer, Conv | Linear) and ".downsample" not in name:'))
 mutant("a last norm that belongs to the stem", "`--freeze head` leaves the last norm of a pre-activation net learning",
        "test_by_hand.py",
        ("common/names.py", '"head" if top in ("fc", "logits") or top.startswith("norm") else "stem"', '"head" if top in ("fc", "logits") else "stem"'))

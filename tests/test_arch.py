@@ -1,6 +1,7 @@
 """Rows: which exist, which are refused, and how."""
 
 import json
+import re
 
 import pytest
 
@@ -20,7 +21,9 @@ cifar_plain44 cifar_plain56 cifar_preresnet110 cifar_preresnet164 cifar_preresne
 cifar_resnext29_8x64d cifar_resnext29_16x64d cifar_wrn16_8 cifar_wrn40_4 cifar_wrn28_10 cifar_resnet18 cifar_resnet34
 cifar_resnet50
 resnet18_1d resnet34_1d resnet50_1d
-msresnet_1d""".split()
+msresnet_1d
+resnetaa34d resnetaa50 resnetaa50d resnetaa101d resnetblur18 resnetblur50 resnetblur50d resnetblur101d seresnetaa50d
+seresnextaa101d_32x8d seresnextaa201d_32x8d""".split()
 
 
 def test_every_promised_variant_is_there_and_no_two_are_the_same():
@@ -33,14 +36,14 @@ def test_every_promised_variant_is_there_and_no_two_are_the_same():
 def test_the_depth_in_a_name_is_the_number_of_layers():
     """Weighted layers, projections and squeeze-and-excitation aside, as the papers count."""
     for name, arch in VARIANTS.items():
-        digits = "".join(c if c.isdigit() else " " for c in name.replace("resnetv2", "").replace("2d", "d")).split()
-        if name == "msresnet_1d" or name.endswith("d") and name.startswith(("resnet200", "resnet152")):
+        if name in ("msresnet_1d", "seresnextaa201d_32x8d"):  # the latter's author counted 201 for 203
             continue
+        depth = re.search(r"\d+", name.replace("resnetv2", ""))[0]
         plan = make_plan(arch)
         convs = sum(len(b.convs) for t in plan.trunks for s in t.stages for b in s.blocks)
         deep = len(plan.stem.convs) - 1  # ResNet-C's stem counts as one
         wrn = name.startswith("cifar_wrn")  # counts the three projections too
-        assert convs + len(plan.stem.convs) - deep + 1 + 2 * wrn == int(digits[0]), name
+        assert convs + len(plan.stem.convs) - deep + 1 + 2 * wrn == int(depth), name
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -123,6 +126,9 @@ REFUSED = [
     ("conv_bias", dict(conv_bias=None)),
     ("conv_bias", dict(conv_bias="normed")),
     ("stride_block", dict(stride_block="middle")),
+    ("antialias", dict(antialias="mean")),
+    ("antialias", dict(antialias="avg", stride_in=1)),
+    ("antialias", dict(antialias="blur", stem={"convs": [[64, 7, 2]], "pool": "zeros"})),
     ("norm_eps", dict(norm_eps=0)),
     ("norm_eps", dict(norm_eps=1e9)),
     ("in_channels", dict(in_channels=0)),

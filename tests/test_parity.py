@@ -16,9 +16,17 @@ from common.init import initial, randomised
 from common.names import STATISTICS, count, parameters
 from common.plan import make_plan
 
+
+def narrow(arch: Arch) -> Arch:
+    return replace(arch, depths=(1,) * len(arch.depths), widths=tuple(w // 4 for w in arch.widths))
+
+
 FIRST = {next(iter(variants)) for variants in FAMILIES.values()}
 # whole under `make test-slow` and in the atlas; here with two blocks a stage, which is where every kind of layer is
 LARGE = {n for n, arch in VARIANTS.items() if count(parameters(arch)) > 30e6 or sum(arch.depths) > 60}
+# the same; here a quarter as wide, with one block a stage, which is one net for many: the blocks above with one more
+# choice
+NARROW = {name: narrow(VARIANTS[name]) for family in ("antialias",) for name in FAMILIES[family]}
 
 
 def sizes(arch: Arch) -> list[tuple[int, ...]]:
@@ -100,13 +108,20 @@ def test_float64_weights_that_float32_cannot_hold_go_round_too():
     assert all(np.array_equal(bits(w), bits(exact[n])) for n, w in torch_impl.export_weights(again).items())
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in VARIANTS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in {*LARGE, *NARROW} else n for n in VARIANTS]
+)
 def test_variant(name):
     """In float32 one of each family; `make atlas` has them all."""
     check_variant(VARIANTS[name], single=name in FIRST)
 
 
-@pytest.mark.parametrize("name", sorted(LARGE))
+@pytest.mark.parametrize("name", {row: name for name, row in reversed(NARROW.items())}.values())
+def test_narrow_variant(name):
+    check_variant(NARROW[name], single=name in FIRST)
+
+
+@pytest.mark.parametrize("name", sorted(LARGE - NARROW.keys()))
 def test_large_variant_with_fewer_blocks(name):
     arch = VARIANTS[name]
     check_variant(replace(arch, depths=tuple(min(n, 2) for n in arch.depths)), single=name in FIRST)

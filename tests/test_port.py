@@ -775,8 +775,10 @@ def test_what_a_timm_folder_names_is_held_against_the_row(referees):
         else:
             taken.append(name)
             assert found.claim == f"timm's {name}" and not found.told and found.library.name.startswith("timm")
+            assert name not in VARIANTS or found.arch == VARIANTS[name]
+    assert {"resnetaa34d", "resnetaa50", "resnetaa50d", "resnetblur18", "resnetblur50d", "seresnetaa50d"} <= set(taken)
     assert {"resnet18", "resnet50", "resnet50d", "seresnet50", "resnet26t", "resnetv2_50", "resnet50s"} <= set(taken)
-    other = ("resnetaa", "resnetblur", "seresnetaa", "resnetrs", "ecaresnet")
+    other = ("resnetrs", "ecaresnet")
     assert not [n for n in taken if n.startswith(other)] and [n for n in names if n.startswith(other)]
 
 
@@ -788,9 +790,8 @@ def test_what_a_timm_folder_names_is_held_against_the_row(referees):
         ({"architecture": "resnet50", "model_args": {"global_pool": "max"}}, "global_pool = 'max'"),
         ({"architecture": "resnet50", "global_pool": "avgmax"}, "global_pool = 'avgmax'"),
         ({"architecture": "resnet50", "model_args": {"block_args": {"attn_layer": "eca"}}}, "block_args = .*eca"),
-        ({"architecture": "resnet50", "model_args": {"aa_layer": "avg"}}, "aa_layer = 'avg'"),
+        ({"architecture": "resnet50", "model_args": {"aa_layer": "blurpc"}}, "aa_layer = 'blurpc'"),
         ({"architecture": "resnet50", "model_args": {"of_tomorrow": 1}}, "of_tomorrow = '1'"),
-        ({"architecture": "resnetblur50", "model_args": None}, "timm's resnetblur50"),
         ({"architecture": "resnet101"}, "layers would be otherwise"),
         ({"architecture": "resnext50_32x4d"}, "groups, width_per_group would"),
         ({"architecture": "seresnet50"}, "se_ratio would"),
@@ -813,6 +814,10 @@ def test_a_timm_configuration_that_a_row_says():
     assert recognise(held).arch == get("resnet50", num_classes=5)
     with pytest.raises(RosettaError, match="stride_in would be otherwise"):
         recognise(held, overrides={"stride_in": 1})
+    held.metadata["config"]["model_args"]["aa_layer"] = "blur"
+    assert recognise(held).arch == get("resnetblur50", num_classes=5)
+    held.metadata["config"] = {"architecture": "resnetaa50.a1h_in1k"}
+    assert recognise(held).arch == get("resnetaa50", num_classes=5)
     held.metadata.clear()
     assert "anti-aliasing" in recognise(held).told["the rest"]
 

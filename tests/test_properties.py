@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import relative
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, example, given, reject, settings
 from hypothesis import strategies as st
 
 import keras_impl
@@ -39,6 +39,8 @@ def rows(draw) -> Arch:
         widths = [max(w, stem.convs[-1][0]) for w in sorted(widths)]
         widths = [-(-w // 4) * 4 for w in widths]
     preact = draw(st.booleans())
+    stride_in = draw(st.sampled_from([1, 2])) if block == "bottleneck" else 2
+    means = stride_in == 2 and stem.pool != "zeros"
     bottleneck = block == "bottleneck"
     return Arch(
         depths=tuple(draw(st.lists(st.integers(1, 2), min_size=stages, max_size=stages))),
@@ -46,7 +48,8 @@ def rows(draw) -> Arch:
         block=block,
         preact=preact,
         first_stride=draw(st.sampled_from([1, 2])),
-        stride_in=draw(st.sampled_from([1, 2])) if bottleneck else 2,
+        stride_in=stride_in,
+        antialias=draw(st.sampled_from(["none", "avg", "blur"])) if means else "none",
         stride_block=draw(st.sampled_from(["first", "last"])),
         groups=draw(st.integers(1, 4)) if bottleneck else 1,
         width_per_group=draw(st.sampled_from([16, 32, 64, 80])) if bottleneck else 64,
@@ -71,6 +74,10 @@ sizes = st.tuples(st.integers(1, 21), st.integers(1, 21))
 def check_row(arch: Arch, size: tuple[int, int], seed: int) -> None:
     """Names, counts, forward passes, statistics and gradients of one row: the same net in both frameworks."""
     size = size[: arch.dims]
+    try:
+        sections(arch, size)
+    except RosettaError:  # nothing is left to be pooled, or to be reflected
+        reject()
     weights = randomised(arch, seed)
     ours = torch_impl.create_model(arch, dtype="float64", weights=weights).eval()
     twin = keras_impl.create_model(arch, dtype="float64", weights=weights)
@@ -134,7 +141,7 @@ def test_any_of_a_thousand_rows_is_the_same_net_in_both(arch, size, seed):
 @given(arch=rows())
 def test_any_row_survives_json_and_costs_something(arch):
     assert Arch.from_json(arch.to_json()) == arch
-    assert multiply_adds(arch, 16) > 0 and make_plan(arch).total_stride >= 1
+    assert multiply_adds(arch, 512) > 0 and make_plan(arch).total_stride >= 1
     names = list(parameters(arch))
     assert len(set(names)) == len(names)
 

@@ -11,7 +11,7 @@ from torch import nn
 from common import noise
 from common.errors import RosettaError
 from common.init import draw_ahead, given
-from common.plan import MOMENTUM, POOL_KERNEL, POOL_PADDING, POOL_STRIDE, Conv, Linear, Norm, Plan, Shortcut
+from common.plan import MOMENTUM, Conv, Linear, Norm, Plan, Pool, Shortcut
 
 
 class Module(nn.Module):
@@ -60,6 +60,8 @@ def construct(cls, plan: Plan, dtype: str | None, seed: int | None = None, weigh
     copy = copy and weights is not None  # what was drawn is nobody else's
     state |= {name: to_tensor(value()).to(device, kind, copy=copy) for name, value in source.items()}
     model.load_state_dict(state, assign=True)
+    for blur in (m for m in model.modules() if isinstance(m, Blur)):  # whose filter is no weight
+        blur.to(device, kind)
     return model
 
 
@@ -151,31 +153,49 @@ def linear(c: Linear) -> nn.Linear:
 
 
 class MaxPool(Module):
-    """3 wide, stride 2, with a border of 0. PyTorch's own counts the border as -inf."""
+    """With a border of 0. PyTorch's own counts the border as -inf."""
 
-    def __init__(self, dims: int):
+    def __init__(self, p: Pool):
         super().__init__()
-        self.before, self.pool = (POOL_PADDING + 1,) * 2 * dims, F.max_pool1d if dims == 1 else F.max_pool2d
-        self.cut = (..., *(slice(1, -1),) * dims)
+        self.before, self.pool = (p.padding + 1,) * 2 * p.dims, F.max_pool1d if p.dims == 1 else F.max_pool2d
+        self.cut, self.window = (..., *(slice(1, -1),) * p.dims), (p.kernel, p.stride)
 
     def forward(self, x):
         # padded by one too many and cut: ONNX Runtime takes a padding that comes right before a pooling for the
         # pooling's own, whose border is -inf, and is 1e-2 off without a word
-        return self.pool(F.pad(x, self.before)[self.cut], POOL_KERNEL, POOL_STRIDE)
+        return self.pool(F.pad(x, self.before)[self.cut], *self.window)
 
 
-def max_pool(dims: int, zeros: bool) -> nn.Module:
-    """3 wide, stride 2. The border counts as -inf, since the stem of a pre-activation net can be negative, or as 0."""
-    if zeros:
-        return MaxPool(dims)
-    return (nn.MaxPool1d if dims == 1 else nn.MaxPool2d)(POOL_KERNEL, POOL_STRIDE, POOL_PADDING)
+class Blur(Module):
+    """1-2-1 along each axis, each channel by itself, with the border reflected (Zhang 2019)."""
+
+    def __init__(self, p: Pool):
+        super().__init__()
+        line = torch.tensor([0.25, 0.5, 0.25], device="cpu")  # also where the net is made on "meta"
+        window = line if p.dims == 1 else line[:, None] * line
+        self.register_buffer("filter", window.repeat(p.channels, 1, *(1,) * p.dims), persistent=False)
+        self.before, self.convolve = (p.padding,) * 2 * p.dims, F.conv1d if p.dims == 1 else F.conv2d
+        self.stride, self.channels = p.stride, p.channels
+
+    def forward(self, x):
+        x = F.pad(x, self.before, mode="reflect")
+        return self.convolve(x, self.filter, stride=self.stride, groups=self.channels)
 
 
-def avg_pool(stride: int, dims: int) -> nn.Module:
-    """ResNet-D's, as wide as its stride. At odd sizes the last window is the mean of what there is."""
-    if stride == 1:
+def pool(p: Pool | None):
+    """Nothing where there is none. The border of a maximum counts as -inf, since the stem of a pre-activation net can
+    be negative, or as 0. A mean's last window, where it hangs over, is the mean of what there is."""
+    if p is None:
+        return identity
+    if p.kind == "blur":
+        return Blur(p)
+    if p.kind == "max" and p.zeros:
+        return MaxPool(p)
+    if p.kind == "max":
+        return (nn.MaxPool1d if p.dims == 1 else nn.MaxPool2d)(p.kernel, p.stride, p.padding)
+    if p.kernel == 1:
         return nn.Identity()
-    return (nn.AvgPool1d if dims == 1 else nn.AvgPool2d)(stride, stride, ceil_mode=True, count_include_pad=False)
+    return (nn.AvgPool1d if p.dims == 1 else nn.AvgPool2d)(p.kernel, p.stride, 0, p.ceil, False)
 
 
 class PadShortcut(Module):

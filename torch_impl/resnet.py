@@ -11,8 +11,8 @@ from .layers import (
     conv,
     identity,
     linear,
-    max_pool,
     norm,
+    pool,
     relu,
     relu_layer,
     sequential,
@@ -28,7 +28,7 @@ class ResNet(Model):
         self.conv1 = stem_convs(plan.stem)
         if not plan.arch.preact:  # there the first block begins with a norm
             self.bn1 = norm(plan.stem.norms[-1])
-        self.maxpool = max_pool(plan.arch.dims, plan.stem.pool == "zeros") if plan.stem.pool else identity
+        self.maxpool = stem_pool(plan.stem)
         for trunk in plan.trunks:
             for stage in trunk.stages:
                 setattr(self, stage.name, sequential(*(BLOCKS[b.kind](b) for b in stage.blocks), name=stage.name))
@@ -72,6 +72,12 @@ def stem_convs(stem: StemPlan):
         return conv(last)
     layers = [layer for c, n in zip(first, stem.norms, strict=False) for layer in (conv(c), norm(n), relu_layer())]
     return sequential(*layers, conv(last))
+
+
+def stem_pool(stem: StemPlan):
+    """Nothing, one pooling, or one behind another."""
+    pools = [pool(p) for p in stem.pools]
+    return pools[0] if len(pools) == 1 else sequential(*pools) if pools else identity
 
 
 def create_model(
