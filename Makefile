@@ -58,7 +58,7 @@ atlas: .venv/installed-test ## Every variant on every backend and check; writes 
 	@PYTHONPATH=benchmarks $(BIN)/python benchmarks/atlas.py
 
 traps: .venv/installed-test ## What each fault does, for docs/traps.md
-	@PYTHONPATH=tests $(BIN)/python tests/faults.py docs/traps.md
+	@PYTHONPATH=tests $(BIN)/python tests/parity/faults.py docs/traps.md
 
 mutants: .venv/installed-test ## Faults in the project, one by one, against the tests that should see them; docs/mutants.md; goes on where it stopped
 	@$(BIN)/python tests/mutants.py

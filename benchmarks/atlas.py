@@ -20,12 +20,12 @@ from peers import processor
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from common import parity
 from common.arch import FAMILIES, VARIANTS, Arch
-from common.backends import Elsewhere
-from common.checks import CHECKS
 from common.errors import RosettaError
 from common.names import count, multiply_adds, parameters
+from common.parity import comparison as parity
+from common.parity.backends import Elsewhere
+from common.parity.checks import CHECKS
 from common.plan import make_plan
 from common.weights import atomic
 

@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from common.bench import processor, ratio
-from common.frameworks import peer
+from common.speed.bench import processor, ratio
+from common.tools.frameworks import peer
 
 Runs = Mapping[str, Callable[[], object]]  # the first is ours
 CONSOLE = Console(width=120)

@@ -22,8 +22,8 @@ from peers import processor
 from rich.console import Console
 from rich.table import Table
 
-from common import writers
 from common.arch import get
+from common.checkpoints import writers
 from common.init import randomised
 
 ROOT = Path(__file__).parent.parent

@@ -17,11 +17,11 @@ from rich.progress import track
 
 from common import weights
 from common.arch import get
-from common.bench import Process, environment_for, processor
-from common.figures import figure
 from common.init import randomised
-from common.memory import cpus
 from common.names import multiply_adds
+from common.speed.bench import Process, environment_for, processor
+from common.tools.figures import figure
+from common.tools.memory import cpus
 
 # {what grows: (its points, the net at a point, its batch, its size)}
 GROWTH = {

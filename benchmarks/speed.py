@@ -19,8 +19,8 @@ from rich.table import Table
 
 from common import weights
 from common.arch import get
-from common.bench import Result, bench, ratio
 from common.init import randomised
+from common.speed.bench import Result, bench, ratio
 
 INFER, TRAIN = ("eager", "optimised"), ("train", "train-optimised")
 # {name: what `bench` is asked}

@@ -16,9 +16,9 @@ import click
 import numpy as np
 from peers import CONSOLE, Runs, conclude, keras_peer, measure, report_of, speeds, torch_peers
 
-from common import recipe
-from common.data import Batches, load
-from common.rules import Rule
+from common.parity.rules import Rule
+from common.training import recipe
+from common.training.data import Batches, load
 
 RULE = Rule("SGD", 1e-3, momentum=0.9, nesterov=True, weight_decay=1e-4)
 
@@ -120,7 +120,7 @@ def memory(framework: str) -> dict[str, float]:
     """Resident MiB of a run of cifar_resnet20 on digits after 2 epochs and at the end of 40."""
     code = f"""
 import pathlib, tempfile
-from common import recipe, training
+from common.training import recipe, run as training
 folder = pathlib.Path(tempfile.mkdtemp()) / "run"
 spec = training.prepare({framework!r}, "float32")
 run, data = training.plan("cifar_resnet20", "digits", recipe.get("short", epochs=40), {{"depths": (1, 1, 1)}},

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from common.differentiated import Differentiated
+from common.parity.differentiated import Differentiated
 from keras_impl.layers import to_numpy, to_torch
 from keras_impl.weights import named_variables
 

@@ -13,8 +13,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from common import fast
-from common.memory import keep_memory
+from common.speed import fast
+from common.tools.memory import keep_memory
 from keras_impl.layers import to_numpy
 from keras_impl.resnet import ResNet, create_model
 from keras_impl.trace import trace
@@ -23,7 +23,7 @@ from keras_impl.weights import export_weights
 
 class InParts(ResNet):
     """The same net, which takes a batch through the stem and the first `early` stages in `parts`, one after another, so
-    that what one layer writes is near when the next one reads it (`common.fast.in_parts`)."""
+    that what one layer writes is near when the next one reads it (`common.speed.fast.in_parts`)."""
 
     parts, early = 1, 0
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from common.errors import RosettaError
-from common.graphs import INPUT, LOGITS, OPSET, axes
+from common.parity.graphs import INPUT, LOGITS, OPSET, axes
 from keras_impl.layers import to_numpy
 
 

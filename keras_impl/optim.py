@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from common.rules import Parts, Rule
+from common.parity.rules import Parts, Rule
 from keras_impl.layers import to_keras, to_numpy, to_torch
 from keras_impl.weights import named_variables
 

@@ -10,10 +10,10 @@ import keras
 import numpy as np
 
 from common.arch import Arch
+from common.checkpoints.libraries.keras_hub import backbone_config
+from common.checkpoints.recognise import Recognised
 from common.errors import RosettaError
-from common.foreign.keras_hub import backbone_config
-from common.frameworks import require
-from common.recognise import Recognised
+from common.tools.frameworks import require
 from keras_impl.layers import to_numpy
 
 

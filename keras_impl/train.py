@@ -19,12 +19,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from common.data import Batches
 from common.errors import RosettaError
-from common.kept import Kept
-from common.memory import keep_memory
 from common.names import section_of
-from common.recipe import LossScale, Recipe, learning
+from common.tools.memory import keep_memory
+from common.training.data import Batches
+from common.training.kept import Kept
+from common.training.recipe import LossScale, Recipe, learning
 from keras_impl import optim
 from keras_impl import weights as store
 from keras_impl.autodiff import loss_of
@@ -75,8 +75,8 @@ class Trainer(Kept):
     """A model, its optimizer, and what a recipe keeps beside them.
 
     `frozen` and `rates` are by section: which don't learn, and what multiplies the rate of the others. `classes` are
-    how much each class counts in the loss (common/recipe.py: `balanced`). The process keeps the memory that it frees
-    from now on: new pages would cost more than what is computed in them.
+    how much each class counts in the loss (recipe.py: `balanced`). The process keeps the memory that it frees from
+    now on: new pages would cost more than what is computed in them.
     """
 
     optim, store = optim, store

@@ -19,9 +19,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import common.memory
+import common.tools.memory
 
-common.memory.keep_memory = lambda: None  # of a worker that outlives its nets: it would keep what it needed at its most
+common.tools.memory.keep_memory = lambda: (
+    None
+)  # of a worker that outlives its nets: it would keep what it needed at its most
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -31,7 +33,7 @@ SHARED = ROOT.parent / "shared" / "data"
 def referees():
     """(torchvision.models, timm). Their compiled operators ask for a CUDA build of PyTorch, and no ResNet needs
     them."""
-    from common.frameworks import peer
+    from common.tools.frameworks import peer
 
     for package in ("torchvision", "timm"):
         if importlib.util.find_spec(package) is None:
@@ -50,7 +52,8 @@ def shared() -> Path:
 @pytest.fixture
 def here(monkeypatch):
     """Backends in this process, for which no other has to import a framework."""
-    from common import backends, evaluation, race
+    from common.parity import backends
+    from common.training import evaluation, race
 
     @contextlib.contextmanager
     def started(specs, device="cpu"):

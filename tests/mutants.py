@@ -69,7 +69,7 @@ class Mutant:
 
     @property
     def arguments(self) -> list[str]:
-        return [f"tests/{word}" if word.startswith("test_") else word for word in shlex.split(self.tests)]
+        return [place(word) if word.startswith("test_") else word for word in shlex.split(self.tests)]
 
     def key(self, with_tests: bool) -> str:
         """What an answer is good for: the edits and which tests; of one that survived, what those say, too."""
@@ -80,25 +80,21 @@ class Mutant:
 
 
 KINDS = {
-    "the comparison": {"parity", "checks", "fast", "race", "backends"},
-    "files": {
-        "weights",
-        "containers",
-        "pickles",
-        "port",
-        "recognise",
-        "writers",
-        "foreign",
-        "keras_files",
-        "hdf5",
-        "export",
-    },
+    "the comparison": {"comparison", "checks", "backends", "differentiated", "fast", "race"},
     "data and scores": {"data", "scores", "preprocessing", "images", "evaluation"},
-    "training": {"training", "recipe", "rules", "kept", "train", "optim", "autodiff"},
+    "training": {"run", "recipe", "rules", "kept", "train", "optim", "autodiff"},
+    "files": {"checkpoints", "libraries", "tools", "weights", "text"},
     "the net": {"plan", "names", "arch", "row", "init", "noise", "fold", "blocks", "resnet", "layers"},
 }
 
 MUTANTS: dict[str, Mutant] = {}
+
+
+def place(test: str) -> str:
+    """The test with its folder, which is its wing's."""
+    file, *names = test.split("::")
+    found = next(ROOT.glob(f"tests/**/{file}"), ROOT / "tests" / file)
+    return "::".join([str(found.relative_to(ROOT)), *names])
 
 
 # ruff: noqa: E501 (code is quoted line by line)
@@ -187,7 +183,7 @@ def attempt(m: Mutant, limit: float = LIMIT) -> dict:
             assert not text.startswith("!"), (m.name, text)
             (root / file).write_text(text)
         code, said = pytest(root, m.arguments, limit)
-    failed = re.search(r"^(?:FAILED|ERROR) tests/(\S+?::.+?)(?: - .*)?$", said, re.M)
+    failed = re.search(r"^(?:FAILED|ERROR) tests/(?:\w+/)?(\S+?::.+?)(?: - .*)?$", said, re.M)
     ran = re.search(r"\b\d+ passed", said)
     if code == 1 and failed:
         result = {"result": "caught", "by": failed[1]}
@@ -237,7 +233,7 @@ def clean(found: dict[str, dict], names: list[str]) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         copy(Path(folder))
         _, said = pytest(Path(folder), ["--maxfail=1000", *(f"tests/{test}" for test in by)], 60 * len(by) + 600)
-    failed = set(re.findall(r"^(?:FAILED|ERROR) tests/(\S+?::.+?)(?: - .*)?$", said, re.M))
+    failed = set(re.findall(r"^(?:FAILED|ERROR) tests/(?:\w+/)?(\S+?::.+?)(?: - .*)?$", said, re.M))
     if "passed" not in said:
         raise SystemExit(f"the tests don't run without a fault either:\n{said[-2000:]}")
     return sorted(failed & set(by))
@@ -586,7 +582,7 @@ mutant("bfloat16 without its sign", "weights of a bfloat16 net come out of PyTor
 
 # ---- training, which both frameworks share
 
-TRAINING, RECIPE = "common/training.py", "common/recipe.py"
+TRAINING, RECIPE = "common/training/run.py", "common/training/recipe.py"
 LOOP = "test_loop.py"
 mutant("parts of a batch weigh alike", "with --accumulate the last, smaller part weighs too much",
        f"{RECIPES}::test_a_trainers_steps_are_those_of_a_plain_loop_with_torch_optim",
@@ -629,10 +625,10 @@ mutant("the average's decay complemented", "an average with decay 0.999 is the l
        ("keras_impl/train.py", "(1 - self.recipe.ema) * (variable", "self.recipe.ema * (variable"), audit=SEEN)
 mutant("the loss' scale lost", "a float16 training that goes on begins with the first scale, and is another one",
        f"{RECIPES}::test_the_loss_scale_goes_on",
-       ("common/kept.py", "            self.scale.restore(state[\"steps\"][1:])\n", "            pass\n"), audit=SEEN)
+       ("common/training/kept.py", "            self.scale.restore(state[\"steps\"][1:])\n", "            pass\n"), audit=SEEN)
 mutant("the raw weights lost", "a training with an average that goes on trains the average",
        f"{TRAIN}::test_restored_training_goes_on_to_the_bit",
-       ("common/kept.py", "import_weights(self.model, now or weights)", "import_weights(self.model, weights)"))
+       ("common/training/kept.py", "import_weights(self.model, now or weights)", "import_weights(self.model, weights)"))
 mutant("the cosine a straight line", "the rate falls evenly",
        f"{RECIPES}::test_rates_are_those_of_torchs_schedulers",
        (RECIPE, "0.5 * (1 + math.cos(math.pi * (step - ramp) / max(1, total - ramp)))", "(1 - (step - ramp) / max(1, total - ramp))"), audit=SEEN)
@@ -656,7 +652,7 @@ mutant("batches weigh alike in the training loss", "a small last batch counts as
        (TRAINING, "progress.loss += loss * len(x)", "progress.loss += loss * run.recipe.batch"))
 mutant("Adam forgets faster", "Adam's second moment has another decay than PyTorch's default",
        f"{RECIPES}::test_defaults_of_the_rules_are_pytorchs",
-       ("common/rules.py", "beta_2: float = 0.999", "beta_2: float = 0.99"), audit=SEEN)
+       ("common/parity/rules.py", "beta_2: float = 0.999", "beta_2: float = 0.99"), audit=SEEN)
 mutant("ImageNet's first drop late", "the imagenet recipe divides its rate at 45 epochs and not at 30",
        f"{RECIPES}::test_a_papers_recipe_has_the_papers_numbers",
        (RECIPE, '"imagenet": Recipe(batch=256, epochs=90, drops=(1 / 3, 2 / 3))', '"imagenet": Recipe(batch=256, epochs=90, drops=(1 / 2, 2 / 3))'), audit=SEEN)
@@ -690,9 +686,9 @@ mutant("--no-augment ignored", "images are shifted and mirrored all the same",
 
 # ---- data and scores
 
-DATA, SOURCES = "test_data.py", "common/data/sources.py"
+DATA, SOURCES = "test_data.py", "common/training/data/sources.py"
 SCORES, IMAGES, DRAWN = "test_scores.py", "test_images.py", "test_augmentation.py"
-AUGMENT, BATCHES = "common/data/augment.py", "common/data/batches.py"
+AUGMENT, BATCHES = "common/training/data/augment.py", "common/training/data/batches.py"
 mutant("every epoch augmented alike", "an image is shifted and mirrored the same way in every epoch",
        f"{DRAWN}::test_every_epoch_and_batch_is_drawn_anew",
        (AUGMENT, "counters.AUGMENT, epoch, batch)", "counters.AUGMENT, 0, batch)"), audit=SEEN)
@@ -737,7 +733,7 @@ mutant("test examples augmented", "what a net is measured on is shifted, too",
        (BATCHES, "        if self.seed is not None:\n            x = augment(x, self.how, self.seed, epoch, k)", "        if True:\n            x = augment(x, self.how, self.seed or 0, epoch, k)"))
 mutant("the largest random number is 1", "uniform numbers are twice as large",
        f"{DRAWN}::test_uniform_and_normal_numbers",
-       ("common/data/counters.py", "* 2.0**-53", "* 2.0**-52"))
+       ("common/training/data/counters.py", "* 2.0**-53", "* 2.0**-52"))
 mutant("hold-out leaks", "what is measured on is trained on, too",
        f"{DATA}::test_held_out_examples_are_of_the_training_ones",
        (SOURCES, "train=data.train.subset(order[:kept])", "train=data.train.subset(order)"), audit="caught")
@@ -761,99 +757,99 @@ mutant("CIFAR-100's coarse classes", "twenty classes for a hundred",
        (SOURCES, "every[:, coarse].astype", "every[:, 0].astype"))
 mutant("CIFAR's classes in another order", "cats are called birds",
        f"{DRAWN}::test_cifars_classes_and_channels",
-       ("common/preprocessing.py", '"bird", "cat", "deer"', '"cat", "bird", "deer"'))
+       ("common/checkpoints/preprocessing.py", '"bird", "cat", "deer"', '"cat", "bird", "deer"'))
 mutant("a .npz sideways", "images of a .npz are transposed",
        f"{DATA}::test_axes_that_are_plain_are_taken_as_they_are",
-       ("common/data/npz.py", 'x = x if layout == "channels-first" else np.moveaxis(x, -1, 1)', 'x = x if layout == "channels-first" else np.swapaxes(x, -1, 1)'))
+       ("common/training/data/npz.py", 'x = x if layout == "channels-first" else np.moveaxis(x, -1, 1)', 'x = x if layout == "channels-first" else np.swapaxes(x, -1, 1)'))
 mutant("a folder's classes backwards", "classes are not in the order of their names, as other libraries have them",
        f"{DATA}::test_a_folder_of_images",
-       ("common/data/folder.py", 'not p.name.startswith(".")))\n\n\ndef pixels', 'not p.name.startswith(".")))[::-1]\n\n\ndef pixels'))
+       ("common/training/data/folder.py", 'not p.name.startswith(".")))\n\n\ndef pixels', 'not p.name.startswith(".")))[::-1]\n\n\ndef pixels'))
 mutant("blue for red", "`channel_order` BGR is ignored: keras.applications' nets see red where blue should be",
        "test_transfer.py::test_arrays_are_prepared_as_files_are",
-       ("common/data/folder.py", 'found if how.channel_order == "RGB" else found[..., ::-1]', "found"), audit=SEEN)
+       ("common/training/data/folder.py", 'found if how.channel_order == "RGB" else found[..., ::-1]', "found"), audit=SEEN)
 mutant("interpolation ignored", "bicubic nets get bilinear images",
        IMAGES,
-       ("common/data/folder.py", "method.get(how.interpolation, Image.Resampling.BICUBIC)", "Image.Resampling.BILINEAR"), audit=SEEN)
+       ("common/training/data/folder.py", "method.get(how.interpolation, Image.Resampling.BICUBIC)", "Image.Resampling.BILINEAR"), audit=SEEN)
 mutant("no centre crop", "images are squeezed into a square",
        IMAGES,
-       ("common/data/folder.py", "middle(image, how.resize, (how.size, how.size), resample)", "image.resize((how.size, how.size), resample)"), audit=SEEN)
+       ("common/training/data/folder.py", "middle(image, how.resize, (how.size, how.size), resample)", "image.resize((how.size, how.size), resample)"), audit=SEEN)
 mutant("the crop off the centre", "the upper left part is cut, and not the middle",
        IMAGES,
-       ("common/images.py", "round((image.width - width) / 2), round((image.height - height) / 2)", "round((image.width - width) / 4), round((image.height - height) / 4)"))
+       ("common/training/images.py", "round((image.width - width) / 2), round((image.height - height) / 2)", "round((image.width - width) / 4), round((image.height - height) / 4)"))
 mutant("no margin around the crop", "images are resized to the net's size, and nothing is cut",
        f"{DRAWN}::test_imagenets_numbers_are_timms_and_torchvisions",
-       ("common/preprocessing.py", "resize=round(size * 8 / 7)", "resize=size"))
+       ("common/checkpoints/preprocessing.py", "resize=round(size * 8 / 7)", "resize=size"))
 mutant("ImageNet's deviation in BGR", "photographs are divided by blue's deviation for red's",
        f"{DRAWN}::test_imagenets_numbers_are_timms_and_torchvisions",
-       ("common/preprocessing.py", "(0.229, 0.224, 0.225)", "(0.225, 0.224, 0.229)"))
+       ("common/checkpoints/preprocessing.py", "(0.229, 0.224, 0.225)", "(0.225, 0.224, 0.229)"))
 mutant("EXIF's orientation ignored", "photographs of telephones lie on their side",
        f"{IMAGES}::test_photographs_stand_upright",
-       ("common/images.py", "ImageOps.exif_transpose(image, in_place=True)", "image.getexif()"))
+       ("common/training/images.py", "ImageOps.exif_transpose(image, in_place=True)", "image.getexif()"))
 mutant("16 bits cut to white", "16-bit grey images are all white",
        f"{IMAGES}::test_more_bits_than_eight_are_scaled_and_kept",
-       ("common/images.py", "white = 2.0 ** (tags.get(258) or (16,))[0] - 1", "white = 255.0"))
+       ("common/training/images.py", "white = 2.0 ** (tags.get(258) or (16,))[0] - 1", "white = 255.0"))
 mutant("white is zero ignored", "some TIFFs are negatives",
        f"{IMAGES}",
-       ("common/images.py", "255 - x if tags.get(262) == 0 else x", "x"))
+       ("common/training/images.py", "255 - x if tags.get(262) == 0 else x", "x"))
 mutant("a strip made large", "a strip's ends are resized, too, into a thousand times its memory",
        f"{IMAGES}::test_a_strip_costs_no_more_than_its_middle",
-       ("common/images.py", "side = LONGEST * min(image.size)", "side = 200 * LONGEST * min(image.size)"))
+       ("common/training/images.py", "side = LONGEST * min(image.size)", "side = 200 * LONGEST * min(image.size)"))
 mutant("variance for deviation", "data of one's own are divided by the variance",
        f"{DRAWN}::test_digits_are_scikit_learns",
        (SOURCES, "std = np.sqrt(np.sum([(a * a).sum(axes) for a in apart], 0) / count)", "std = np.sum([(a * a).sum(axes) for a in apart], 0) / count / scale"))
 
 mutant("top-5 counts four", "top-5 accuracy is top-4", SCORES,
-       ("common/scores.py", "[:, :5] ==", "[:, :4] =="), audit=SEEN)
+       ("common/training/scores.py", "[:, :5] ==", "[:, :4] =="), audit=SEEN)
 mutant("recall for precision", "the two columns of `evaluate` are exchanged", SCORES,
-       ("common/scores.py", "hits / of if of else None, hits / said if said else None", "hits / said if said else None, hits / of if of else None"), audit=SEEN)
+       ("common/training/scores.py", "hits / of if of else None, hits / said if said else None", "hits / said if said else None, hits / of if of else None"), audit=SEEN)
 mutant("loss of the wrong class", "test loss is that of other labels", SCORES,
-       ("common/scores.py", "logits[np.arange(len(labels)), labels]", "logits[np.arange(len(labels)), labels - 1]"), audit=SEEN)
+       ("common/training/scores.py", "logits[np.arange(len(labels)), labels]", "logits[np.arange(len(labels)), labels - 1]"), audit=SEEN)
 mutant("confusion transposed", "who was taken for whom is the wrong way round", SCORES,
-       ("common/scores.py", "labels * k + said", "said * k + labels"), audit=SEEN)
+       ("common/training/scores.py", "labels * k + said", "said * k + labels"), audit=SEEN)
 mutant("probabilities of squares", "`predict` prints probabilities that are sharper than the net's", SCORES,
-       ("common/scores.py", "np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))", "np.exp(2 * (logits.astype(np.float64) - logits.max(1, keepdims=True)))"))
+       ("common/training/scores.py", "np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))", "np.exp(2 * (logits.astype(np.float64) - logits.max(1, keepdims=True)))"))
 mutant("a loss that overflows", "large logits give an infinite test loss", "test_by_hand.py",
-       ("common/scores.py", "top = logits.max(1, keepdims=True)\n", "top = 0 * logits.max(1, keepdims=True)\n"))
+       ("common/training/scores.py", "top = logits.max(1, keepdims=True)\n", "top = 0 * logits.max(1, keepdims=True)\n"))
 mutant("always the same class", "`evaluate --framework both` never finds that the frameworks differ",
        f"{DRAWN}::test_how_far_two_frameworks_logits_are_apart",
-       ("common/evaluation.py", "(said == said[0]).all(0).sum()", "(said[:1] == said[0]).all(0).sum()"), audit=SEEN)
+       ("common/training/evaluation.py", "(said == said[0]).all(0).sum()", "(said[:1] == said[0]).all(0).sum()"), audit=SEEN)
 mutant("one backend's difference", "`apart` is always 0",
        f"{DRAWN}::test_how_far_two_frameworks_logits_are_apart",
-       ("common/evaluation.py", "np.abs(a - b).max() / np.abs(a).max()", "np.abs(a - a).max() / np.abs(a).max()"))
+       ("common/training/evaluation.py", "np.abs(a - b).max() / np.abs(a).max()", "np.abs(a - a).max() / np.abs(a).max()"))
 mutant("the data's preprocessing before the weights' own", "a checkpoint that says how its images were scaled isn't listened to",
        f"{DRAWN}::test_a_checkpoints_own_preprocessing_comes_first",
-       ("common/evaluation.py", "    how = found.preprocessing\n", "    how = preprocessing or found.preprocessing\n"))
+       ("common/training/evaluation.py", "    how = found.preprocessing\n", "    how = preprocessing or found.preprocessing\n"))
 
 # ---- files
 
 PORT, UNTRUSTED = "test_port.py", "test_untrusted.py"
 mutant("grey from the mean", "a stem for grey images gets a third of its weights",
        f"{PORT}::test_heads_and_channels",
-       ("common/port.py", "weights[stem].sum(1,", "weights[stem].mean(1,"), audit="caught")
+       ("common/checkpoints/port.py", "weights[stem].sum(1,", "weights[stem].mean(1,"), audit="caught")
 mutant("bfloat16 shifted by one bit too few", "bfloat16 checkpoints are read as other numbers",
        f"{PORT}::test_bfloat16_is_widened_exactly",
-       ("common/containers.py", ".astype(np.uint32) << 16)", ".astype(np.uint32) << 15)"), audit="caught")
+       ("common/checkpoints/containers.py", ".astype(np.uint32) << 16)", ".astype(np.uint32) << 15)"), audit="caught")
 mutant("labels lost on the way", "a ported net doesn't know its classes",
        f"{PORT}::test_labels_and_images_travel_through_every_container",
-       ("common/port.py", "labels = found.labels if", "labels = () if"), audit="caught")
+       ("common/checkpoints/port.py", "labels = found.labels if", "labels = () if"), audit="caught")
 mutant("the probe never fails", "`port` says that both frameworks agree whatever they give",
        f"{PORT}::test_a_probe_that_frameworks_answer_otherwise_fails",
-       ("common/port.py", 'return "; ".join(f"{d}: {result.why', 'return "" and "; ".join(f"{d}: {result.why'), audit=SEEN)
+       ("common/checkpoints/port.py", 'return "; ".join(f"{d}: {result.why', 'return "" and "; ".join(f"{d}: {result.why'), audit=SEEN)
 mutant("the folded net's probe never fails", "a wrong fold is kept",
        "test_fold.py::test_port_proves_what_it_folds",
-       ("common/port.py", 'return "" if apart <= allowed else f"folding', 'return "" if True else f"folding'))
+       ("common/checkpoints/port.py", 'return "" if apart <= allowed else f"folding', 'return "" if True else f"folding'))
 mutant("the source library's probe never fails", "--verify-with-source verifies nothing",
        f"{PORT}::test_what_is_not_the_same_is_not_kept",
-       ("common/port.py", 'return "" if apart <= 1e-12 else', 'return "" if apart <= 1e-3 else'))
+       ("common/checkpoints/port.py", 'return "" if apart <= 1e-12 else', 'return "" if apart <= 1e-3 else'))
 mutant("running variances not read back", "a file with other variances is kept",
        f"{PORT}::test_every_tensor_is_read_back",
-       ("common/port.py", "        if not canonical.same(value, weights[slot.canonical]):", '        if not slot.canonical.endswith("var") and not canonical.same(value, weights[slot.canonical]):'), audit=SEEN)
+       ("common/checkpoints/port.py", "        if not canonical.same(value, weights[slot.canonical]):", '        if not slot.canonical.endswith("var") and not canonical.same(value, weights[slot.canonical]):'), audit=SEEN)
 mutant("nothing read back", "a file that was written wrong is kept",
        f"{PORT}::test_an_error_in_writing_is_found_when_the_file_is_read_back",
-       ("common/port.py", "        _read_back(temporary, path, place, new, weights)\n", ""))
+       ("common/checkpoints/port.py", "        _read_back(temporary, path, place, new, weights)\n", ""))
 mutant("a head from another seed", "--num-classes --seed draws another classifier than the same seed elsewhere",
        f"{PORT}::test_heads_and_channels",
-       ("common/port.py", "depths=(1,) * len(new.depths)), seed)", "depths=(1,) * len(new.depths)), 0)"))
+       ("common/checkpoints/port.py", "depths=(1,) * len(new.depths)), seed)", "depths=(1,) * len(new.depths)), 0)"))
 mutant("saved unverified", "a checkpoint that was written wrong is kept",
        f"{PORT}::test_what_is_saved_is_compared_with_what_was_to_be_saved",
        ("common/weights.py", "        verify(temporary, plain)\n", ""), audit=SEEN)
@@ -872,60 +868,60 @@ mutant("written in place", "a full disk leaves half a checkpoint",
        ("common/weights.py", '        temporary = beside / path.name.encode("utf-8", "replace").decode()', "        temporary = path"))
 mutant("one export probe", "a graph that takes one batch size alone is handed out",
        f"{PORT}::test_a_graph_that_is_wrong_at_one_size_is_not_kept",
-       ("common/export.py", "for x in probes:", "for x in probes[:1]:"), audit=SEEN)
+       ("common/checkpoints/export.py", "for x in probes:", "for x in probes[:1]:"), audit=SEEN)
 mutant("an export that differs", "a graph whose logits are a thousandth off is handed out",
        "test_cli.py::test_export_keeps_nothing_that_differs",
-       ("common/export.py", "if not row.relative <= allowed:", "if not row.relative <= 1e3 * allowed:"))
+       ("common/checkpoints/export.py", "if not row.relative <= allowed:", "if not row.relative <= 1e3 * allowed:"))
 mutant("caffe's mean in RGB", "keras.applications' nets get red's mean for blue's",
        f"{DRAWN}::test_keras_applications_numbers_are_its_own",
-       ("common/foreign/keras_applications.py", "(103.939, 116.779, 123.68)", "(123.68, 116.779, 103.939)"), audit=SEEN)
+       ("common/checkpoints/libraries/keras_applications.py", "(103.939, 116.779, 123.68)", "(123.68, 116.779, 103.939)"), audit=SEEN)
 mutant("Hugging Face's labels by alphabet", "class 0 has the name that comes first in the alphabet",
        f"{UNTRUSTED}::test_labels_and_names_of_a_file_are_shown_without_what_a_terminal_obeys",
-       ("common/recognise.py", "labels = tuple(rows[str(i)] for i in range(len(rows)))", "labels = tuple(sorted(rows.values()))"), audit=SEEN)
+       ("common/checkpoints/recognise.py", "labels = tuple(rows[str(i)] for i in range(len(rows)))", "labels = tuple(sorted(rows.values()))"), audit=SEEN)
 mutant("a .pt's checksum unread", "a damaged .pt of ours is read without a word",
        f"{PORT}::test_a_changed_value_in_a_file_of_ours_has_another_checksum",
-       ("common/containers.py", 'Container(path, "PyTorch checkpoint", entries, metadata, ours,', 'Container(path, "PyTorch checkpoint", entries, metadata, {},'), audit=SEEN)
+       ("common/checkpoints/containers.py", 'Container(path, "PyTorch checkpoint", entries, metadata, ours,', 'Container(path, "PyTorch checkpoint", entries, metadata, {},'), audit=SEEN)
 mutant("downsample_in_first_stage unread", "a Hugging Face net that strides in its first stage is another net",
        f"{PORT}::test_transformers_stride_in_the_first_stage",
-       ("common/recognise.py", 'said["first_stride"] = 2 if config["downsample_in_first_stage"] else 1', 'said["first_stride"] = 1'), audit=SEEN)
+       ("common/checkpoints/recognise.py", 'said["first_stride"] = 2 if config["downsample_in_first_stage"] else 1', 'said["first_stride"] = 1'), audit=SEEN)
 mutant("downsample_in_bottleneck upside down", "a Hugging Face net of version 1 is taken for 1.5",
        f"{PORT}::test_pytorch_libraries_there_and_back[transformers]",
-       ("common/recognise.py", 'said["stride_in"] = 1 if config["downsample_in_bottleneck"] else 2', 'said["stride_in"] = 2 if config["downsample_in_bottleneck"] else 1'))
+       ("common/checkpoints/recognise.py", 'said["stride_in"] = 1 if config["downsample_in_bottleneck"] else 2', 'said["stride_in"] = 2 if config["downsample_in_bottleneck"] else 1'))
 mutant("timm's crop ignored", "a timm net's images are cut with another margin than it was trained with",
        "test_transfer.py::test_frozen_features_are_the_librarys_own_from_the_file_on[timm]",
-       ("common/recognise.py", 'resize = int(side / float(cfg.get("crop_pct") or 0.875))', "resize = int(side / 0.875)"))
+       ("common/checkpoints/recognise.py", 'resize = int(side / float(cfg.get("crop_pct") or 0.875))', "resize = int(side / 0.875)"))
 mutant("NaN let in", "a checkpoint with NaN is loaded",
        f"{UNTRUSTED}::test_safetensors_that_lie",
-       ("common/recognise.py", "                    if not np.isfinite(some).all():\n", "                    if False:\n"))
+       ("common/checkpoints/recognise.py", "                    if not np.isfinite(some).all():\n", "                    if False:\n"))
 mutant("another net than was named", "`load(path, into=net)` takes weights of a net with other strides",
        "test_by_hand.py",
-       ("common/recognise.py", "found.arch != arch and (said is not None or parameters(arch) != parameters(found.arch))", "found.arch != arch and parameters(arch) != parameters(found.arch)"))
+       ("common/checkpoints/recognise.py", "found.arch != arch and (said is not None or parameters(arch) != parameters(found.arch))", "found.arch != arch and parameters(arch) != parameters(found.arch)"))
 mutant("a name's checksum unread", "a file that isn't what its name says is loaded",
        "test_by_hand.py",
-       ("common/containers.py", "if not found.hexdigest().startswith(said[1]):", "if False:"))
+       ("common/checkpoints/containers.py", "if not found.hexdigest().startswith(said[1]):", "if False:"))
 mutant("JSON's last key counts", "a header with a key twice is read as its last word has it",
        f"{UNTRUSTED}::test_safetensors_that_lie",
-       ("common/containers.py", "if len(made) != len(pairs):", "if False:"))
+       ("common/checkpoints/containers.py", "if len(made) != len(pairs):", "if False:"))
 mutant("a pickle may make any dtype", "117 KB of PyTorch file take 4 GB",
        f"{UNTRUSTED}::test_a_pickle_asks_for_nothing_that_a_checkpoint_has_no_use_for",
-       ("common/pickles.py", "args[:1] in ((t,) for t in _NUMPY) and args[1:] in ((), (False, True))", "len(args) > 0"))
+       ("common/checkpoints/pickles.py", "args[:1] in ((t,) for t in _NUMPY) and args[1:] in ((), (False, True))", "len(args) > 0"))
 mutant("numbers of a pickle without a value", "730 bytes of PyTorch file end the process",
        f"{UNTRUSTED}::test_a_pickle_asks_for_nothing_that_a_checkpoint_has_no_use_for",
-       ("common/pickles.py", 'len(args) == 2 and getattr(args[0], "name", "") == "numpy.dtype"', 'getattr(args[0], "name", "") == "numpy.dtype"'))
+       ("common/checkpoints/pickles.py", 'len(args) == 2 and getattr(args[0], "name", "") == "numpy.dtype"', 'getattr(args[0], "name", "") == "numpy.dtype"'))
 mutant("a storage of another size than its record", "weights are read from what lies beside them in the archive",
        f"{UNTRUSTED}::test_a_storage_is_a_record_of_its_size",
-       ("common/containers.py", 'if (there := sizes.get(f"{top}/data/{s.key}")) != s.nbytes:', 'if (there := sizes.get(f"{top}/data/{s.key}")) is None:'))
+       ("common/checkpoints/containers.py", 'if (there := sizes.get(f"{top}/data/{s.key}")) != s.nbytes:', 'if (there := sizes.get(f"{top}/data/{s.key}")) is None:'))
 mutant("HDF5 that was written over isn't opened anew", "the weights are those of the file that was there before",
        f"{UNTRUSTED}::test_hdf5_written_over_is_read_anew_whatever_its_times_say",
-       ("common/hdf5.py", "if anew or key != self.key:", "if key != self.key:"))
+       ("common/checkpoints/hdf5.py", "if anew or key != self.key:", "if key != self.key:"))
 mutant("a projection before the whole branch", "a .weights.h5 for keras.applications has two layers exchanged",
        f"{PORT} -k 'keras_libraries_there_and_back and keras.applications'",
-       ("common/keras_files.py", "for a, b in zip(short, branch[-tail:], strict=True):", "for a, b in zip(short, branch[:tail], strict=True):"))
+       ("common/checkpoints/keras_files.py", "for a, b in zip(short, branch[-tail:], strict=True):", "for a, b in zip(short, branch[:tail], strict=True):"))
 
 # ---- the comparison
 
 CHECKER = "test_tolerances.py"
-PARITY = "common/parity.py"
+PARITY = "common/parity/comparison.py"
 mutant("evaluation ten times as loose", "1e-12 passes as equal in float64", CHECKER,
        (PARITY, '"forward": 1e-13,', '"forward": 1e-12,'))
 mutant("training ten times as loose", "logits in training mode may differ by 1e-9 in float64", CHECKER,
@@ -976,27 +972,27 @@ mutant("judged by the mean", "a single wrong element is lost in a large array", 
        (PARITY, "absolute, largest = float(gap.flat[worst])", "absolute, largest = float(gap.mean())"))
 mutant("every step has the first one's images", "the comparison's steps see one batch",
        CHECKER,
-       ("common/checks.py", "np.roll(self.x, 3 * step, -1)", "self.x"))
+       ("common/parity/checks.py", "np.roll(self.x, 3 * step, -1)", "self.x"))
 mutant("the rate never changes in the proof", "rules that part where the rate changes agree",
        CHECKER,
-       ("common/rules.py", "(0.1 if step >= max(1, steps - steps // 3) else 1.0)", "1.0"))
+       ("common/parity/rules.py", "(0.1 if step >= max(1, steps - steps // 3) else 1.0)", "1.0"))
 mutant("a fast net 100 floors off", "`optimize` hands out a net with a tenth of its digits", CHECKER,
-       ("common/fast.py", "FLOORS = 10 ", "FLOORS = 100 "))
+       ("common/speed/fast.py", "FLOORS = 10 ", "FLOORS = 100 "))
 mutant("a fast net that gives NaN", "`optimize` hands it out", CHECKER,
-       ("common/fast.py", "    if not apart <= limit:\n        raise RosettaError(\n            f\"the fast net", "    if apart > limit:\n        raise RosettaError(\n            f\"the fast net"))
+       ("common/speed/fast.py", "    if not apart <= limit:\n        raise RosettaError(\n            f\"the fast net", "    if apart > limit:\n        raise RosettaError(\n            f\"the fast net"))
 mutant("a fast net in float64 by float32's measure", "`optimize` in float64 hands out 1e-5", CHECKER,
-       ("common/fast.py", "limit = TOLERANCE[\"forward\"] if exact else", "limit = 1e-5 if exact else"))
+       ("common/speed/fast.py", "limit = TOLERANCE[\"forward\"] if exact else", "limit = 1e-5 if exact else"))
 mutant("a race's first steps ten times as loose", "losses of the first steps may differ by 1e-7 in float64", CHECKER,
-       ("common/race.py", 'TOLERANCE = {"float64": 1e-8,', 'TOLERANCE = {"float64": 1e-7,'))
+       ("common/training/race.py", 'TOLERANCE = {"float64": 1e-8,', 'TOLERANCE = {"float64": 1e-7,'))
 mutant("a race's drift a hundredfold", "trainings that part are called the same", CHECKER,
-       ("common/race.py", "DRIFTS, LEAST = 10.0,", "DRIFTS, LEAST = 100.0,"))
+       ("common/training/race.py", "DRIFTS, LEAST = 10.0,", "DRIFTS, LEAST = 100.0,"))
 mutant("a race's least ten times as loose", "single losses may differ by 1e-12 in float64", CHECKER,
-       ("common/race.py", '{"float64": 1e-13, "float32": 1e-5}', '{"float64": 1e-12, "float32": 1e-4}'))
+       ("common/training/race.py", '{"float64": 1e-13, "float32": 1e-5}', '{"float64": 1e-12, "float32": 1e-4}'))
 mutant("a race's drift of the future", "a step is excused by what the frameworks do later", CHECKER,
-       ("common/race.py", "most = np.maximum.accumulate(np.max([self.drift(b) for b in self.losses], 0))",
+       ("common/training/race.py", "most = np.maximum.accumulate(np.max([self.drift(b) for b in self.losses], 0))",
         "most = np.full(self.steps, np.max([self.drift(b) for b in self.losses]))"))
 mutant("a race with NaN is even", "a training that ended in NaN is called the same", CHECKER,
-       ("common/race.py", "far = ~(self.apart(backend) <= self.allowed())", "far = self.apart(backend) > self.allowed()"))
+       ("common/training/race.py", "far = ~(self.apart(backend) <= self.allowed())", "far = self.apart(backend) > self.allowed()"))
 # fmt: on
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from common.differentiated import Differentiated
+from common.parity.differentiated import Differentiated
 from torch_impl.layers import to_numpy
 
 

@@ -3,9 +3,9 @@
 from concurrent.futures import ThreadPoolExecutor
 
 from common.arch import get
+from common.checkpoints.port import edited, inspect
 from common.errors import RosettaError
 from common.plan import make_plan
-from common.port import edited, inspect
 
 from .layers import construct
 from .resnet import ResNet
@@ -17,13 +17,13 @@ def load(
     num_classes: int | None = None, seed: int = 0, **options,
 ) -> ResNet:  # fmt: skip
     """A net with the weights of a checkpoint: of torchvision, timm, Hugging Face Transformers, keras.applications,
-    KerasHub, akamaster or kuangliu, or our own, in any container (common/port.py).
+    KerasHub, akamaster or kuangliu, or our own, in any container (common/checkpoints/port.py).
 
     Like every new net, PyTorch's is in training mode: call its eval() before it predicts, or its statistics move.
     `dtype` is by default the file's; `folded` puts the norms into the convolutions (common/fold.py), for inference;
     `into` is a net that takes the weights in its own dtype, and stays as it is if they don't fit; `num_classes` gives
-    the net a fresh classifier, drawn from `seed`, or none with 0. `options` are those of `common.port.inspect`. Raises
-    RosettaError for a file that is damaged or unknown.
+    the net a fresh classifier, drawn from `seed`, or none with 0. `options` are those of
+    `common.checkpoints.port.inspect`. Raises RosettaError for a file that is damaged or unknown.
     """
     if into is not None and num_classes is not None:
         raise RosettaError("a net that is there has its classifier: num_classes can't be given with into")

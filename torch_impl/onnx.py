@@ -5,7 +5,7 @@ import warnings
 
 import torch
 
-from common.graphs import INPUT, LOGITS, OPSET, axes
+from common.parity.graphs import INPUT, LOGITS, OPSET, axes
 
 
 def export(model, path: str | os.PathLike) -> None:

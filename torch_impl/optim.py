@@ -1,11 +1,11 @@
-"""torch.optim's update rules, by the rows of common/rules.py. The twin of keras_impl/optim.py."""
+"""torch.optim's update rules, by the rows of common/parity/rules.py. The twin of keras_impl/optim.py."""
 
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
 
-from common.rules import Parts, Rule
+from common.parity.rules import Parts, Rule
 from torch_impl.layers import to_numpy
 
 

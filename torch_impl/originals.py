@@ -4,11 +4,11 @@ import numpy as np
 import torch
 
 from common.arch import Arch
-from common.claims import timm_claim
+from common.checkpoints.claims import timm_claim
+from common.checkpoints.libraries.transformers import transformers_config
+from common.checkpoints.recognise import Recognised
 from common.errors import RosettaError
-from common.foreign.transformers import transformers_config
-from common.frameworks import peer
-from common.recognise import Recognised
+from common.tools.frameworks import peer
 from torch_impl.layers import to_numpy
 
 

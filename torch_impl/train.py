@@ -17,11 +17,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from common.errors import RosettaError
-from common.kept import Kept
-from common.memory import keep_memory
 from common.names import section_of
 from common.plan import Conv
-from common.recipe import LossScale, Recipe, learning
+from common.tools.memory import keep_memory
+from common.training.kept import Kept
+from common.training.recipe import LossScale, Recipe, learning
 from torch_impl import optim
 from torch_impl import weights as store
 from torch_impl.autodiff import loss_of
@@ -100,8 +100,8 @@ class Trainer(Kept):
     """A model, its optimizer, and what a recipe keeps beside them.
 
     `frozen` and `rates` are by section: which don't learn, and what multiplies the rate of the others. `classes` are
-    how much each class counts in the loss (common/recipe.py: `balanced`). The process keeps the memory that it frees
-    from now on: new pages would cost more than what is computed in them.
+    how much each class counts in the loss (recipe.py: `balanced`). The process keeps the memory that it frees from
+    now on: new pages would cost more than what is computed in them.
     """
 
     optim, store = optim, store

@@ -1,0 +1,246 @@
+"""What a file says of its net beside the arrays: a configuration names layers that have no parameters, such as an
+activation or a dilation. It is held against the row, so that nothing is taken for the plain net that it resembles."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from common.arch import Arch, Stem
+from common.checkpoints.containers import Container
+from common.checkpoints.libraries.keras_hub import backbone_config
+from common.checkpoints.libraries.library import Library
+from common.checkpoints.libraries.transformers import TRANSFORMERS, transformers_config
+from common.errors import RosettaError
+from common.plan import Conv, Norm, make_plan
+
+SILENT = (
+    "as in the plain net: nothing tells dilation, anti-aliasing (timm's resnetaa* and resnetblur*), another activation "
+    "or another pooling, which have no parameters"
+)
+
+
+def check(held: Container, library: Library, arch: Arch) -> str:
+    """What the configuration says that the net is, in words; empty where there is none that is known.
+
+    Raises RosettaError where it says another function than the row.
+    """
+    config = held.metadata.get("config")
+    if not isinstance(config, dict):
+        return ""
+    if library.keras:
+        wrong, named = _keras(config, held.metadata.get("task.json"), library, arch)
+    elif timm := timm_claim(held):
+        wrong, named = _timm(*timm, library, arch), f"timm's {timm[0]}"
+    elif library is TRANSFORMERS:
+        wrong, named = _transformers(config, arch), "Transformers' ResNet"
+    else:
+        return ""
+    if wrong:
+        raise RosettaError(
+            f"{held.path} says that it is another net than that of {library.name} with these names and shapes: "
+            f"{wrong}. No row here says that; if the configuration is what is wrong, give the file of weights by itself"
+        )
+    return named
+
+
+# -- timm
+
+_NAME = re.compile(r"(se)?(resnet|resnext|wide_resnet|resnetv2_)(aa|blur)?(\d+)([cdst]?)(?:_(\d+)x(\d+)d|_(2))?")
+_SHAPED = (  # arguments that names and shapes of tensors tell
+    "num_classes", "in_chans", "layers", "channels", "cardinality", "base_width", "stem_width", "stem_type", "stem_chs",
+    "avg_down", "block_reduce_first", "width_factor", "bottle_ratio", "basic",
+)  # fmt: skip
+_TRAINED = ("drop_rate", "drop_path_rate", "drop_block_rate", "zero_init_last", "pretrained", "pretrained_cfg")
+_PLAIN: dict[str, tuple[Any, ...]] = {  # and those of what has no parameters: the values that a row can say
+    "output_stride": (32,), "global_pool": ("avg",), "act_layer": ("relu",), "aa_layer": ("avg", "blur"),
+    "norm_layer": ("batchnorm", "batchnorm2d", "BatchNorm2d"), "block_args": ({}, {"attn_layer": "se"}),
+    "replace_stem_pool": (False,), "down_kernel_size": (1,), "preact": (True,), "bn_eps": (1e-5,),
+}  # fmt: skip
+
+
+def timm_claim(held: Container) -> tuple[str, dict[str, Any]] | None:
+    """The architecture and the arguments of timm's `create_model` that a file names, if it does."""
+    config = held.metadata.get("config")
+    if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
+        return None
+    arguments = config.get("model_args") or {}
+    if not isinstance(arguments, dict):
+        raise RosettaError(f"{held.path}: the model_args of its configuration are no object")
+    pool = {"global_pool": config["global_pool"]} if "global_pool" in config else {}
+    return config["architecture"], pool | {k: v for k, v in arguments.items() if v is not None}
+
+
+def timm_antialias(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The field, which names and shapes can't tell, where the architecture is one that is known."""
+    found = _NAME.fullmatch(name.split(".")[0])
+    said = arguments.get("aa_layer", {"aa": "avg"}.get(found[3], found[3]) if found else None)
+    return {"antialias": said} if said in ("avg", "blur") else {}
+
+
+def _timm(name: str, arguments: dict[str, Any], library: Library, arch: Arch) -> str:
+    """What is wrong, or nothing."""
+    for key, value in arguments.items():
+        if key not in _SHAPED + _TRAINED and value not in _PLAIN.get(key, ()):
+            return f"timm's {name} with {key} = {str(value)[:60]!r}"
+    found = _NAME.fullmatch(name.split(".")[0])
+    if not found:
+        return f"timm's {name[:60]}"
+    se, kind, _, depth, letter, groups, width, wide = found.groups()
+    said: dict[str, Any] = {
+        "stride_in": 2, "norm_eps": 1e-5, "first_stride": 1, "stride_block": "first", "preact": kind == "resnetv2_",
+        "antialias": "none", **timm_antialias(name, arguments),
+    }  # fmt: skip
+    if not set(arguments) & set(_SHAPED[2:]):
+        said |= {"layers": int(depth), "se_ratio": bool(se), "stem": len(letter) or Stem()}
+        said |= {"shortcut": "pool" if letter in ("d", "t") else "project"}
+        if arch.block == "bottleneck":
+            said |= {"groups": int(groups or 1), "width_per_group": int(width or (128 if wide else 64))}
+    has = {key: getattr(arch, key, None) for key in said} | {"se_ratio": bool(arch.se_ratio)}
+    has["layers"] = 2 + sum(arch.depths) * (2 if arch.block == "basic" else 3)
+    has["stem"] = int(len(arch.stem.convs) > 1) or arch.stem
+    wrong = [key for key in said if said[key] != has[key]]
+    return f"timm's {name}, where {', '.join(wrong)} would be otherwise" if wrong else ""
+
+
+# -- Transformers
+
+
+def _transformers(config: dict[str, Any], arch: Arch) -> str:
+    if (kind := config.get("model_type", "resnet")) != "resnet":
+        return f"a {str(kind)[:60]} of Transformers"
+    usual = {"layer_type": "bottleneck", "hidden_act": "relu", "downsample_in_first_stage": False}
+    usual |= {"downsample_in_bottleneck": False} if arch.block == "bottleneck" else {}
+    said = usual | config
+    ours = transformers_config(arch, ())
+    for key in ("num_channels", "embedding_size", "hidden_sizes", "depths", *usual):
+        if key in said and said[key] != ours[key]:
+            return f"{key} = {str(said[key])[:60]!r} where {ours[key]!r} is meant"
+    return ""
+
+
+# -- Keras
+
+
+def keras_layers(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """The layers of a functional model's configuration; none of another's."""
+    inner = config.get("config")
+    layers = inner.get("layers") if isinstance(inner, dict) else None
+    if not isinstance(layers, list):
+        return []
+    return [layer for layer in layers if isinstance(layer, dict) and isinstance(layer.get("config"), dict)]
+
+
+def keras_head(held: Container) -> str:
+    """The activation after the classifier that a Keras file says, such as "softmax"; else nothing."""
+    config, task = held.metadata.get("config"), held.metadata.get("task.json")
+    for said in (task, config):
+        inner = said.get("config") if isinstance(said, dict) else None
+        if isinstance(inner, dict) and "backbone" in inner:
+            return str(inner.get("activation") or "").replace("linear", "")
+    layers = keras_layers(config) if isinstance(config, dict) else []
+    last = [layer["config"].get("activation") for layer in layers if layer.get("class_name") == "Dense"]
+    return str(last[-1] or "").replace("linear", "") if last else ""
+
+
+def _keras(config: dict[str, Any], task: Any, library: Library, arch: Arch) -> tuple[str, str]:
+    """(what is wrong, what it says that it is): one of both is empty, or both."""
+    for said in (task, config):
+        inner = said.get("config") if isinstance(said, dict) else None
+        if not isinstance(inner, dict):
+            continue
+        body: Any = inner.get("backbone", inner if "stackwise_num_filters" in inner else None)
+        body = body.get("config", body) if isinstance(body, dict) and "backbone" in inner else body
+        if isinstance(body, dict):
+            return _hub(inner, body, arch), "KerasHub's ResNet"
+    layers = keras_layers(config)
+    if not layers:
+        return "", ""
+    return next(_otherwise(layers, library, arch), ""), "a Keras model, layer by layer"
+
+
+def _hub(task: dict[str, Any], body: dict[str, Any], arch: Arch) -> str:
+    for key, value in backbone_config(arch).items():
+        if key in body and body[key] != value:
+            return f"{key} = {str(body[key])[:60]!r} where {value!r} is meant"
+    if task.get("pooling", "avg") != "avg":
+        return f"pooling = {task['pooling']!r} where the average is meant"
+    if task.get("activation") not in (None, "linear", "softmax"):
+        return f"activation = {str(task['activation'])[:60]!r} after the classifier"
+    return ""
+
+
+_NOTHING = ("InputLayer", "ZeroPadding2D", "Add", "Dropout")  # what is held against others, or does nothing here
+
+
+def _otherwise(layers: list[dict[str, Any]], library: Library, arch: Arch) -> Iterator[str]:
+    """What a functional model's layers do that the row's don't."""
+    plan = make_plan(arch)
+    ours = {library.layer(layer.name, arch): layer for layer in plan.layers()}
+    by_name = {str(layer["config"].get("name")): layer for layer in layers}
+    counts = dict.fromkeys(("Activation", "Add", "MaxPooling2D", "GlobalAveragePooling2D"), 0)
+    for name, layer in by_name.items():
+        kind, said = str(layer.get("class_name")), layer["config"]
+        kind = "Activation" if kind == "ReLU" else kind
+        wanted: dict[str, Any] = {}
+        if kind in ("Conv2D", "MaxPooling2D"):
+            before = [by_name[n] for n in _inputs(layer.get("inbound_nodes")) if n in by_name]
+            pads = [p["config"].get("padding") for p in before if p.get("class_name") == "ZeroPadding2D"]
+        if kind == "Conv2D":
+            conv = ours.get(name)
+            if not isinstance(conv, Conv):
+                yield f"{name} is a convolution that it hasn't"
+                return
+            wanted = {"strides": [conv.stride] * 2, "dilation_rate": [1, 1], "activation": "linear"}
+            if conv.kernel > 1 and (said.get("padding"), conv.stride) != ("same", 1):
+                wanted["padding"] = "valid"
+                if pads != [[[conv.padding] * 2] * 2]:
+                    yield f"{name} isn't padded by {conv.padding} on all sides"
+        elif kind == "BatchNormalization":
+            wanted = {"epsilon": arch.norm_eps} if isinstance(ours.get(name), Norm) else {"name": "another"}
+            if said.get("axis") not in (3, -1, [3], [-1]):
+                yield f"{name} has axis = {said.get('axis')!r}"
+        elif kind == "Activation":
+            if layer.get("class_name") == "Activation":
+                wanted = {"activation": "relu"}
+            for key in ("max_value", "negative_slope", "threshold"):
+                if said.get(key):
+                    yield f"{name} has {key} = {said[key]!r}"
+        elif kind == "MaxPooling2D" and said.get("pool_size") == [1, 1]:  # takes every other pixel
+            wanted, kind = {"strides": [2, 2]}, ""
+        elif kind == "MaxPooling2D":
+            wanted = {"pool_size": [3, 3], "strides": [2, 2], "padding": "valid"}
+            if pads != [[[1, 1], [1, 1]]]:
+                yield f"{name} isn't padded by 1 on all sides"
+        elif kind == "Dense":
+            if said.get("activation") not in ("linear", "softmax", None):
+                yield f"{name} has activation = {str(said['activation'])[:60]!r}"
+        elif kind not in (*_NOTHING, *counts):
+            yield f"{name[:60]} is a {kind[:60]}"
+        for key, value in wanted.items():
+            if said.get(key, value) != value:
+                yield f"{name} has {key} = {str(said[key])[:60]!r} where {value!r} is meant"
+        if kind in counts:
+            counts[kind] += 1
+    norms = [layer for layer in plan.layers() if isinstance(layer, Norm) and ".downsample" not in layer.name]
+    blocks = sum(arch.depths)
+    for kind, n in {"Activation": len(norms), "Add": blocks, "MaxPooling2D": 1}.items():
+        if counts[kind] != n:
+            yield f"it has {counts[kind]} layers of {kind} where {n} are meant"
+    if counts["GlobalAveragePooling2D"] != 1 and arch.num_classes:
+        yield f"it has {counts['GlobalAveragePooling2D']} layers of GlobalAveragePooling2D where 1 is meant"
+
+
+def _inputs(nodes: Any) -> Iterator[str]:
+    """The names of the layers that a layer reads, as Keras 3 or Keras 2 has them."""
+    if isinstance(nodes, dict):
+        history = nodes.get("keras_history")
+        if isinstance(history, list) and history and isinstance(history[0], str):
+            yield history[0]
+            return
+        nodes = list(nodes.values())
+    if isinstance(nodes, list):
+        if len(nodes) > 2 and isinstance(nodes[0], str):
+            yield nodes[0]
+            return
+        for node in nodes:
+            yield from _inputs(node)

@@ -1,6 +1,0 @@
-"""Data in numpy, the same bytes for either framework: `load("fashion-mnist")`, then `Batches`."""
-
-from common.data.batches import Batches
-from common.data.sources import Data, Examples, load
-
-__all__ = ["Batches", "Data", "Examples", "load"]

@@ -1,0 +1,238 @@
+"""Against what nobody here wrote: torchvision, timm, keras.applications, akamaster's checkpoints, and a book's net by
+its text.
+
+Two twins can be wrong together; these can't be wrong with them.
+"""
+
+import numpy as np
+import pytest
+import torch
+from conftest import relative
+from test_papers import PAPERS
+from torch import nn
+from torch.nn import functional as F
+
+import keras_impl
+import torch_impl
+from common.arch import VARIANTS, get
+from common.checkpoints.libraries import LIBRARIES, RESNETV2
+from common.checkpoints.recognise import cannot_hold
+from common.checkpoints.writers import stored
+from common.init import randomised
+from common.names import parameters
+
+TORCHVISION = """resnet18 resnet34 resnet50 resnet101 resnet152 resnext50_32x4d resnext101_32x8d resnext101_64x4d
+wide_resnet50_2 wide_resnet101_2""".split()
+TIMM = """resnet18 resnet34 resnet50 resnet101 resnet152 resnext50_32x4d resnext101_32x4d resnext101_32x8d
+resnext101_64x4d wide_resnet50_2 wide_resnet101_2 resnet18d resnet26d resnet34d resnet50d resnet101d resnet152d
+resnet200d seresnet18 seresnet34 seresnet50 seresnet101 seresnet152 seresnext50_32x4d seresnext101_32x4d
+seresnext101_32x8d resnetv2_18 resnetv2_34
+resnetv2_50 resnetv2_101
+resnetv2_152""".split()
+# the same nets with one choice more: here narrow and with one block a stage, whole under `make test-slow`
+TIMM_NARROW = """resnetaa34d resnetaa50 resnetaa50d resnetaa101d resnetblur18 resnetblur50 resnetblur50d resnetblur101d
+seresnetaa50d seresnextaa101d_32x8d seresnextaa201d_32x8d""".split()
+KERAS = [f"resnet{n}{v}_keras" for v in ("", "v2") for n in (50, 101, 152)]
+
+
+def randomise(module: nn.Module) -> None:
+    """Statistics and scales that show a swap, in somebody else's net; calm enough for 200 layers."""
+    generator = torch.Generator().manual_seed(0)
+    for m in module.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            for t, low, high in (
+                (m.weight, 0.2, 0.6),
+                (m.bias, -0.2, 0.2),
+                (m.running_mean, -0.2, 0.2),
+                (m.running_var, 0.5, 1.5),
+            ):
+                t.data.uniform_(low, high, generator=generator)
+
+
+def same_logits(theirs: nn.Module, arch, state: dict[str, torch.Tensor], sizes=((64, 64), (65, 65), (48, 71))) -> None:
+    """`state` loads strictly into our net, which then gives the other's logits to the bit, at three sizes."""
+    ours = torch_impl.create_model(arch).eval()
+    ours.load_state_dict(state, strict=True)
+    for size in sizes:
+        x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            a, b = theirs(x), ours(x)
+            assert a.isfinite().all() and a.std() > 1e-3
+        assert torch.equal(a, b), (size, relative(a.numpy(), b.numpy()))
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_torchvision(referees, name):
+    models, _ = referees
+    theirs = getattr(models, name)(weights=None)
+    randomise(theirs.eval())
+    assert [k for k in theirs.state_dict() if "num_batches" not in k] == list(parameters(VARIANTS[name]))
+    same_logits(theirs, VARIANTS[name], theirs.state_dict())
+
+
+@pytest.mark.parametrize("name", TIMM + [pytest.param(name, marks=pytest.mark.slow) for name in TIMM_NARROW])
+def test_timm(referees, name):
+    as_timm(referees[1].create_model(name, pretrained=False), VARIANTS[name])
+
+
+@pytest.mark.parametrize("name", TIMM_NARROW)
+def test_timm_narrow(referees, name):
+    small = {"layers": (1, 1, 1, 1), "channels": (16, 24, 32, 40)}
+    as_timm(referees[1].create_model(name, **small), get(name, depths=small["layers"], widths=small["channels"]))
+
+
+def as_timm(theirs: nn.Module, arch) -> None:
+    randomise(theirs.eval())
+    state = theirs.state_dict()
+    if arch.preact:  # other names, by rule, and a classifier that is a 1x1 convolution
+        counters = {n: v for n, v in torch_impl.create_model(arch).state_dict().items() if n.endswith("tracked")}
+        slots = {s.canonical: s for s in RESNETV2.slots(arch)}
+        state = counters | {n: state[s.theirs] for n, s in slots.items()}
+        state["fc.weight"] = state["fc.weight"][:, :, 0, 0]
+    # timm's means of 2x2 leave the last row and column out, and its shortcuts don't: at other sizes its nets break off
+    sizes = {"sizes": ((64, 64), (65, 97))} if arch.antialias == "avg" else {}
+    same_logits(theirs, arch, state, **sizes)
+
+
+def test_the_bit_equality_can_fail(referees):
+    models, _ = referees
+    theirs = models.resnet50(weights=None).eval()
+    with pytest.raises(AssertionError):
+        same_logits(
+            theirs, VARIANTS["resnet50_v1"], theirs.state_dict()
+        )  # the stride on the other convolution: same shapes
+
+
+@pytest.mark.parametrize("name", KERAS)
+def test_keras_applications(name):
+    """Its v1 nets with a bias everywhere, and its V2 nets; float64."""
+    from keras_impl import originals
+
+    arch = VARIANTS[name]
+    with originals.in_dtype("float64"):
+        theirs = originals.build("keras.applications", name, arch, "float64")
+    weights = randomised(arch)
+    library = next(lib for lib in LIBRARIES if lib.name == "keras.applications" and not cannot_hold(lib, arch))
+    originals.fill(theirs, stored(library.slots(arch), weights))
+    x = np.random.default_rng(0).standard_normal((1, 3, 224, 224))
+    expected = np.asarray(theirs(np.moveaxis(x, 1, -1), training=False))
+    twin = keras_impl.create_model(arch, dtype="float64", weights=weights)
+    ours = torch_impl.create_model(arch, dtype="float64", weights=weights).eval()
+    with torch.no_grad():
+        logits = ours(torch.from_numpy(x)).numpy()
+    assert relative(expected, np.asarray(twin(np.moveaxis(x, 1, -1)))) <= 1e-12
+    assert relative(expected, logits) <= 1e-12
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [("cifar_resnet20", "resnet20-12fca82f.th"), ("cifar_resnet56", "resnet56-4bfd9763.th")]
+)
+def test_akamasters_checkpoints_on_real_images(shared, name, file):
+    """Trained by others, with option A padded on both sides: their code's float64 logits, in both frameworks."""
+    state = torch.load(shared / file, map_location="cpu", weights_only=True)["state_dict"]
+    names = {k: k.removeprefix("module.").replace("linear.", "fc.") for k in state if "num_batches" not in k}
+    weights = {ours: state[theirs].numpy() for theirs, ours in names.items()}
+    data, expected = (
+        np.load(shared / "cifar10_test1000.npz"),
+        np.load(shared / f"{name[6:]}_expected.npz")["logits_float64"],
+    )
+    x = ((data["x"] / np.float32(255) - data["mean"]) / data["std"]).astype(
+        np.float64
+    )  # N H W C; float32 until here, as theirs
+    ours, twin = torch_impl.create_model(name, dtype="float64").eval(), keras_impl.create_model(name, dtype="float64")
+    torch_impl.import_weights(ours, weights)
+    keras_impl.import_weights(twin, weights)
+    n = 200  # of 1,000: TensorFlow takes its time in float64
+    with torch.no_grad():
+        a = ours(torch.from_numpy(np.ascontiguousarray(np.moveaxis(x[:n], -1, 1)))).numpy()
+    b = np.concatenate([np.asarray(twin(x[i : i + 100])) for i in range(0, n, 100)])
+    assert relative(expected[:n], a) <= 1e-12 and relative(expected[:n], b) <= 1e-12
+    assert (a.argmax(1) == expected[:n].argmax(1)).all() and (b.argmax(1) == expected[:n].argmax(1)).all()
+    assert (a.argmax(1) == data["y"][:n]).mean() > 0.75  # a trained net
+
+
+D2L = {"resnet18_d2l": (2, 2, 2, 2), "resnet34_d2l": (3, 4, 6, 3)}
+
+
+class Book(nn.Module):
+    """Dive into Deep Learning's ResNets (section 8.6), from its description: biases everywhere, and in the first
+    block of each stage but the first a 1x1 convolution on the shortcut, with a stride of 2 and without a norm."""
+
+    def __init__(self, w: dict[str, np.ndarray], depths: tuple[int, ...]):
+        super().__init__()
+        self.depths = depths
+        self.w = {k: torch.from_numpy(v.astype(np.float64)) for k, v in w.items()}
+
+    def conv(self, x, name, stride, padding):
+        return F.conv2d(x, self.w[f"{name}.weight"], self.w[f"{name}.bias"], stride, padding)
+
+    def norm(self, x, name):
+        w = self.w
+        return F.batch_norm(
+            x, w[f"{name}.running_mean"], w[f"{name}.running_var"], w[f"{name}.weight"], w[f"{name}.bias"]
+        )
+
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.norm(self.conv(x, "conv1", 2, 3), "bn1")), 3, 2, 1)
+        for stage, depth in enumerate(self.depths, 1):
+            for block in range(depth):
+                name, stride = f"layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
+                y = F.relu(self.norm(self.conv(x, f"{name}.conv1", stride, 1), f"{name}.bn1"))
+                y = self.norm(self.conv(y, f"{name}.conv2", 1, 1), f"{name}.bn2")
+                x = F.relu(y + (self.conv(x, f"{name}.downsample.0", 2, 0) if stride == 2 else x))
+        return F.linear(x.mean((2, 3)), self.w["fc.weight"], self.w["fc.bias"])
+
+
+@pytest.mark.parametrize("name, depths", D2L.items())
+def test_dive_into_deep_learning(name, depths):
+    arch = VARIANTS[name]
+    weights = randomised(arch)
+    ours = torch_impl.create_model(arch, dtype="float64").eval()
+    torch_impl.import_weights(ours, weights)
+    x = torch.randn(2, 1, 67, 96, dtype=torch.float64)
+    with torch.no_grad():
+        assert relative(Book(weights, depths)(x).numpy(), ours(x).numpy()) <= 1e-14
+
+
+def test_training_mode_is_torchvisions(referees):
+    """Gradients too: the same ops in the same order, so bit-equal."""
+    models, _ = referees
+    theirs, ours = models.resnet18(weights=None).train(), torch_impl.create_model("resnet18").train()
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(4, 3, 64, 64)
+    for model in (theirs, ours):
+        model(x).square().mean().backward()
+    for (name, p), q in zip(theirs.named_parameters(), ours.parameters(), strict=True):
+        assert torch.equal(p.grad, q.grad), name
+    for (name, p), q in zip(theirs.named_buffers(), ours.buffers(), strict=True):
+        assert torch.equal(p, q), name
+
+
+def test_every_named_variant_has_a_witness():
+    """The lists are those that the tests run over: a new row without a referee or a paper's net fails here."""
+    assert {*TORCHVISION, *TIMM, *TIMM_NARROW, *KERAS, *D2L, *PAPERS} == set(VARIANTS)
+
+
+def test_one_axis_is_two_axes_of_height_one():
+    """The 1-D nets against the 2-D ones, which are held: a signal is an image one pixel high, a kernel k its middle
+    row."""
+    arch = get("resnet50_1d")
+    flat = get(arch, dims=2)
+    weights = randomised(arch)
+    wide = {}
+    for name, shape in parameters(flat).items():
+        w = weights[name]
+        if w.ndim == 3:
+            full = np.zeros(shape, np.float32)
+            full[:, :, shape[2] // 2, :] = w
+            w = full
+        wide[name] = w
+    ours, theirs = (
+        torch_impl.create_model(arch, dtype="float64").eval(),
+        torch_impl.create_model(flat, dtype="float64").eval(),
+    )
+    torch_impl.import_weights(ours, weights)
+    torch_impl.import_weights(theirs, wide)
+    x = torch.randn(2, 1, 203, dtype=torch.float64)
+    with torch.no_grad():
+        assert relative(theirs(x[:, :, None, :]).numpy(), ours(x).numpy()) <= 1e-14
