@@ -32,7 +32,7 @@ SMALLER = [
     (r"resnet50-0676ba61\.pth", "resnet50.pth"),  # a name with a checksum is held to it
     (r"resnet20-12fca82f\.th", "resnet20.th"),
     (r"fashion-mnist", "digits"),
-    (r"keras:tensorflow keras:jax.*", "keras:tensorflow"),  # the other engines need processes: tests/test_cli.py
+    (r"keras:tensorflow keras:jax.*", "keras:tensorflow"),  # the other engines need processes: test_cli.py
     (r"^rosetta compare (resnet\S+)(.*)", r"rosetta compare \1 --set depths=1,1,1,1 --size 64\2 --checks forward"),
     (r"^rosetta compare (model\S+)(.*)", r"rosetta compare \1 --size 32\2 --checks forward"),
     (r"^rosetta train (cifar\S+)(.*)", r"rosetta train \1 --set depths=1,1,1\2 --epochs 1"),
@@ -42,9 +42,9 @@ SMALLER = [
 ]
 PARSED_ALONE = {
     "rosetta evaluate docs/cifar_resnet20-fashion-mnist --framework both --dtype float64":
-        "needs Fashion-MNIST; tests/test_real_models.py evaluates that net",
+        "needs Fashion-MNIST; tests/twins/test_real_models.py evaluates that net",
     "rosetta port resnet50-0676ba61.pth resnet50.keras --as keras-hub":
-        "KerasHub takes half a minute; tests/test_port.py writes such files",
+        "KerasHub takes half a minute; tests/checkpoints/test_port.py writes such files",
 }  # fmt: skip
 
 

@@ -37,7 +37,7 @@ def check(arch: Arch, module, run) -> None:
 
 @pytest.mark.parametrize("name", FIRST)
 def test_every_family_is_the_same_function(name):
-    """Every variant, in PyTorch, is tests/test_parity.py's."""
+    """Every variant, in PyTorch, is tests/twins/test_parity.py's."""
     arch = get(name, depths=(1,) * len(get(name).depths))
     check(arch, torch_impl, run_torch)
     check(arch, keras_impl, run_keras)

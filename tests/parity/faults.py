@@ -1,8 +1,8 @@
 """Mistakes that make two "identical" ResNets differ, each injected into the Keras twin, one at a time.
 
 The proof is worth what it catches: test_faults.py requires of each fault here that `parity.compare` finds it, names the
-right array as the first that differs, and finds nothing without it. `python tests/faults.py` measures what each does to
-the logits, for docs/traps.md. "Trap" numbers are that page's.
+right array as the first that differs, and finds nothing without it. `python tests/parity/faults.py` measures what each
+does to the logits, for docs/traps.md. "Trap" numbers are that page's.
 """
 
 import sys

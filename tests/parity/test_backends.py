@@ -21,7 +21,12 @@ def test_backend(backend):
         pytest.skip(f"{backend} is not installed")
     env = {**os.environ, "KERAS_BACKEND": backend, "JAX_ENABLE_X64": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     done = subprocess.run(
-        [sys.executable, "tests/backend_parity.py"], cwd=ROOT, env=env, capture_output=True, text=True, timeout=400
+        [sys.executable, "tests/parity/backend_parity.py"],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=400,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.strip().splitlines()[-1])

@@ -17,9 +17,10 @@ from common.errors import RosettaError
 from common.init import randomised
 from common.names import count, parameters
 from common.parity import comparison as parity
+from common.parity import report
 from common.parity.backends import Here, started
 from common.parity.checks import CHECKS, Item, Job, run
-from common.parity.comparison import DIFFERENT, ROUNDING, SUSPICIOUS, report
+from common.parity.comparison import DIFFERENT, ROUNDING, SUSPICIOUS
 from common.plan import make_plan
 from common.tools.frameworks import load
 

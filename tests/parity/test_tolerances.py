@@ -15,8 +15,9 @@ from common.errors import RosettaError
 from common.init import randomised
 from common.names import count, parameters
 from common.parity import comparison as parity
+from common.parity import rules
 from common.parity.checks import Item, Job
-from common.parity.comparison import DIFFERENT, ROUNDING, SUSPICIOUS, rules
+from common.parity.comparison import DIFFERENT, ROUNDING, SUSPICIOUS
 from common.speed import fast
 from common.training import race, recipe
 from common.training import run as training
