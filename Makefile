@@ -36,10 +36,11 @@ test: .venv/installed-test ## The test suite
 test-slow: .venv/installed-test ## The tests that take minutes: nets of 1001 and 1202 layers, many random rows
 	@$(BIN)/python -m pytest -n 2 -m slow
 
-check: .venv/installed-test ## Lint, format and types
+check: .venv/installed-test ## Lint, format, types, and who may import whom
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo --no-cache
 
 format: .venv/installed-test ## Put the sources in ruff's format
 	@$(BIN)/ruff check --fix .

@@ -27,7 +27,7 @@ from common.parity import comparison as parity
 from common.parity.backends import Elsewhere
 from common.parity.checks import CHECKS
 from common.plan import make_plan
-from common.weights import atomic
+from common.tools.files import atomic
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

@@ -775,7 +775,7 @@ mutant("no centre crop", "images are squeezed into a square",
        ("common/training/data/folder.py", "middle(image, how.resize, (how.size, how.size), resample)", "image.resize((how.size, how.size), resample)"), audit=SEEN)
 mutant("the crop off the centre", "the upper left part is cut, and not the middle",
        IMAGES,
-       ("common/training/images.py", "round((image.width - width) / 2), round((image.height - height) / 2)", "round((image.width - width) / 4), round((image.height - height) / 4)"))
+       ("common/training/data/images.py", "round((image.width - width) / 2), round((image.height - height) / 2)", "round((image.width - width) / 4), round((image.height - height) / 4)"))
 mutant("no margin around the crop", "images are resized to the net's size, and nothing is cut",
        f"{DRAWN}::test_imagenets_numbers_are_timms_and_torchvisions",
        ("common/checkpoints/preprocessing.py", "resize=round(size * 8 / 7)", "resize=size"))
@@ -784,16 +784,16 @@ mutant("ImageNet's deviation in BGR", "photographs are divided by blue's deviati
        ("common/checkpoints/preprocessing.py", "(0.229, 0.224, 0.225)", "(0.225, 0.224, 0.229)"))
 mutant("EXIF's orientation ignored", "photographs of telephones lie on their side",
        f"{IMAGES}::test_photographs_stand_upright",
-       ("common/training/images.py", "ImageOps.exif_transpose(image, in_place=True)", "image.getexif()"))
+       ("common/training/data/images.py", "ImageOps.exif_transpose(image, in_place=True)", "image.getexif()"))
 mutant("16 bits cut to white", "16-bit grey images are all white",
        f"{IMAGES}::test_more_bits_than_eight_are_scaled_and_kept",
-       ("common/training/images.py", "white = 2.0 ** (tags.get(258) or (16,))[0] - 1", "white = 255.0"))
+       ("common/training/data/images.py", "white = 2.0 ** (tags.get(258) or (16,))[0] - 1", "white = 255.0"))
 mutant("white is zero ignored", "some TIFFs are negatives",
        f"{IMAGES}",
-       ("common/training/images.py", "255 - x if tags.get(262) == 0 else x", "x"))
+       ("common/training/data/images.py", "255 - x if tags.get(262) == 0 else x", "x"))
 mutant("a strip made large", "a strip's ends are resized, too, into a thousand times its memory",
        f"{IMAGES}::test_a_strip_costs_no_more_than_its_middle",
-       ("common/training/images.py", "side = LONGEST * min(image.size)", "side = 200 * LONGEST * min(image.size)"))
+       ("common/training/data/images.py", "side = LONGEST * min(image.size)", "side = 200 * LONGEST * min(image.size)"))
 mutant("variance for deviation", "data of one's own are divided by the variance",
        f"{DRAWN}::test_digits_are_scikit_learns",
        (SOURCES, "std = np.sqrt(np.sum([(a * a).sum(axes) for a in apart], 0) / count)", "std = np.sum([(a * a).sum(axes) for a in apart], 0) / count / scale"))
@@ -865,7 +865,7 @@ mutant("a training's state unchecked", "a damaged checkpoint is gone on with",
        ("common/weights.py", 'if meta.get("training_crc32") != checksum(', "if False and checksum("))
 mutant("written in place", "a full disk leaves half a checkpoint",
        "test_weights.py::test_an_interrupted_write_leaves_nothing",
-       ("common/weights.py", '        temporary = beside / path.name.encode("utf-8", "replace").decode()', "        temporary = path"))
+       ("common/tools/files.py", '        temporary = beside / path.name.encode("utf-8", "replace").decode()', "        temporary = path"))
 mutant("one export probe", "a graph that takes one batch size alone is handed out",
        f"{PORT}::test_a_graph_that_is_wrong_at_one_size_is_not_kept",
        ("common/checkpoints/export.py", "for x in probes:", "for x in probes[:1]:"), audit=SEEN)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from common import weights as canonical
 from common.arch import Arch, nearly
 from common.checkpoints import port
 from common.errors import RosettaError
@@ -14,6 +13,7 @@ from common.names import count, parameters
 from common.parity import graphs
 from common.parity.comparison import LOGITS, TOLERANCE, difference, refuse_not_finite
 from common.plan import make_plan
+from common.tools.files import atomic
 from common.tools.frameworks import load, require
 
 
@@ -60,7 +60,7 @@ def export(
     impl, exporter, tracer = load(framework), load(framework, "onnx"), load(framework, "trace")
     net = impl.create_model(arch, dtype=dtype, weights=weights, **({} if weights else {"seed": seed}))
     size = count(parameters(arch), statistics=True) * np.dtype(dtype).itemsize
-    with canonical.atomic(target, size) as temporary:
+    with atomic(target, size) as temporary:
         progress("exporting")
         exporter.export(net, temporary)
         progress("running the graph")

@@ -20,6 +20,7 @@ from common.fold import unfolded
 from common.init import initial
 from common.names import count, parameters
 from common.plan import foldable, make_plan
+from common.tools.files import atomic
 from common.tools.frameworks import load
 from common.weights import Weights
 
@@ -170,7 +171,7 @@ def port(
     preprocessing = found.preprocessing if new.in_channels == found.arch.in_channels else None
 
     folder = place.kind == "folder"
-    with canonical.atomic(path, writers.size_of(weights), folder=folder) as temporary:
+    with atomic(path, writers.size_of(weights), folder=folder) as temporary:
         progress(f"writing {path.name}")
         head = found.head if new.num_classes else ""
         writers.write(temporary, place, new, weights, preprocessing, labels, head)

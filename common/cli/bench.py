@@ -6,6 +6,7 @@ import click
 
 from common.cli.group import Progress, cli, columns, writable
 from common.cli.options import Choice, SeveralWords, set_option, words
+from common.tools.files import atomic
 from common.tools.text import to_json
 
 
@@ -45,7 +46,6 @@ def bench(
     eager: inference as a net is built (Keras: predict_on_batch). optimised: by optimize(), a peer by the best that its
     guides offer. train: a step of a plain loop (Keras: train_on_batch). train-optimised: of our Trainer.
     """
-    from common import weights
     from common.speed import bench as benches
 
     for file in (json_file, plot):
@@ -62,7 +62,7 @@ def bench(
             batch=batch, size=size, threads=threads, rounds=rounds, device=device, progress=progress,
         )  # fmt: skip
     if json_file:
-        with weights.atomic(json_file) as temporary:
+        with atomic(json_file) as temporary:
             temporary.write_text(to_json(result.to_json()) + "\n")
     n, *shape = result.input
     click.secho(f"{result.name}, batch {n} of {' x '.join(map(str, shape))}", bold=True)

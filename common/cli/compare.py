@@ -9,6 +9,7 @@ import click
 from common.cli.group import Progress, cli, writable
 from common.cli.options import Choice, SeveralWords, set_option, words
 from common.errors import RosettaError, nearest
+from common.tools.files import atomic
 from common.tools.text import to_json
 
 
@@ -72,12 +73,11 @@ def compare(
     NAME is a variant or a checkpoint of any library. Exit code 0: every difference is rounding. 1: not. 2: the
     command was misused.
     """
-    from common import weights
     from common.checkpoints import port
     from common.parity import backends as engines
     from common.parity import comparison as parity
     from common.plan import make_plan
-    from common.training import images as pictures
+    from common.training.data import images as pictures
 
     arch, tensors = port.named(name, overrides)
     paths = [str(p) for p in images or pictures.photographs()]
@@ -98,7 +98,7 @@ def compare(
     result.inputs = paths
     _print(result)  # before anything is written, which a full disk would end
     if json_file:
-        with weights.atomic(json_file) as temporary:
+        with atomic(json_file) as temporary:
             temporary.write_text(to_json(result.to_json()))
     if report:
         click.echo(f"report: {pages.write(report, result)}")

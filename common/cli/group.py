@@ -58,7 +58,7 @@ def columns(lines: Sequence[tuple[str, ...]], align: str, heading: bool = True) 
 
 def writable(path: str) -> None:
     """Raises RosettaError where `path` can't become a file: better before a minute's work than after it."""
-    from common.weights import written_through
+    from common.tools.files import written_through
 
     folder = os.path.dirname(os.path.realpath(path))
     if written_through(path):

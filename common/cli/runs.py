@@ -8,8 +8,8 @@ import click
 
 from common.cli.group import Progress, cli, columns, writable
 from common.cli.options import SeveralWords, data_options, device_option, overrides, set_option, words
+from common.tools.files import make_folder
 from common.tools.text import to_json
-from common.weights import make_folder
 
 
 @cli.command()

@@ -9,8 +9,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from common import __version__, weights
+from common import __version__
 from common.parity.comparison import PARTS, WORDS, Comparison, Difference, worst_of
+from common.tools.files import atomic, make_folder
 from common.tools.frameworks import require
 from common.tools.text import to_json
 
@@ -26,14 +27,14 @@ def prepare(folder: str | os.PathLike) -> Path:
     """Makes `folder` where there is none. Raises RosettaError where it can't be made or written, or what draws the page
     isn't installed: better before a minute's work than after it."""
     require("a report", ("jinja2", "matplotlib"), "report")
-    return weights.make_folder(folder)
+    return make_folder(folder)
 
 
 def write(folder: str | os.PathLike, comparison: Comparison) -> Path:
     """Writes report.html and report.json into `folder`; gives the page's path. Raises RosettaError as `prepare`."""
     folder = prepare(folder)
     for name, text in ((DATA, to_json(comparison.to_json())), (PAGE, page(comparison))):
-        with weights.atomic(folder / name) as temporary:
+        with atomic(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return folder / PAGE
 

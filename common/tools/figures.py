@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from common.tools.files import atomic
 from common.tools.frameworks import require
-from common.weights import atomic
 
 
 @contextmanager

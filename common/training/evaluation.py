@@ -20,7 +20,7 @@ from common.parity.comparison import EPSILON
 from common.plan import make_plan
 from common.tools.figures import figure
 from common.training.data import Batches, Data, Examples, folder
-from common.training.images import fault
+from common.training.data.images import fault
 from common.training.run import check, prepared
 from common.training.scores import Scores, scores
 from common.weights import Weights

@@ -15,11 +15,11 @@ from common.parity.checks import Item
 from common.parity.comparison import EPSILON, difference
 from common.plan import make_plan
 from common.tools.figures import figure, logarithmic
+from common.tools.files import atomic
 from common.tools.text import to_json
 from common.training import run as training
 from common.training.data import Data
 from common.training.run import Run
-from common.weights import atomic
 
 MOVED = {"float64": 1e-15, "float32": 1e-7}  # of the input, relatively: another draw of rounding
 BEGIN = 5  # steps in which nothing has been magnified yet

@@ -32,14 +32,15 @@ from common.init import initial
 from common.parity import engines
 from common.parity.backends import NO_GPU, check_spec
 from common.tools.figures import figure, logarithmic
+from common.tools.files import atomic
 from common.tools.typed import check_fields
 from common.training import data as datasets
 from common.training.data import Batches, Data, counters
 from common.training.data.augment import NOTHING
-from common.training.data.sources import held_out
+from common.training.data.examples import held_out
 from common.training.recipe import Recipe, balanced, frozen_sections, learning
 from common.training.scores import Scores, scores
-from common.weights import Weights, atomic
+from common.weights import Weights
 
 LOG_EVERY = 10  # steps to a line of metrics.jsonl
 LOCK = ".lock"

@@ -23,8 +23,7 @@ from common.checkpoints.preprocessing import IMAGENET
 from common.errors import RosettaError
 from common.plan import make_plan
 from common.training import data as datasets
-from common.training import images
-from common.training.data import Batches, folder
+from common.training.data import Batches, folder, images
 
 IMAGES = (
     "png", "16.png", "palette.png", "jpg", "exif.jpg", "gif", "tif", "16.tif", "float.tif", "lzw.tif", "webp", "bmp",

@@ -24,6 +24,7 @@ from common.arch import get
 from common.errors import RosettaError
 from common.init import randomised
 from common.names import parameters
+from common.tools.files import atomic
 
 ARCH = get("cifar_resnet20", depths=(1, 1, 1))
 
@@ -211,7 +212,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, weights, monkeypatch):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
 def test_a_really_full_device_is_a_clear_error(tmp_path, weights):
-    with pytest.raises(RosettaError), store.atomic(tmp_path / "a") as temporary:
+    with pytest.raises(RosettaError), atomic(tmp_path / "a") as temporary:
         os.symlink("/dev/full", temporary)
         with open(temporary, "wb") as f:
             f.write(b"x" * 10_000_000)
@@ -220,7 +221,7 @@ def test_a_really_full_device_is_a_clear_error(tmp_path, weights):
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, MemoryError, RosettaError("no")])
 def test_an_interrupted_write_leaves_nothing(tmp_path, interruption):
-    with pytest.raises((KeyboardInterrupt, MemoryError, RosettaError)), store.atomic(tmp_path / "a") as temporary:
+    with pytest.raises((KeyboardInterrupt, MemoryError, RosettaError)), atomic(tmp_path / "a") as temporary:
         temporary.write_bytes(b"half")
         raise interruption
     assert not list(tmp_path.iterdir())
@@ -249,18 +250,18 @@ def test_links_are_followed_and_what_is_no_file_is_written_to(tmp_path):
         link.unlink(missing_ok=True)
         real.write_text("old")
         link.symlink_to(target)
-        with store.atomic(link) as temporary:
+        with atomic(link) as temporary:
             temporary.write_text("new")
         assert link.is_symlink() and target.read_text() == "new"
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    with store.atomic(pipe) as temporary:
+    with atomic(pipe) as temporary:
         temporary.write_text("through")
     assert os.read(reader, 100) == b"through" and pipe.is_fifo()
     os.close(reader)
     master, slave = os.openpty()  # a device
-    with store.atomic(os.ttyname(slave)) as temporary:
+    with atomic(os.ttyname(slave)) as temporary:
         temporary.write_text("through")
     assert os.read(master, 100) == b"through"
     for opened in (master, slave):
@@ -269,7 +270,7 @@ def test_links_are_followed_and_what_is_no_file_is_written_to(tmp_path):
         device = tmp_path / "null"
         try:
             os.mknod(device, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
-            with store.atomic(device) as temporary:
+            with atomic(device) as temporary:
                 temporary.write_text("away")
             assert device.is_char_device()
         except PermissionError:  # in a container that may not
@@ -278,7 +279,7 @@ def test_links_are_followed_and_what_is_no_file_is_written_to(tmp_path):
 
 def test_what_this_process_has_open_is_written_to_in_its_place(tmp_path):
     """`--json /dev/stdout > file`: what is printed afterwards comes behind it."""
-    code = "import sys; from common.weights import atomic\nprint('before')\nwith atomic('/dev/stdout') as t:\n"
+    code = "import sys; from common.tools.files import atomic\nprint('before')\nwith atomic('/dev/stdout') as t:\n"
     code += "    t.write_text('json ')\nprint('after')"
     with open(tmp_path / "out", "wb") as out:
         subprocess.run([sys.executable, "-c", code], stdout=out, check=True, cwd=ROOT)
@@ -289,7 +290,7 @@ def test_what_this_process_has_open_is_written_to_in_its_place(tmp_path):
 
 def test_what_a_killed_process_left_is_cleared_by_the_next_and_what_a_living_one_has_is_not(tmp_path):
     code = (
-        "import sys, time; from common.weights import atomic; from common.cli.group import end_like_interrupted\n"
+        "import sys, time; from common.tools.files import atomic; from common.cli.group import end_like_interrupted\n"
         "end_like_interrupted()\n"
         f"with atomic({str(tmp_path / 'a.json')!r}) as t:\n    t.write_text('half')\n"
         "    print('there', flush=True)\n    time.sleep(60)"
@@ -302,7 +303,7 @@ def test_what_a_killed_process_left_is_cleared_by_the_next_and_what_a_living_one
     processes[0].kill()
     processes[0].wait()
     assert len(list(tmp_path.glob(".rosetta-*"))) == 2
-    with store.atomic(tmp_path / "b.json") as temporary:
+    with atomic(tmp_path / "b.json") as temporary:
         temporary.write_text("whole")
     (left,) = tmp_path.glob(".rosetta-*")
     assert f"-{processes[1].pid}." in left.name and len(list(left.iterdir())) == 1 and (tmp_path / ".other-1").is_dir()

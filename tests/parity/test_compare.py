@@ -309,7 +309,7 @@ def test_white_areas_are_rounding_in_float32(whole):
 
 
 def test_what_sums_can_be_off_is_small_for_photographs():
-    from common.training import images
+    from common.training.data import images
 
     arch = VARIANTS["cifar_resnet20"]
     assert parity._added_up(np.zeros((1, 3, 8, 8))) == 0

@@ -20,8 +20,8 @@ from common.arch import get
 from common.checkpoints.preprocessing import IMAGENET, Preprocessing
 from common.errors import RosettaError
 from common.plan import make_plan
-from common.training import evaluation, images
-from common.training.data import folder
+from common.training import evaluation
+from common.training.data import folder, images
 
 WHOLE = Preprocessing((0.0,), (1.0,), size=16, resize=16)
 
@@ -186,7 +186,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from PIL import Image
-from common.training import images
+from common.training.data import images
 from common.arch import get
 from common.training.data import folder
 from common.plan import make_plan

@@ -9,7 +9,7 @@ import numpy as np
 from common.checkpoints.preprocessing import Preprocessing
 from common.training.data import counters
 from common.training.data.augment import NOTHING, Augment, augment
-from common.training.data.sources import Examples
+from common.training.data.examples import Examples
 
 AHEAD = 2  # batches a worker
 
@@ -66,7 +66,7 @@ class Batches:
         if self.seed is not None:
             x = augment(x, self.how, self.seed, epoch, k)
         if self.examples.size is not None:  # after it, so that it moves images by parts of them as large
-            from common.training.images import resized
+            from common.training.data.images import resized
 
             x = resized(np.ascontiguousarray(x), self.examples.size, self.preprocessing.interpolation)
         return self.scaled(x), self.examples.labels[rows]

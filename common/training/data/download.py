@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from common.errors import RosettaError
-from common.weights import atomic
+from common.tools.files import atomic
 
 TIMEOUT = 30.0  # seconds without an answer
 

@@ -8,8 +8,8 @@ import numpy as np
 from common.checkpoints.preprocessing import Preprocessing, imagenet
 from common.errors import RosettaError
 from common.training.data.augment import Augment, part
-from common.training.data.sources import Data, Examples
-from common.training.images import fault, middle, photograph
+from common.training.data.examples import Data, Examples
+from common.training.data.images import fault, middle, photograph
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm")
 
