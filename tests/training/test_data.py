@@ -17,8 +17,9 @@ from PIL import Image
 from common.checkpoints.preprocessing import Preprocessing
 from common.errors import RosettaError
 from common.training import data as datasets
-from common.training.data import Batches, Examples, augment, counters, download, examples, folder, sources
+from common.training.data import Batches, Examples, augment, counters, download, folder, sources
 from common.training.data.augment import Augment
+from common.training.data.examples import held_out
 
 PLAIN = Preprocessing((0.0,), (1.0,), scale=1.0)
 
@@ -333,7 +334,7 @@ def test_a_folder_that_is_no_data(images, spoil, expected):
 
 def test_a_folder_needs_no_val_to_hold_out(images):
     (images / "val").rename(images / "elsewhere")
-    data = examples.held_out(datasets.load(f"folder:{images}", hold_out=True), 0.25, 0)
+    data = held_out(datasets.load(f"folder:{images}", hold_out=True), 0.25, 0)
     assert (len(data.train), len(data.test)) == (6, 2) and "held-out" in data.part
     assert not set(data.train.files) & set(data.test.files)
 
@@ -362,7 +363,7 @@ def test_named_data_are_resized_to_what_is_asked(interpolation, referees):
     for i in range(50):
         seen = np.asarray(transform(Image.fromarray(data.test.x[i, 0])), np.float64)
         assert np.array_equal(x[i, 0], (seen / 255 - how.mean[0]) / how.std[0])
-    half = examples.held_out(data, 0.5, 0)
+    half = held_out(data, 0.5, 0)
     ((x, _), *_) = Batches(half.train, 8, how, channels=1, seed=0, how=data.augment).epoch()
     assert x.shape == (8, 1, 20, 20)
     assert datasets.load("digits", size=8).train.size is None
@@ -555,15 +556,15 @@ def test_what_has_nothing_to_measure_on_can_hold_out(tmp_path):
     npz(tmp_path / "a.npz", x_test=None, y_test=None)
     with pytest.raises(RosettaError, match="lacks x_test, y_test: .*--hold-out"):
         datasets.load(str(tmp_path / "a.npz"))
-    data = examples.held_out(datasets.load(str(tmp_path / "a.npz"), hold_out=True), 0.34, 0)
+    data = held_out(datasets.load(str(tmp_path / "a.npz"), hold_out=True), 0.34, 0)
     assert (len(data.train), len(data.test)) == (4, 2)
     with pytest.raises(RosettaError, match="0.01 of 6 training examples can't be held out"):
-        examples.held_out(datasets.load(str(tmp_path / "a.npz"), hold_out=True), 0.01, 0)
+        held_out(datasets.load(str(tmp_path / "a.npz"), hold_out=True), 0.01, 0)
 
 
 def test_held_out_examples_are_of_the_training_ones():
     data = datasets.load("digits")
-    part = examples.held_out(data, 0.1, seed=0)
+    part = held_out(data, 0.1, seed=0)
     assert (len(part.train), len(part.test)) == (1438 - 144, 144)
     rows = np.concatenate([part.train.x, part.test.x]).reshape(1438, -1)
     assert np.array_equal(np.unique(rows, axis=0), np.unique(data.train.x.reshape(1438, -1), axis=0))
