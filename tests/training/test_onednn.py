@@ -15,9 +15,9 @@ from conftest import ROOT
 
 import keras_impl.layers
 import torch_impl
-from common import recipe
 from common.arch import VARIANTS, Arch, get
 from common.plan import Conv, make_plan
+from common.training import recipe
 from torch_impl.train import Trainer
 
 CHECKER = "libc_malloc_debug.so.0"  # glibc's: it looks at the borders of each array when it is freed
