@@ -81,7 +81,7 @@ class Mutant:
 
 KINDS = {
     "the comparison": {"comparison", "checks", "backends", "differentiated", "fast", "race"},
-    "data and scores": {"data", "scores", "preprocessing", "images", "evaluation"},
+    "data and scores": {"data", "examples", "scores", "preprocessing", "images", "evaluation"},
     "training": {"run", "recipe", "rules", "kept", "train", "optim", "autodiff"},
     "files": {"checkpoints", "libraries", "tools", "weights", "text"},
     "the net": {"plan", "names", "arch", "row", "init", "noise", "fold", "blocks", "resnet", "layers"},
@@ -736,7 +736,7 @@ mutant("the largest random number is 1", "uniform numbers are twice as large",
        ("common/training/data/counters.py", "* 2.0**-53", "* 2.0**-52"))
 mutant("hold-out leaks", "what is measured on is trained on, too",
        f"{DATA}::test_held_out_examples_are_of_the_training_ones",
-       (SOURCES, "train=data.train.subset(order[:kept])", "train=data.train.subset(order)"), audit="caught")
+       ("common/training/data/examples.py", "train=data.train.subset(order[:kept])", "train=data.train.subset(order)"), audit="caught")
 mutant("Fashion-MNIST's halves swapped", "nets train on the 10,000 and are measured on the 60,000",
        f"{DATA}::test_fashion_mnist_from_the_network_and_from_a_folder",
        (SOURCES, 'for which in ("train", "t10k"):', 'for which in ("t10k", "train"):'), audit="caught")

@@ -348,8 +348,8 @@ def test_compare_prints_what_it_found_though_the_disk_is_full(monkeypatch, tmp_p
 
     from click.testing import CliRunner
 
-    from common import weights
     from common.cli import cli
+    from common.cli import compare as command
     from common.parity import backends
 
     items = layers(conv1=[1.0, 2.0])
@@ -362,7 +362,7 @@ def test_compare_prints_what_it_found_though_the_disk_is_full(monkeypatch, tmp_p
         raise RosettaError(f"can't write {path}: No space left on device")
 
     monkeypatch.setattr(backends, "started", started)
-    monkeypatch.setattr(weights, "atomic", full)
-    command = ["compare", "cifar_resnet20", "--dtype", "float64", "--checks", "forward", "--json"]
-    out = CliRunner().invoke(cli, [*command, str(tmp_path / "r.json")])
+    monkeypatch.setattr(command, "atomic", full)
+    words = ["compare", "cifar_resnet20", "--dtype", "float64", "--checks", "forward", "--json"]
+    out = CliRunner().invoke(cli, [*words, str(tmp_path / "r.json")])
     assert out.exit_code == 2 and "No space left" in out.stderr and "the same function" in out.stdout, out.output
