@@ -23,6 +23,8 @@ help: ## List the targets
 	@# torchvision's compiled part fits only the torch of the same index
 	$(PIP) --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torchvision
 	$(PIP) --no-deps timm 'transformers; python_version >= "3.11"' 'keras-hub; python_version >= "3.11"'
+	@# --no-deps: what runs a graph needs numpy alone, and would ask for its telemetry
+	$(PIP) --no-deps openvino
 	@touch $@
 
 install: .venv/installed ## Make .venv with PyTorch, Keras on TensorFlow, and the rosetta command
@@ -47,8 +49,6 @@ format: .venv/installed-test ## Put the sources in ruff's format
 	@$(BIN)/ruff format .
 
 benchmark: .venv/installed-test ## Speed against torchvision, timm, keras.applications, ONNX Runtime and OpenVINO; how cost grows; porting
-	@# --no-deps: what runs a graph needs numpy alone
-	@$(PIP) --no-deps openvino
 	@PYTHONPATH=benchmarks $(BIN)/python benchmarks/speed.py --json benchmarks/results/speed-cpu.json
 	@PYTHONPATH=benchmarks $(BIN)/python benchmarks/scaling.py --json benchmarks/results/scaling-cpu.json --plot docs/scaling.png
 	@PYTHONPATH=benchmarks $(BIN)/python benchmarks/building.py --json benchmarks/results/building-cpu.json

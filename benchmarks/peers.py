@@ -21,8 +21,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from common.speed.bench import processor, ratio
+from common.speed.bench import ratio
 from common.tools.frameworks import peer
+from common.tools.memory import processor
 
 Runs = Mapping[str, Callable[[], object]]  # the first is ours
 CONSOLE = Console(width=120)

@@ -19,9 +19,9 @@ from common import weights
 from common.arch import get
 from common.init import randomised
 from common.names import multiply_adds
-from common.speed.bench import Process, environment_for, processor
+from common.speed.bench import Process, environment_for
 from common.tools.figures import figure
-from common.tools.memory import cpus
+from common.tools.memory import cpus, processor
 
 # {what grows: (its points, the net at a point, its batch, its size)}
 GROWTH = {

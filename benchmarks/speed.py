@@ -30,7 +30,7 @@ RUNS = {
     ),
     "bfloat16": dict(
         name="resnet50", backends=("torch", "keras:tensorflow"), against=("torchvision", "openvino"),
-        modes=("optimised",), dtypes=("bfloat16",),
+        modes=("optimised",), dtypes=("bfloat16",), engines=("compiler", "auto"),
     ),
     "PyTorch, bfloat16 beside float32": dict(
         name="resnet50", backends=("torch",), against=("torchvision",), modes=INFER, dtypes=("float32", "bfloat16")
@@ -42,7 +42,9 @@ RUNS = {
     "Keras, training": dict(
         name="resnet50_keras", backends=("keras:tensorflow",), against=("keras.applications",), modes=TRAIN
     ),
-    "both, float32": dict(name="resnet50", against=("onnxruntime",), modes=("optimised",)),
+    "both, float32": dict(
+        name="resnet50", against=("onnxruntime", "openvino"), modes=("optimised",), engines=("compiler", "auto")
+    ),
     "ResNet-50 in Keras": dict(name="resnet50", backends=("keras:tensorflow",), modes=("eager", "train")),
     "ResNeXt-50 in Keras": dict(name="resnext50_32x4d", backends=("keras:tensorflow",), modes=("eager", "train")),
 }  # fmt: skip
@@ -62,6 +64,14 @@ ASKED = [
     ("PyTorch optimised, bfloat16", "bfloat16", "torch, optimised, bfloat16", "openvino, optimised, bfloat16", 1.0),
     ("Keras optimised, bfloat16", "bfloat16", "keras:tensorflow, optimised, bfloat16",
      "openvino, optimised, bfloat16", 1.0),
+    *[
+        ("optimised by auto", run, f"{ours}, optimised by auto, {dtype}", f"{theirs}, optimised, {dtype}", 1.0)
+        for ours in ("torch", "keras:tensorflow")
+        for run, dtype, theirs in (
+            ("both, float32", "float32", "onnxruntime"), ("both, float32", "float32", "openvino"),
+            ("bfloat16", "bfloat16", "openvino"),
+        )
+    ],
     ("PyTorch Trainer step", "PyTorch, training", "torch, train-optimised, float32",
      "torchvision, train, float32", 1.25),
     ("Keras predict_on_batch", "Keras, float32", "keras:tensorflow, eager, float32",

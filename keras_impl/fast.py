@@ -13,9 +13,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from common.speed import fast
-from common.tools.memory import keep_memory
+from common.speed import fast, runners
+from common.tools.memory import cpus, keep_memory
 from keras_impl.layers import to_numpy
+from keras_impl.onnx import export
 from keras_impl.resnet import ResNet, create_model
 from keras_impl.trace import trace
 from keras_impl.weights import export_weights
@@ -39,18 +40,25 @@ class InParts(ResNet):
         return x
 
 
-def optimize(model, example, *, dtype: str | None = None) -> fast.Optimized:
+def optimize(model, example, *, dtype: str | None = None, engine: str = "compiler") -> fast.Optimized:
     """A callable that computes what `model` does in evaluation mode, as fast as the backend can.
 
     BatchNorm is folded, and the graph compiled in `dtype` (by default the model's): on TensorFlow with frozen weights,
     and by XLA where there is a GPU and it is faster; on JAX by `jit`; on torch it runs as it comes. `example` (N *S C)
     is the shape that it is made for, and what it is held against the model on. The model stays as it is, and the
-    process keeps what memory it frees. Raises RosettaError for an example that the model can't take, for a model that
-    was changed so that it computes something else than its row says, and where the logits differ by more than the
-    dtype's noise.
+    process keeps what memory it frees.
+
+    `engine` "onnxruntime" or "openvino" runs the folded net's ONNX graph there, on the CPU, where Keras runs on
+    TensorFlow; "auto" makes it in every engine that is installed, times them in turns on the example and takes the
+    fastest, which the result tells.
+
+    Raises RosettaError for an example that the model can't take, for a model that was changed so that it computes
+    something else than its row says, for an engine that isn't there or lacks the dtype, and where the logits differ by
+    more than the dtype's noise.
     """
     own = model.compute_dtype
     name = dtype or own
+    runners.check(engine, "keras", name, _place())
     fast.check_example(example, model.plan.arch, hasattr(example, "shape"), "an array N *S C", -1)
     keep_memory()
     first = np.moveaxis(to_numpy(example), -1, 1)
@@ -67,15 +75,49 @@ def optimize(model, example, *, dtype: str | None = None) -> fast.Optimized:
     floor = fast.noise(two, own, name, of_row)
     gc.collect()
     plain = trace(model, first)
-    net = create_model(dataclasses.replace(model.plan.arch, folded=True), dtype=name, weights=export_weights(model))
-    steps = ["BatchNorm folded", name]
-    shape = tuple(example.shape)
-    compiled = _COMPILED[keras.backend.backend()](net, shape, own, steps)
+    folded = dataclasses.replace(model.plan.arch, folded=True)
 
-    def run(x):
-        return compiled(x) if tuple(x.shape) == shape else model(x, training=False)
+    @cache
+    def graph() -> bytes:
+        return runners.exported(export, create_model(folded, weights=export_weights(model)))
 
-    return fast.proven(run, to_numpy(run(example)), plain, name, steps, floor)
+    def by_compiler() -> fast.Optimized:
+        net = create_model(folded, dtype=name, weights=export_weights(model))
+        steps = ["BatchNorm folded", name]
+        shape = tuple(example.shape)
+        compiled = _COMPILED[keras.backend.backend()](net, shape, own, steps)
+
+        def run(x):
+            return compiled(x) if tuple(x.shape) == shape else model(x, training=False)
+
+        return fast.proven(run, to_numpy(run(example)), plain, name, steps, floor)
+
+    def by_graph(engine: str) -> fast.Optimized:
+        runners.check(engine, "keras", name, _place())
+        steps = ["BatchNorm folded", name]
+        logits = runners.runner(engine, graph(), name, cpus(), steps)
+
+        def run(x):
+            fast.check_example(x, model.plan.arch, hasattr(x, "shape"), "an array N *S C", -1)
+            first = np.ascontiguousarray(np.moveaxis(to_numpy(x), -1, 1), np.float32)
+            return ops.convert_to_tensor(logits(first), own)
+
+        return fast.proven(run, to_numpy(run(example)), plain, name, steps, floor, engine)
+
+    def made(engine: str) -> fast.Optimized:
+        return by_compiler() if engine == runners.COMPILER else by_graph(engine)
+
+    return runners.chosen(engine, made, example, to_numpy)
+
+
+def _place() -> str:
+    """The kind of device that TensorFlow computes on, as PyTorch calls it; of another engine "cpu", whose export
+    refuses by itself."""
+    if keras.backend.backend() != "tensorflow":
+        return "cpu"
+    import tensorflow as tf
+
+    return "cuda" if tf.config.list_logical_devices("GPU") else "cpu"
 
 
 def _tensorflow(net, shape: tuple[int, ...], returned: str, steps: list[str]):

@@ -13,9 +13,10 @@ from functools import cache
 
 import torch
 
-from common.speed import fast
+from common.speed import fast, runners
 from common.tools.memory import keep_memory
 from torch_impl.layers import dtype_named, to_numpy
+from torch_impl.onnx import export
 from torch_impl.resnet import ResNet, create_model
 from torch_impl.trace import trace
 from torch_impl.weights import named_tensors
@@ -39,18 +40,24 @@ class InParts(ResNet):
         return x
 
 
-def optimize(model, example: torch.Tensor, *, dtype: str | None = None) -> fast.Optimized:
+def optimize(model, example: torch.Tensor, *, dtype: str | None = None, engine: str = "compiler") -> fast.Optimized:
     """A callable that computes what `model` does in evaluation mode, as fast as PyTorch can.
 
     BatchNorm is folded, activations are channels last, the graph is compiled by Inductor with frozen weights, in
     `dtype` (by default the model's). `example` (N C *S) is the shape that it is made for, and what it is held against
-    the model on. The model stays as it is; so does its memory, and the process keeps what memory it frees. Raises
-    RosettaError for an example that the model can't take, for a model that was changed so that it computes something
-    else than its row says, and where the logits differ by more than the dtype's noise.
+    the model on. The model stays as it is; so does its memory, and the process keeps what memory it frees.
+
+    `engine` "onnxruntime" or "openvino" runs the folded net's ONNX graph there, on the CPU; "auto" makes it in every
+    engine that is installed, times them in turns on the example and takes the fastest, which the result tells.
+
+    Raises RosettaError for an example that the model can't take, for a model that was changed so that it computes
+    something else than its row says, for an engine that isn't there or lacks the dtype, and where the logits differ by
+    more than the dtype's noise.
     """
     own = next(model.parameters())
     kind = dtype_named(dtype) if dtype else own.dtype
     name, bits = (str(d).removeprefix("torch.") for d in (kind, own.dtype))
+    runners.check(engine, "torch", name, own.device.type)
     fast.check_example(example, model.plan.arch, isinstance(example, torch.Tensor), "a tensor N C *S", 1)
     keep_memory()
     weights = {n: to_numpy(t) for n, t in named_tensors(model)}
@@ -71,39 +78,62 @@ def optimize(model, example: torch.Tensor, *, dtype: str | None = None) -> fast.
         fast.check_same(two, of_row(bits), bits)
     floor = fast.noise(two, bits, name, of_row)
     plain = trace(model, images)
-    steps = ["BatchNorm folded", name]
-    layout = torch.contiguous_format
-    if example.ndim == 4 and kind != torch.float64:  # which oneDNN lacks, and nothing else profits
-        layout = torch.channels_last
-        steps.append("channels last")
-    on_gpu = own.device.type != "cpu"
-    parts, early = (1, 0) if on_gpu else fast.in_parts(model.plan.arch, example.shape, name, steps)
+    folded = dataclasses.replace(model.plan.arch, folded=True)
 
-    def folded():
-        net = create_model(dataclasses.replace(model.plan.arch, folded=True), dtype=name, weights=weights)
-        if parts > 1:
-            net.__class__, net.parts, net.early = InParts, parts, early
-        return net.eval().requires_grad_(False).to(own.device, memory_format=layout)
+    @cache
+    def graph() -> bytes:
+        return runners.exported(export, create_model(folded, weights=weights))
 
-    def prepared(x: torch.Tensor) -> torch.Tensor:
-        return x.to(own.device, kind).to(memory_format=layout)  # in one go it takes three times as long
+    def by_compiler() -> fast.Optimized:
+        steps = ["BatchNorm folded", name]
+        layout = torch.contiguous_format
+        if example.ndim == 4 and kind != torch.float64:  # which oneDNN lacks, and nothing else profits
+            layout = torch.channels_last
+            steps.append("channels last")
+        on_gpu = own.device.type != "cpu"
+        parts, early = (1, 0) if on_gpu else fast.in_parts(model.plan.arch, example.shape, name, steps)
 
-    compiled = _compiled(folded(), prepared(example), steps)
-    if compiled is None:  # whose weights were given up
-        compiled = folded()
-    shape, returned = example.shape, own.dtype
+        def net():
+            made = create_model(folded, dtype=name, weights=weights)
+            if parts > 1:
+                made.__class__, made.parts, made.early = InParts, parts, early
+            return made.eval().requires_grad_(False).to(own.device, memory_format=layout)
 
-    def run(x: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            if x.shape == shape:
-                return compiled(prepared(x)).to(returned)
-            before = model.training
-            try:
-                return model.eval()(x.to(own))
-            finally:
-                model.train(before)
+        def prepared(x: torch.Tensor) -> torch.Tensor:
+            return x.to(own.device, kind).to(memory_format=layout)  # in one go it takes three times as long
 
-    return fast.proven(run, to_numpy(run(example)), plain, name, steps, floor)
+        compiled = _compiled(net(), prepared(example), steps)
+        if compiled is None:  # whose weights were given up
+            compiled = net()
+        shape, returned = example.shape, own.dtype
+
+        def run(x: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                if x.shape == shape:
+                    return compiled(prepared(x)).to(returned)
+                before = model.training
+                try:
+                    return model.eval()(x.to(own))
+                finally:
+                    model.train(before)
+
+        return fast.proven(run, to_numpy(run(example)), plain, name, steps, floor)
+
+    def by_graph(engine: str) -> fast.Optimized:
+        runners.check(engine, "torch", name, own.device.type)
+        steps = ["BatchNorm folded", name]
+        logits, returned = runners.runner(engine, graph(), name, torch.get_num_threads(), steps), own.dtype
+
+        def run(x: torch.Tensor) -> torch.Tensor:
+            fast.check_example(x, model.plan.arch, isinstance(x, torch.Tensor), "a tensor N C *S", 1)
+            return torch.from_numpy(logits(x.detach().to("cpu", torch.float32).contiguous().numpy())).to(returned)
+
+        return fast.proven(run, to_numpy(run(example)), plain, name, steps, floor, engine)
+
+    def made(engine: str) -> fast.Optimized:
+        return by_compiler() if engine == runners.COMPILER else by_graph(engine)
+
+    return runners.chosen(engine, made, example, to_numpy)
 
 
 def _compiled(net, x: torch.Tensor, steps: list[str]):

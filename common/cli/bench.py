@@ -26,6 +26,10 @@ from common.tools.text import to_json
     help="Of eager, optimised, train, train-optimised. Default: the first two.",
 )  # fmt: skip
 @click.option(
+    "--engines", default="", callback=words, metavar="A,B",
+    help="Of ours, optimised: compiler, onnxruntime, openvino, auto. Default: those that are installed.",
+)  # fmt: skip
+@click.option(
     "--dtype", "dtypes", type=Choice(["float32", "bfloat16", "float16", "float64"]), multiple=True,
     help="May be repeated. Default: float32.",
 )  # fmt: skip
@@ -38,8 +42,8 @@ from common.tools.text import to_json
 @click.option("--plot", type=click.Path(), metavar="FILE", help="Write images per second as a PNG.")
 def bench(
     name: str, overrides: dict[str, Any], against: tuple[str, ...], backends: tuple[str, ...], modes: tuple[str, ...],
-    dtypes: tuple[str, ...], batch: int, size: int | None, threads: int | None, rounds: int, device: str,
-    json_file: str | None, plot: str | None,
+    engines: tuple[str, ...], dtypes: tuple[str, ...], batch: int, size: int | None, threads: int | None, rounds: int,
+    device: str, json_file: str | None, plot: str | None,
 ) -> None:  # fmt: skip
     """Time NAME in both frameworks and in other libraries, in turns, each in a process of its own.
 
@@ -59,7 +63,8 @@ def bench(
     with Progress() as progress:
         result = benches.bench(
             name, overrides=overrides, against=against, backends=backends, modes=modes, dtypes=dtypes or ("float32",),
-            batch=batch, size=size, threads=threads, rounds=rounds, device=device, progress=progress,
+            engines=engines or None, batch=batch, size=size, threads=threads, rounds=rounds, device=device,
+            progress=progress,
         )  # fmt: skip
     if json_file:
         with atomic(json_file) as temporary:
@@ -75,7 +80,7 @@ def bench(
         r = result.ratio(m, base)
         times = "1 (the base)" if base is m else f"{r.median:.2f}" + (" (noise)" if r.noise else "")
         lines.append(
-            (m.side.who, m.side.mode, m.side.dtype, f"{m.per_second:.4g}", f"{m.seconds:.4f}",
+            (m.side.who, m.side.how, m.side.dtype, f"{m.per_second:.4g}", f"{m.seconds:.4f}",
              f"{low:.4f} to {high:.4f}", times, f"{part:.0%}" if part else "", f"{m.peak / 2**20:.0f}",
              f"{m.built + m.first:.1f}")
         )  # fmt: skip
@@ -83,6 +88,9 @@ def bench(
     for dtype, found in result.products.items():
         said = ", ".join(f"{who} {v / 1e9:.0f}" for who, v in found.items())
         click.echo(f"a product of 2048 x 2048 in {dtype}, billion multiply-adds a second: {said or 'nothing to try'}")
+    for m in result.sides:
+        if m.side.engine == "auto":
+            click.echo(f"{m.side}: {m.made}")
     versions = ", ".join(f"{k} {v}" for k, v in result.versions.items())
     click.echo(f"{result.device}, {result.threads} threads; {versions}; n = {result.rounds}")
     click.echo("Times as fast: the median of the rounds' ratios; noise, where their quartiles are on both sides of 1.")

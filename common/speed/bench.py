@@ -9,7 +9,6 @@ import dataclasses
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from common import weights
@@ -30,9 +28,10 @@ from common.init import randomised
 from common.names import multiply_adds
 from common.parity.backends import BACKENDS, ROOT, environment_of
 from common.plan import make_plan
+from common.speed import runners
 from common.speed.contender import KERAS_APPLICATIONS, MODES, PEERS
 from common.tools.frameworks import require
-from common.tools.memory import cpus
+from common.tools.memory import cpus, processor
 
 INFERENCE = ("eager", "optimised")
 DTYPES = {"onnxruntime": ("float32",), "openvino": ("float32", "bfloat16")}  # that a peer has, where it isn't all
@@ -48,9 +47,15 @@ class Side:
     dtype: str
     ours: bool
     multiply_adds: int  # of one image, forward; or three times that in training
+    engine: str = runners.COMPILER  # of ours, optimised
+
+    @property
+    def how(self) -> str:
+        """The mode, and the engine unless it is the framework's own."""
+        return self.mode if self.engine == runners.COMPILER else f"{self.mode} by {self.engine}"
 
     def __str__(self) -> str:
-        return f"{self.who}, {self.mode}, {self.dtype}"
+        return f"{self.who}, {self.how}, {self.dtype}"
 
 
 @dataclass
@@ -63,6 +68,7 @@ class Measured:
     built: float = 0.0  # seconds
     first: float = 0.0
     peak: int = 0  # bytes that its process had at most
+    made: str = ""  # how `optimize` made it, in its words
 
     @property
     def seconds(self) -> float:
@@ -135,7 +141,7 @@ class Result:
                 {**dataclasses.asdict(m.side), "seconds": m.seconds, "rounds": m.rounds,
                  "images_per_second": m.per_second, "multiply_adds_per_second": m.multiply_adds_per_second,
                  "fraction_of_product": self.fraction(m), "peak_bytes": m.peak, "built_seconds": m.built,
-                 "first_seconds": m.first,
+                 "first_seconds": m.first, "made": m.made,
                  "times_as_fast_as": {o: {**dataclasses.asdict(r), "noise": r.noise} for o, r in ratios.items()}}
             )  # fmt: skip
         about = {k: getattr(self, k) for k in ("name", "input", "device", "threads", "versions", "rounds", "products")}
@@ -154,13 +160,6 @@ def quartiles(values: Sequence[float]) -> tuple[float, float]:
     return low, high
 
 
-def processor() -> str:
-    """The CPU's name and its number of cores."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-
-
 def holds(peer: str, name: str) -> bool:
     """Whether a peer has a net of that name."""
     from common.checkpoints.libraries import LIBRARIES
@@ -177,12 +176,15 @@ def holds(peer: str, name: str) -> bool:
 
 def sides_of(
     name: str, arch: Arch, changed: bool, backends: Sequence[str], against: Sequence[str], modes: Sequence[str],
-    dtypes: Sequence[str], size: tuple[int, ...],
+    dtypes: Sequence[str], size: tuple[int, ...], engines: Sequence[str] | None = (runners.COMPILER,),
 ) -> list[Side]:  # fmt: skip
-    """Who takes part. Raises RosettaError for a peer or a mode that is unknown, isn't installed, or can't take part."""
+    """Who takes part; `engines` are those of ours, optimised, None all that are there. Raises RosettaError for a peer,
+    a mode or an engine that is unknown, isn't installed, or can't take part."""
     for mode in modes:
         if mode not in MODES:
             raise RosettaError(f"unknown mode {mode!r}{nearest(mode, MODES) or '; there are ' + ', '.join(MODES)}")
+    for engine in engines or ():
+        runners.check_name(engine)
     own = multiply_adds(arch, size)
     found = []
     for spec in backends:
@@ -191,7 +193,11 @@ def sides_of(
             known = [b for b in BACKENDS if not b.startswith("onnx")]
             raise RosettaError(f"unknown backend {spec!r}{nearest(spec, known) or '; there are ' + ', '.join(known)}")
         require(f"the backend {spec}", *BACKENDS[spec])
-        found += [Side(spec, mode, dtype, True, own * COSTS[mode]) for mode in modes for dtype in dtypes]
+        found += [
+            Side(spec, mode, dtype, True, own * COSTS[mode], engine)
+            for mode in modes for dtype in dtypes
+            for engine in (_engines(spec, dtype, engines) if mode == "optimised" else (runners.COMPILER,))
+        ]  # fmt: skip
     for peer in against:
         if peer not in PEERS:
             raise RosettaError(f"unknown peer {peer!r}{nearest(peer, PEERS) or '; there are ' + ', '.join(PEERS)}")
@@ -214,6 +220,18 @@ def sides_of(
             )
         found += takes
     return sorted(found, key=lambda s: (list(MODES).index(s.mode), list(dtypes).index(s.dtype), not s.ours))
+
+
+def _engines(spec: str, dtype: str, asked: Sequence[str] | None) -> Sequence[str]:
+    """Of a side of ours, optimised. Raises RosettaError for one that is asked for and can't be."""
+    framework = spec.split(":")[0]
+    if asked is None:
+        return runners.installed(framework, dtype) if spec in runners.EXPORTS else (runners.COMPILER,)
+    for engine in set(asked) & set(runners.DTYPES):
+        runners.check(engine, framework, dtype, "cpu")
+        if spec not in runners.EXPORTS:
+            raise RosettaError(f"{engine} runs what {' and '.join(runners.EXPORTS)} export, and not {spec}")
+    return asked
 
 
 def require_packages(peer: str, packages: Sequence[str]) -> None:
@@ -299,6 +317,7 @@ def bench(
     against: Sequence[str] = (),
     modes: Sequence[str] = INFERENCE,
     dtypes: Sequence[str] = ("float32",),
+    engines: Sequence[str] | None = (runners.COMPILER,),
     batch: int = 8,
     size: int | None = None,
     threads: int | None = None,
@@ -308,17 +327,19 @@ def bench(
 ) -> Result:
     """Times the net `name` of both frameworks and of `against`, in turns.
 
-    `modes` are of MODES, `dtypes` float32, bfloat16, float16 or float64. `threads` are by default all that this process
-    may use. Raises RosettaError for bad input, before anything starts, and where a side fails.
+    `modes` are of MODES, `dtypes` float32, bfloat16, float16 or float64. `engines` are `optimize`'s, each a side of its
+    own; None are those that are installed. `threads` are by default all that this process may use. Raises RosettaError
+    for bad input, before anything starts, and where a side fails.
     """
     arch = get(name, **(overrides or {}))
     axes = make_plan(arch).default_input()[1:] if size is None else (size,) * arch.dims
     threads = cpus() if threads is None else threads
     if not 1 <= threads <= cpus():
         raise RosettaError(f"--threads {threads} can't be: this process may use 1 to {cpus()}")
-    if device == "gpu" and (cpu_only := [peer for peer in against if peer in DTYPES]):
+    if device == "gpu" and (cpu_only := [who for who in (*against, *(engines or ())) if who in DTYPES]):
         raise RosettaError(f"{cpu_only[0]} runs on the CPU here: leave it out of --device gpu")
-    sides = sides_of(name, arch, bool(overrides), backends, against, modes, dtypes, axes)
+    engines = (runners.COMPILER,) if engines is None and device == "gpu" else engines
+    sides = sides_of(name, arch, bool(overrides), backends, against, modes, dtypes, axes, engines)
     measured = [Measured(side, batch) for side in sides]
     running: list[Process] = []
     card = ""
@@ -327,13 +348,14 @@ def bench(
             for m in measured:
                 progress(f"building {m.side}")
                 said = {
-                    "side": m.side.who, "mode": m.side.mode, "dtype": m.side.dtype, "arch": arch.to_json(),
-                    "name": name, "input": (batch, arch.in_channels, *axes), "threads": threads,
+                    "side": m.side.who, "mode": m.side.mode, "dtype": m.side.dtype, "engine": m.side.engine,
+                    "arch": arch.to_json(), "name": name, "input": (batch, arch.in_channels, *axes), "threads": threads,
                     "device": device, "files": files,
                 }  # fmt: skip
                 running.append(Process(said, environment_for(m.side.who, threads, device), threads))
                 found = running[-1].answer()
                 m.built, m.first, card = found["built"], found["first"], found["device"] or card
+                m.made = found.get("made", "")
             times = [max(1, math.ceil(0.3 / max(p.run(1)["seconds"][0], 1e-4))) for p in running]
             for round_ in range(rounds):
                 progress(f"round {round_ + 1} of {rounds}")
@@ -363,7 +385,7 @@ def bench(
 
 def _versions(sides: Sequence[Side]) -> dict[str, str]:
     names = ["torch", "keras", "tensorflow", "tensorflow-cpu", "jax", "numpy"]
-    names += [p for p in PEERS if any(s.who == p for s in sides)]
+    names += [p for p in PEERS if any(p in (s.who, s.engine) for s in sides)]
     found = {}
     for name in names:
         try:

@@ -44,7 +44,7 @@ def _panel(ax: Any, title: str, of: list[Measured], result: Result) -> None:
         a, b = quartiles(m.rounds)
         low.append(m.per_second - m.images / b)
         high.append(m.images / a - m.per_second)
-    names = [f"{_who(m)}{_KINDS[m.side.mode]}, {m.side.dtype}" for m in of]
+    names = [f"{_who(m)}{_KINDS[m.side.mode]}{m.side.how.removeprefix(m.side.mode)}, {m.side.dtype}" for m in of]
     bars = ax.barh(names, values, color=[OURS if m.side.ours else THEIRS for m in of], height=0.72)
     ax.errorbar(values, range(len(of)), xerr=[low, high], fmt="none", ecolor="#1c2530", elinewidth=1, capsize=2)
     for bar, m, up in zip(bars, of, high, strict=True):

@@ -50,6 +50,7 @@ class Spec:
     threads: int
     device: str  # cpu or gpu
     files: Mapping[str, str]  # "weights" and "graph", for those who need them
+    engine: str = "compiler"  # of ours, optimised
 
     @property
     def row(self) -> Arch:
@@ -86,6 +87,16 @@ def _weights(spec: Spec) -> Any:
     return load_weights(spec.files["weights"])[1]
 
 
+class _Fast:
+    """A run of `optimize`'s, and how it was made."""
+
+    def __init__(self, fast: Any, x: Any, done: Callable[[Any], object] = lambda y: y):
+        self.fast, self.x, self.done = fast, x, done
+
+    def __call__(self) -> object:
+        return self.done(self.fast(self.x))
+
+
 def torch_side(spec: Spec) -> Run:
     impl = load("torch")
     if spec.mode == "train-optimised":
@@ -100,8 +111,7 @@ def torch_side(spec: Spec) -> Run:
     import torch
 
     x = torch.from_numpy(spec.images()).to(spec.kind)
-    fast = impl.optimize(model, x, dtype=spec.dtype)
-    return lambda: fast(x)
+    return _Fast(impl.optimize(model, x, dtype=spec.dtype, engine=spec.engine), x)
 
 
 def _torch_forward(model: Any, spec: Spec) -> Run:
@@ -194,8 +204,7 @@ def keras_side(spec: Spec) -> Run:
         x = _last(spec.images())
         return lambda: model.predict_on_batch(x)
     model, x = impl.create_model(spec.row, weights=_weights(spec)), _last(spec.images())
-    fast = impl.optimize(model, x, dtype=spec.dtype)
-    return lambda: np.asarray(fast(x))
+    return _Fast(impl.optimize(model, x, dtype=spec.dtype, engine=spec.engine), x, np.asarray)
 
 
 def _last(images: np.ndarray) -> np.ndarray:
@@ -357,12 +366,13 @@ def main(text: str) -> None:
         name = _prepare(spec.side, spec.device)
         start = time.perf_counter()
         run = SIDES[spec.side.split(":")[0]](spec)
+        made = str(run.fast) if isinstance(run, _Fast) else ""
         if spec.device == "gpu" and not spec.side.startswith("keras"):  # whose runs end with arrays on the host
             run = _waited(run)
         built = time.perf_counter() - start
         first = _seconds(run, 1)[0]
         _seconds(run, 2)
-        reply({"built": built, "first": first, "device": name})
+        reply({"built": built, "first": first, "device": name, "made": made})
         for line in sys.stdin:
             gc.collect()
             time.sleep(0.1)  # the others' threads wait for work at full speed for a while

@@ -4,7 +4,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,8 @@ EPSILON = {"float32": 2**-23, "float16": 2**-10, "bfloat16": 2**-7}
 class Optimized:
     """A callable of images, as the framework has them, that gives the plain net's logits in its dtype.
 
-    It is fast on batches of the example's shape; any other goes through the plain net.
+    The framework's compiler is fast on batches of the example's shape, and any other goes through the plain net; the
+    engines that run a graph take any batch and size.
     """
 
     run: Callable[[Any], Any]
@@ -34,13 +35,21 @@ class Optimized:
     steps: tuple[str, ...]  # what was done
     difference: float  # of its logits on the example from the plain net's, over the largest
     floor: float | None  # noise: the plain net against itself in more bits; None in float64, and where that can't run
+    engine: str = "compiler"  # that runs it
+    seconds: Mapping[str, float] = field(default_factory=dict)  # of a run by engine, where it is the fastest of several
+    left_out: Mapping[str, str] = field(default_factory=dict)  # by engine, why it wasn't one of them
 
     def __call__(self, x: Any) -> Any:
         return self.run(x)
 
     def __str__(self) -> str:
         beside = f", where {self.dtype} itself makes {self.floor:.1e}" if self.floor else ""
-        return f"{', '.join(self.steps)}; {self.difference:.1e} from the plain net{beside}"
+        said = [f"{', '.join(self.steps)}; {self.difference:.1e} from the plain net{beside}"]
+        if own := self.seconds.get(self.engine):
+            others = sorted((s, name) for name, s in self.seconds.items() if name != self.engine)
+            times = " and ".join(f"{s / own:.2f} times as fast as {name} ({s:.3g} s)" for s, name in others)
+            said.append(f"{self.engine} is the fastest here: {own:.3g} s, {times}")
+        return "; ".join([*said, *(f"without {name}: {why}" for name, why in self.left_out.items())])
 
 
 def check_example(example: Any, arch: Arch, is_kind: bool, expected: str, channel: int) -> None:
@@ -107,8 +116,9 @@ def noise(plain: np.ndarray, own: str, dtype: str, in_bits: Callable[[str], np.n
 
 
 def proven(
-    run: Callable[[Any], Any], logits: np.ndarray, plain: np.ndarray, dtype: str, steps: list[str], floor: float | None
-) -> Optimized:
+    run: Callable[[Any], Any], logits: np.ndarray, plain: np.ndarray, dtype: str, steps: list[str],
+    floor: float | None, engine: str = "compiler",
+) -> Optimized:  # fmt: skip
     """`run` with what it differs by: `logits` are its own on the example, `plain` the plain net's. Raises RosettaError
     where the difference is more than rounding: such a net is not handed out."""
     apart = _apart(plain, logits)
@@ -119,7 +129,7 @@ def proven(
             f"the fast net ({', '.join(steps)}) gives logits {apart:.1e} from the plain one's, where {limit:.1e} is "
             "rounding: use the plain one"
         )
-    return Optimized(run, dtype, tuple(steps), apart, floor)
+    return Optimized(run, dtype, tuple(steps), apart, floor, engine)
 
 
 def _apart(a: np.ndarray, b: np.ndarray) -> float:

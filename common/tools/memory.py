@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import platform
 from pathlib import Path
 
 # glibc's allocator: a large array gets memory that was used before instead of new pages, which cost more than the copy
@@ -30,3 +31,10 @@ def peak() -> int:
 def cpus() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor() -> str:
+    """The CPU's name and its number of cores."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
