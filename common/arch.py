@@ -13,6 +13,7 @@ Papers, as cited below:
 [7] Huang et al., Deep Networks with Stochastic Depth, 2016, arXiv 1603.09382
 [8] geekfeiw/Multi-Scale-1D-ResNet, 2018
 [9] Zhang, Making Convolutional Networks Shift-Invariant Again, 2019, arXiv 1904.11486
+[10] Wang et al., ECA-Net: Efficient Channel Attention, 2019, arXiv 1910.03151
 """
 
 from dataclasses import fields, replace
@@ -40,6 +41,7 @@ _DEPTHS = {
     200: (3, 24, 36, 3),
 }
 _D = Stem(((32, 3, 2), (32, 3, 1), (64, 3, 1)))  # [5] figure 2(b), ResNet-C's
+_T = Stem(((24, 3, 2), (32, 3, 1), (64, 3, 1)))  # timm's name for the same in tiers
 _S = Stem(((64, 3, 2), (64, 3, 1), (128, 3, 1)))  # timm's name for the same, twice as wide
 _CIFAR16 = dict(stem=Stem(((16, 3, 1),), pool=False), widths=(16, 32, 64), num_classes=10)
 _CIFAR64 = dict(stem=Stem(((64, 3, 1),), pool=False), num_classes=10)
@@ -90,6 +92,15 @@ FAMILIES: dict[str, dict[str, Arch]] = {
         "seresnext50_32x4d": replace(_resnext50, se_ratio=16),
         "seresnext101_32x4d": replace(_resnext101, se_ratio=16),
         "seresnext101_32x8d": replace(_resnext101, width_per_group=8, se_ratio=16),
+    },
+    # [10], as timm builds them
+    "eca": {
+        **{f"ecaresnet{n}d": replace(_d[n], eca=True) for n in (50, 101, 200)},
+        "ecaresnet269d": replace(_d[200], depths=(3, 30, 48, 8), eca=True),
+        **{f"ecaresnet{n}t": replace(_d[n], stem=_T, eca=True) for n in (26, 50)},
+        "ecaresnetlight": replace(_nets[50], depths=(1, 1, 11, 3), shortcut="pool", eca=True),
+        "ecaresnext26t_32x4d": replace(_resnext50, depths=(2, 2, 2, 2), stem=_T, shortcut="pool", eca=True),
+        "ecaresnext50t_32x4d": replace(_resnext50, stem=_T, shortcut="pool", eca=True),
     },
     # [9], as timm builds them: means of 2x2, and the filter 1-2-1
     "antialias": {

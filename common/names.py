@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from common.arch import Arch
 from common.errors import RosettaError
-from common.plan import Block, Conv, Layer, Linear, Norm, Pool, make_plan
+from common.plan import Block, ChannelAttention, Conv, Layer, Linear, Norm, Pool, make_plan
 
 Shape = tuple[int, ...]
 STATISTICS = ("running_mean", "running_var")  # of a BatchNorm: state, but not trained
@@ -157,9 +157,12 @@ def layers(arch: Arch, size: int | Sequence[int] | None = None) -> list[Row]:
             y = conv(c, y)
             if not arch.preact:
                 norm(n, f"{b.name}.bn{i}", y)
-        if b.se:
+        if isinstance(b.se, ChannelAttention):
+            conv(b.se.conv, (1, y[0]))
+            add(f"{b.name}.se", "channel attention", y)
+        elif b.se:
             squeezed = (y[0], *(1,) * arch.dims)
-            for c in (b.se.fc1, b.se.fc2):
+            for c in b.se.layers():
                 squeezed = conv(c, squeezed)
             add(f"{b.name}.se", "squeeze-excite", y)
         if b.drop_path:

@@ -121,6 +121,20 @@ class SqueezeExcite:
     fc1: Conv
     fc2: Conv
 
+    def layers(self) -> tuple[Conv, ...]:
+        return self.fc1, self.fc2
+
+
+@dataclass(frozen=True)
+class ChannelAttention:
+    """Global mean, a convolution along the channels, sigmoid, multiply ([10] of arch.py, figure 2)."""
+
+    conv: Conv
+    dims: int  # of what is multiplied
+
+    def layers(self) -> tuple[Conv, ...]:
+        return (self.conv,)
+
 
 @dataclass(frozen=True)
 class Shortcut:
@@ -149,7 +163,7 @@ class Block:
     convs: tuple[Conv, ...]
     norms: tuple[Norm | None, ...]  # None: folded into the convolution before it
     antialias: Pool | None  # before the last convolution
-    se: SqueezeExcite | None
+    se: SqueezeExcite | ChannelAttention | None
     shortcut: Shortcut
     dropout: float
     drop_path: float
@@ -160,7 +174,7 @@ class Block:
             pair = (norm, conv) if self.kind.startswith("PreAct") else (conv, norm)
             yield from (layer for layer in pair if layer)
         if self.se:
-            yield from (self.se.fc1, self.se.fc2)
+            yield from self.se.layers()
         if self.shortcut.conv:
             yield self.shortcut.conv
         if self.shortcut.norm:
@@ -249,6 +263,12 @@ def reduced(channels: int, ratio: int) -> int:
     return max(8, int(channels / ratio + 4) // 8 * 8)
 
 
+def neighbours(channels: int) -> int:
+    # [10] of arch.py, equation 12 with gamma = 2 and b = 1, and never fewer than 3
+    nearly = int(abs(math.log2(channels) + 1) / 2)
+    return max(3, nearly + 1 - nearly % 2)
+
+
 @lru_cache(maxsize=256)
 def make_plan(arch: Arch) -> Plan:
     """The row worked out. Cached, since a row is a value."""
@@ -308,7 +328,9 @@ def make_plan(arch: Arch) -> Plan:
         norms = tuple(
             norm(f"{name}.bn{i}", c.in_channels if preact else c.out_channels) for i, c in enumerate(convs, 1)
         )
-        se = None
+        se: SqueezeExcite | ChannelAttention | None = None
+        if a.eca:
+            se = ChannelAttention(Conv(f"{name}.se.conv", 1, 1, neighbours(cout), dims=1), a.dims)
         if a.se_ratio:
             narrow = reduced(cout, a.se_ratio)
             fc1, fc2 = (

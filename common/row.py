@@ -92,6 +92,7 @@ class Arch:
     shortcut_norm: bool = True  # BatchNorm after a projection; pre-activation nets [2] never have it
     stem: Stem = Stem()
     se_ratio: int = 0  # squeeze-and-excitation [6] reduces by this; 0 is off
+    eca: bool = False  # efficient channel attention [10]: the gate reads neighbouring channels' means
     drop_path: float = 0.0  # stochastic depth [7]: the last block's drop rate; linear from the first
     dropout: float = 0.0  # [4] section 2.4: before a block's last convolution
     kernels: tuple[int, ...] = (3,)  # of the blocks; several are parallel trunks [8]
@@ -180,7 +181,7 @@ def _check(a: Arch) -> None:
                 hint = f"; did you mean {meant[0]}?"
             options = (repr(word) + (f" (option {OPTIONS[word]})" if word in OPTIONS else "") for word in allowed)
             _refuse(name, value, f"one of {', '.join(options)}{hint}")
-    for name in ("preact", "shortcut_norm", "folded"):
+    for name in ("preact", "shortcut_norm", "eca", "folded"):
         if not isinstance(getattr(a, name), bool):
             _refuse(name, getattr(a, name), "true or false")
     if not isinstance(a.conv_bias, bool) and a.conv_bias != "unnormed":
@@ -211,6 +212,8 @@ def _check(a: Arch) -> None:
                     "width_per_group", a.width_per_group,
                     f"whole channels in each group, where width * width_per_group / 64 isn't whole at width {width}",
                 )  # fmt: skip
+    if a.eca and a.se_ratio:
+        _refuse("eca", True, f"false with se_ratio = {a.se_ratio}: a block has one attention")
     if a.antialias != "none":
         if a.stride_in == 1:
             _refuse("antialias", a.antialias, "'none' with stride_in = 1: it follows the 3x3, in place of its stride")

@@ -278,6 +278,16 @@ def spatial_mean(x, dims: int, keepdims: bool = False):
     return _mean(x, tuple(range(1, dims + 1)), keepdims)
 
 
+def along_channels(v):
+    """Vectors (N, C) as signals of one channel, along which a convolution goes."""
+    return ops.expand_dims(v, -1)
+
+
+def of_channels(signal, dims: int):
+    """Such signals as numbers of channels, (N, 1, 1, C)."""
+    return ops.expand_dims(ops.squeeze(signal, -1), tuple(range(1, dims + 1)))
+
+
 def _mean(x, axes: tuple[int, ...], keepdims: bool = False):
     """ops.mean, which on the JAX and torch backends takes a float64's mean in float32 (Keras 3.15)."""
     if keras.backend.standardize_dtype(x.dtype) != "float64":

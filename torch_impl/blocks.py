@@ -9,12 +9,14 @@ from .layers import (
     Module,
     PadShortcut,
     add,
+    along_channels,
     conv,
     drop_path,
     dropout,
     identity,
     norm,
     nothing,
+    of_channels,
     pool,
     relu,
     sequential,
@@ -31,7 +33,7 @@ class BasicBlock(Module):
         (c1, c2), (n1, n2) = b.convs, b.norms
         self.conv1, self.bn1 = conv(c1), norm(n1)
         self.conv2, self.bn2 = conv(c2), norm(n2)
-        self.se = squeeze_excite(b.se)
+        self.se = attention(b.se)
         self.downsample = shortcut(b.shortcut)
         self.antialias, self.dropout = pool(b.antialias), dropout(b.dropout)
         self.drop_path = drop_path(b.drop_path)
@@ -51,7 +53,7 @@ class Bottleneck(Module):
         self.conv1, self.bn1 = conv(c1), norm(n1)
         self.conv2, self.bn2 = conv(c2), norm(n2)
         self.conv3, self.bn3 = conv(c3), norm(n3)
-        self.se = squeeze_excite(b.se)
+        self.se = attention(b.se)
         self.downsample = shortcut(b.shortcut)
         self.antialias, self.dropout = pool(b.antialias), dropout(b.dropout)
         self.drop_path = drop_path(b.drop_path)
@@ -71,7 +73,7 @@ class PreActBasicBlock(Module):
         (c1, c2), (n1, n2) = b.convs, b.norms
         self.bn1, self.conv1 = norm(n1), conv(c1)
         self.bn2, self.conv2 = norm(n2), conv(c2)
-        self.se = squeeze_excite(b.se)
+        self.se = attention(b.se)
         self.downsample, self.of_preactivation = shortcut(b.shortcut), b.shortcut.of_preactivation
         self.antialias, self.dropout = pool(b.antialias), dropout(b.dropout)
         self.drop_path = drop_path(b.drop_path)
@@ -92,7 +94,7 @@ class PreActBottleneck(Module):
         self.bn1, self.conv1 = norm(n1), conv(c1)
         self.bn2, self.conv2 = norm(n2), conv(c2)
         self.bn3, self.conv3 = norm(n3), conv(c3)
-        self.se = squeeze_excite(b.se)
+        self.se = attention(b.se)
         self.downsample, self.of_preactivation = shortcut(b.shortcut), b.shortcut.of_preactivation
         self.antialias, self.dropout = pool(b.antialias), dropout(b.dropout)
         self.drop_path = drop_path(b.drop_path)
@@ -120,8 +122,22 @@ class SqueezeExcite(Module):
         return x * sigmoid(self.fc2(relu(self.fc1(s))))
 
 
-def squeeze_excite(se: plan.SqueezeExcite | None):
-    return SqueezeExcite(se) if se else identity
+class ChannelAttention(Module):
+    """Scales each channel by what the means of its neighbours say of it (Wang et al. 2019, figure 2)."""
+
+    def __init__(self, se: plan.ChannelAttention):
+        super().__init__()
+        self.conv, self.dims = conv(se.conv), se.dims
+
+    def forward(self, x):
+        s = along_channels(spatial_mean(x, self.dims))
+        return x * sigmoid(of_channels(self.conv(s), self.dims))  # N C 1 1
+
+
+def attention(se: plan.SqueezeExcite | plan.ChannelAttention | None):
+    if se is None:
+        return identity
+    return (SqueezeExcite if isinstance(se, plan.SqueezeExcite) else ChannelAttention)(se)
 
 
 def shortcut(s: plan.Shortcut):

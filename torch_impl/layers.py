@@ -125,6 +125,16 @@ def spatial_mean(x, dims: int, keepdims: bool = False):
     return mean if keepdims else mean.flatten(1)  # PyTorch's quantised mean can't drop them itself
 
 
+def along_channels(v):
+    """Vectors (N, C) as signals of one channel, along which a convolution goes."""
+    return v.unsqueeze(1)
+
+
+def of_channels(signal, dims: int):
+    """Such signals as numbers of channels, (N, C, 1, 1)."""
+    return signal.view(signal.shape[0], -1, *(1,) * dims)
+
+
 def conv(c: Conv) -> nn.Module:
     cls = nn.Conv1d if c.dims == 1 else nn.Conv2d
     # PyTorch pads k // 2 on both sides at every stride; Keras has to be made to

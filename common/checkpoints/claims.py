@@ -45,7 +45,7 @@ def check(held: Container, library: Library, arch: Arch) -> str:
 
 # -- timm
 
-_NAME = re.compile(r"(se)?(resnet|resnext|wide_resnet|resnetv2_)(aa|blur)?(\d+)([cdst]?)(?:_(\d+)x(\d+)d|_(2))?")
+_NAME = re.compile(r"(se|eca)?(resnet|resnext|wide_resnet|resnetv2_)(aa|blur)?(\d+)([cdst]?)(?:_(\d+)x(\d+)d|_(2))?")
 _SHAPED = (  # arguments that names and shapes of tensors tell
     "num_classes", "in_chans", "layers", "channels", "cardinality", "base_width", "stem_width", "stem_type", "stem_chs",
     "avg_down", "block_reduce_first", "width_factor", "bottle_ratio", "basic",
@@ -53,7 +53,7 @@ _SHAPED = (  # arguments that names and shapes of tensors tell
 _TRAINED = ("drop_rate", "drop_path_rate", "drop_block_rate", "zero_init_last", "pretrained", "pretrained_cfg")
 _PLAIN: dict[str, tuple[Any, ...]] = {  # and those of what has no parameters: the values that a row can say
     "output_stride": (32,), "global_pool": ("avg",), "act_layer": ("relu",), "aa_layer": ("avg", "blur"),
-    "norm_layer": ("batchnorm", "batchnorm2d", "BatchNorm2d"), "block_args": ({}, {"attn_layer": "se"}),
+    "norm_layer": ("batchnorm", "batchnorm2d", "BatchNorm2d"), "block_args": ({}, {"attn_layer": "se"}, {"attn_layer": "eca"}),
     "replace_stem_pool": (False,), "down_kernel_size": (1,), "preact": (True,), "bn_eps": (1e-5,),
 }  # fmt: skip
 
@@ -90,8 +90,9 @@ def _timm(name: str, arguments: dict[str, Any], library: Library, arch: Arch) ->
         "stride_in": 2, "norm_eps": 1e-5, "first_stride": 1, "stride_block": "first", "preact": kind == "resnetv2_",
         "antialias": "none", **timm_antialias(name, arguments),
     }  # fmt: skip
+    se = (arguments.get("block_args") or {}).get("attn_layer", se)
     if not set(arguments) & set(_SHAPED[2:]):
-        said |= {"layers": int(depth), "se_ratio": bool(se), "stem": len(letter) or Stem()}
+        said |= {"layers": int(depth), "se_ratio": se == "se", "eca": se == "eca", "stem": len(letter) or Stem()}
         said |= {"shortcut": "pool" if letter in ("d", "t") else "project"}
         if arch.block == "bottleneck":
             said |= {"groups": int(groups or 1), "width_per_group": int(width or (128 if wide else 64))}

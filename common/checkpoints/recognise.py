@@ -260,6 +260,7 @@ def describe(arch: Arch) -> str:
     parts = [f"{arch.block} blocks {arch.depths}", f"widths {arch.widths}"]
     parts += ["pre-activation"] * arch.preact + [f"{arch.groups} groups"] * (arch.groups > 1)
     parts += ["BatchNorm folded"] * arch.folded
+    parts += ["anti-aliasing"] * (arch.antialias != "none") + ["ECA"] * arch.eca
     parts += [f"SE/{arch.se_ratio}"] * bool(arch.se_ratio) + [f"{arch.num_classes} classes"]
     return f"{name} ({', '.join(parts)})" if name else ", ".join(parts)
 
@@ -496,11 +497,13 @@ class _Net:
         }
 
     def extras(self) -> dict[str, Any]:
-        """Squeeze and excitation, and biases of convolutions."""
+        """Attention, and biases of convolutions."""
         row: dict[str, Any] = {}
         squeezes = [f"{self.block(s)}.se.fc1.weight" for s in self.stages]
         if squeezes[0] in self.shapes:
             row["se_ratio"] = _se_ratio([self.shapes[n][:2] for n in squeezes if n in self.shapes])
+        if f"{self.block(1)}.se.conv.weight" in self.shapes:
+            row["eca"] = True
         biased = [
             layer
             for layer in (n.removesuffix(".bias") for n in self.shapes if n.endswith(".bias"))

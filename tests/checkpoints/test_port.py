@@ -779,7 +779,7 @@ def test_what_a_timm_folder_names_is_held_against_the_row(referees):
             assert name not in VARIANTS or found.arch == VARIANTS[name]
     assert {"resnetaa34d", "resnetaa50", "resnetaa50d", "resnetblur18", "resnetblur50d", "seresnetaa50d"} <= set(taken)
     assert {"resnet18", "resnet50", "resnet50d", "seresnet50", "resnet26t", "resnetv2_50", "resnet50s"} <= set(taken)
-    other = ("resnetrs", "ecaresnet")
+    other = ("resnetrs",)
     assert not [n for n in taken if n.startswith(other)] and [n for n in names if n.startswith(other)]
 
 
@@ -790,7 +790,7 @@ def test_what_a_timm_folder_names_is_held_against_the_row(referees):
         ({"architecture": "resnet50", "model_args": {"act_layer": "silu"}}, "act_layer = 'silu'"),
         ({"architecture": "resnet50", "model_args": {"global_pool": "max"}}, "global_pool = 'max'"),
         ({"architecture": "resnet50", "global_pool": "avgmax"}, "global_pool = 'avgmax'"),
-        ({"architecture": "resnet50", "model_args": {"block_args": {"attn_layer": "eca"}}}, "block_args = .*eca"),
+        ({"architecture": "resnet50", "model_args": {"block_args": {"attn_layer": "eca"}}}, "eca would"),
         ({"architecture": "resnet50", "model_args": {"aa_layer": "blurpc"}}, "aa_layer = 'blurpc'"),
         ({"architecture": "resnet50", "model_args": {"of_tomorrow": 1}}, "of_tomorrow = '1'"),
         ({"architecture": "resnet101"}, "layers would be otherwise"),

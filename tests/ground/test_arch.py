@@ -23,7 +23,9 @@ cifar_resnet50
 resnet18_1d resnet34_1d resnet50_1d
 msresnet_1d
 resnetaa34d resnetaa50 resnetaa50d resnetaa101d resnetblur18 resnetblur50 resnetblur50d resnetblur101d seresnetaa50d
-seresnextaa101d_32x8d seresnextaa201d_32x8d""".split()
+seresnextaa101d_32x8d seresnextaa201d_32x8d
+ecaresnet26t ecaresnet50d ecaresnet50t ecaresnet101d ecaresnet200d ecaresnet269d ecaresnetlight ecaresnext26t_32x4d
+ecaresnext50t_32x4d""".split()
 
 
 def test_every_promised_variant_is_there_and_no_two_are_the_same():
@@ -36,7 +38,11 @@ def test_every_promised_variant_is_there_and_no_two_are_the_same():
 def test_the_depth_in_a_name_is_the_number_of_layers():
     """Weighted layers, projections and squeeze-and-excitation aside, as the papers count."""
     for name, arch in VARIANTS.items():
-        if name in ("msresnet_1d", "seresnextaa201d_32x8d"):  # the latter's author counted 201 for 203
+        if name in (
+            "msresnet_1d",
+            "ecaresnetlight",
+            "seresnextaa201d_32x8d",
+        ):  # the latter's author counted 201 for 203
             continue
         depth = re.search(r"\d+", name.replace("resnetv2", ""))[0]
         plan = make_plan(arch)
@@ -127,6 +133,8 @@ REFUSED = [
     ("conv_bias", dict(conv_bias="normed")),
     ("stride_block", dict(stride_block="middle")),
     ("antialias", dict(antialias="mean")),
+    ("eca", dict(eca=3)),
+    ("eca", dict(eca=True, se_ratio=16)),
     ("antialias", dict(antialias="avg", stride_in=1)),
     ("antialias", dict(antialias="blur", stem={"convs": [[64, 7, 2]], "pool": "zeros"})),
     ("norm_eps", dict(norm_eps=0)),

@@ -40,6 +40,7 @@ def rows(draw) -> Arch:
         widths = [-(-w // 4) * 4 for w in widths]
     preact = draw(st.booleans())
     stride_in = draw(st.sampled_from([1, 2])) if block == "bottleneck" else 2
+    se_ratio = draw(st.sampled_from([0, 2, 16]))
     means = stride_in == 2 and stem.pool != "zeros"
     bottleneck = block == "bottleneck"
     return Arch(
@@ -56,7 +57,8 @@ def rows(draw) -> Arch:
         shortcut=shortcut,
         shortcut_norm=preact or draw(st.booleans()),
         stem=stem,
-        se_ratio=draw(st.sampled_from([0, 2, 16])),
+        se_ratio=se_ratio,
+        eca=not se_ratio and draw(st.booleans()),
         drop_path=draw(st.sampled_from([0.0, 0.4])),
         dropout=draw(st.sampled_from([0.0, 0.3])),
         kernels=tuple(draw(st.lists(st.sampled_from([1, 3, 5, 7]), min_size=1, max_size=3, unique=True))),

@@ -26,7 +26,7 @@ FIRST = {next(iter(variants)) for variants in FAMILIES.values()}
 LARGE = {n for n, arch in VARIANTS.items() if count(parameters(arch)) > 30e6 or sum(arch.depths) > 60}
 # the same; here a quarter as wide, with one block a stage, which is one net for many: the blocks above with one more
 # choice
-NARROW = {name: narrow(VARIANTS[name]) for family in ("antialias",) for name in FAMILIES[family]}
+NARROW = {name: narrow(VARIANTS[name]) for family in ("antialias", "eca") for name in FAMILIES[family]}
 
 
 def sizes(arch: Arch) -> list[tuple[int, ...]]:

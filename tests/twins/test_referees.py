@@ -31,7 +31,9 @@ resnetv2_50 resnetv2_101
 resnetv2_152""".split()
 # the same nets with one choice more: here narrow and with one block a stage, whole under `make test-slow`
 TIMM_NARROW = """resnetaa34d resnetaa50 resnetaa50d resnetaa101d resnetblur18 resnetblur50 resnetblur50d resnetblur101d
-seresnetaa50d seresnextaa101d_32x8d seresnextaa201d_32x8d""".split()
+seresnetaa50d seresnextaa101d_32x8d seresnextaa201d_32x8d
+ecaresnet26t ecaresnet50d ecaresnet50t ecaresnet101d ecaresnet200d ecaresnet269d ecaresnetlight ecaresnext26t_32x4d
+ecaresnext50t_32x4d""".split()
 KERAS = [f"resnet{n}{v}_keras" for v in ("", "v2") for n in (50, 101, 152)]
 
 
@@ -77,7 +79,7 @@ def test_timm(referees, name):
 
 @pytest.mark.parametrize("name", TIMM_NARROW)
 def test_timm_narrow(referees, name):
-    small = {"layers": (1, 1, 1, 1), "channels": (16, 24, 32, 40)}
+    small = {"layers": (1, 1, 1, 1), "channels": (16, 32, 48, 64)}
     as_timm(referees[1].create_model(name, **small), get(name, depths=small["layers"], widths=small["channels"]))
 
 

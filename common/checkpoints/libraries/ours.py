@@ -10,7 +10,7 @@ _CANONICAL = (
     ("norm_k{k}", "norm_k{k}"),
     *(
         (f"layer{{s}}_k{{k}}.{rest}",) * 2
-        for rest in ("{b}.conv{i}", "{b}.bn{i}", "{b}.se.fc{i}", "{b}.downsample.{i}")
+        for rest in ("{b}.conv{i}", "{b}.bn{i}", "{b}.se.fc{i}", "{b}.se.conv", "{b}.downsample.{i}")
     ),
 )
 

@@ -13,6 +13,7 @@ RULES = (
     ("layer{s}.{b}.conv{i}", "layer{s}.{b}.conv{i}"),
     ("layer{s}.{b}.bn{i}", "layer{s}.{b}.bn{i}"),
     ("layer{s}.{b}.se.fc{i}", "layer{s}.{b}.se.fc{i}"),
+    ("layer{s}.{b}.se.conv", "layer{s}.{b}.se.conv"),
     ("layer{s}.{b}.downsample.{i}", "layer{s}.{b}.downsample.{i}"),
     ("fc", "fc"),
 )
@@ -26,7 +27,7 @@ def imagenet(arch: Arch) -> bool:
 
 
 def _torchvision(arch: Arch) -> bool:
-    return imagenet(arch) and not arch.se_ratio
+    return imagenet(arch) and not arch.se_ratio and not arch.eca
 
 
 def _timm(arch: Arch) -> bool:
