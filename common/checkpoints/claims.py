@@ -54,7 +54,8 @@ _TRAINED = ("drop_rate", "drop_path_rate", "drop_block_rate", "zero_init_last", 
 _PLAIN: dict[str, tuple[Any, ...]] = {  # and those of what has no parameters: the values that a row can say
     "output_stride": (32,), "global_pool": ("avg",), "act_layer": ("relu",), "aa_layer": ("avg", "blur"),
     "norm_layer": ("batchnorm", "batchnorm2d", "BatchNorm2d"), "replace_stem_pool": (False,),
-    "block_args": ({}, {"attn_layer": "se"}, {"attn_layer": "eca"}), "down_kernel_size": (1,), "preact": (True,), "bn_eps": (1e-5,),
+    "block_args": ({}, {"attn_layer": "se"}, {"attn_layer": "eca"}),
+    "down_kernel_size": (1,), "preact": (True,), "bn_eps": (1e-5,),
 }  # fmt: skip
 
 
