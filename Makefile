@@ -55,7 +55,7 @@ benchmark: .venv/installed-test ## Speed against torchvision, timm, keras.applic
 	@$(BIN)/python benchmarks/port.py --json benchmarks/results/port-cpu.json
 	@PYTHONPATH=benchmarks $(BIN)/python benchmarks/train.py --json benchmarks/results/train-cpu.json
 
-atlas: .venv/installed-test ## Every variant on every backend and check; writes docs/atlas.* and the README's table; goes on where it stopped
+atlas: .venv/installed-test ## Every variant on every backend and check; writes docs/atlas.* and docs/variants.md; goes on where it stopped
 	@PYTHONPATH=benchmarks $(BIN)/python benchmarks/atlas.py
 
 traps: .venv/installed-test ## What each fault does, for docs/traps.md

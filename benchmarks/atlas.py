@@ -1,4 +1,4 @@
-"""Every named variant on every backend and check, against PyTorch: docs/atlas.json, docs/atlas.md, the README's table.
+"""Every named variant on every backend and check, against PyTorch: docs/atlas.* and the table of docs/variants.md.
 
     make atlas
 
@@ -30,7 +30,7 @@ from common.plan import make_plan
 from common.tools.files import atomic
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
+VARIANTS_PAGE = ROOT / "docs" / "variants.md"
 BEGIN, END = "<!-- atlas: make atlas -->", "<!-- end of atlas -->"
 FIRST = "torch"
 OTHERS = {"cpu": ("keras:tensorflow", "keras:jax", "keras:torch", "onnx:torch", "onnx:keras"), "gpu": ("keras:jax",)}
@@ -173,7 +173,7 @@ def page(report: dict, others: tuple[str, ...]) -> str:
 
 
 def table(report: dict, others: tuple[str, ...]) -> str:
-    """The README's: a variant a row, the worst of Keras' three engines."""
+    """That of docs/variants.md: a variant a row, the worst of Keras' three engines."""
     rows = report["variants"]
     engines = [b for b in others if b.startswith("keras")]
     headings = ("logits", "training logits", "gradients", "parameters after 3 steps")
@@ -213,7 +213,7 @@ def caption(report: dict) -> str:
         f"{v.get('jax')} and torch as its engine, {report['date']}, {report['machine']}. Largest difference over "
         "largest element, in float64: logits; training-mode logits; the worst gradient; the worst parameter after 3 "
         "steps each of four optimizers. Then the logits in float32, and those of ONNX Runtime on both exports. Every "
-        "backend and check by itself: [docs/atlas.md](docs/atlas.md)."
+        "backend and check by itself: [docs/atlas.md](atlas.md)."
     )
     return textwrap.fill(text, 140)
 
@@ -267,8 +267,8 @@ def main(device: str, only: tuple[str, ...], backends: tuple[str, ...], again: b
             progress.advance(task)
     stem.with_suffix(".md").write_text(page(report, OTHERS[device]))
     if device == "cpu":
-        before_table, rest = README.read_text().split(BEGIN)
-        README.write_text(
+        before_table, rest = VARIANTS_PAGE.read_text().split(BEGIN)
+        VARIANTS_PAGE.write_text(
             f"{before_table}{BEGIN}\n{caption(report)}\n\n{table(report, OTHERS['cpu'])}\n{END}{rest.split(END)[1]}"
         )
     runs = [(n, b, row) for n, of in report["variants"].items() for b, row in of.items()]

@@ -1,4 +1,4 @@
-"""Every ratio that docs/performance.md and the README quote, measured: ours against torchvision, timm,
+"""Every ratio that docs/performance.md quotes, measured: ours against torchvision, timm,
 keras.applications, ONNX Runtime and OpenVINO, as `rosetta bench` does it; and loading.
 
     PYTHONPATH=benchmarks python benchmarks/speed.py [--rounds 15] [--json benchmarks/results/speed-cpu.json]

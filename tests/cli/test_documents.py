@@ -69,9 +69,9 @@ def test_every_option_that_is_named_exists(usage):
     assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", usage)) <= options, usage
 
 
-def test_the_readme_has_every_command_and_counts_the_variants():
+def test_the_documents_have_every_command_and_count_the_variants():
     assert {use.split()[1] for use in USAGES if "[" in use or "NAME" in use} == set(cli.commands)
-    said = re.search(r"There are (\d+), in (\d+) families", (ROOT / "README.md").read_text())
+    said = re.search(r"There are (\d+), in (\d+) families", (ROOT / "docs" / "variants.md").read_text())
     assert said and (int(said[1]), int(said[2])) == (len(VARIANTS), len(FAMILIES))
     assert f"{len(FAULTS)} mistakes" in (ROOT / "README.md").read_text()
 
@@ -134,8 +134,8 @@ def test_every_light_command_runs(files, here, monkeypatch):
     assert len(commands) > 10
     run(
         commands,
-        ("resnet50.weights.h5", "model.keras", "resnet50.safetensors", "small.pt", "folded.safetensors",
-         "resnet20.weights.h5", "plain_residual.png"), files,
+        ("resnet50.weights.h5", "ours.weights.h5", "model.keras", "resnet50.safetensors", "small.pt",
+         "folded.safetensors", "resnet20.weights.h5", "plain_residual.png"), files,
     )  # fmt: skip
 
 
@@ -170,8 +170,8 @@ def test_every_python_block_runs(files, monkeypatch, capsys):
     for block in BLOCKS:
         for pattern, replacement in SMALLER_PYTHON:
             block = block.replace(pattern, replacement)
-        exec(compile(block, "README.md", "exec"), said)
-        first = first or dict(said)
+        exec(compile(block, "a document", "exec"), said)
+        first = first or (dict(said) if "logits" in said else {})
     import keras_impl
     import torch_impl
 
