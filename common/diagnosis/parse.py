@@ -1,0 +1,199 @@
+"""A tape in normal form as what a ResNet is: a chain of layers and of forks that join again.
+
+    Net = Chain; Chain = (Layer or Join, ...); Join = branches, chains from one tensor, that are added, multiplied or
+    concatenated
+
+A residual block is a sum of its branch and its shortcut, which is empty where it is the identity; a squeeze-and-
+excitation a product; trunks a concatenation. That is a series-parallel graph; of what is none, the first call that
+doesn't fit is told.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from common.diagnosis.tape import INPUT, Arrays, Call, Tape
+from common.errors import RosettaError
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A call in its place. Attributes say also what arrays do: `out` and `into` channels, and which leaves there are."""
+
+    op: str
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, str] = field(default_factory=dict)  # {leaf: name}
+    name: str = ""
+    where: str = ""
+
+    @cached_property
+    def key(self) -> str:
+        """The same for two layers that compute the same of equal arrays."""
+        return f"{self.op}{sorted((k, _plain(v)) for k, v in self.attributes.items())}"
+
+
+@dataclass(frozen=True)
+class Join:
+    op: str  # add, mul, concat
+    branches: tuple["Chain", ...]
+    where: str = ""
+
+    @cached_property
+    def key(self) -> str:
+        return f"{self.op}({' | '.join(key_of(b) for b in self.branches)})"
+
+
+Item = Layer | Join
+Chain = tuple[Item, ...]
+
+
+def key_of(chain: Chain) -> str:
+    return " ".join(item.key for item in chain)
+
+
+def _plain(value: Any) -> Any:
+    return value.tobytes() if isinstance(value, np.ndarray) else value
+
+
+@dataclass(frozen=True)
+class Net:
+    chain: Chain
+    outputs: tuple[str, ...] = ()  # what it gives beside: "softmax of the first", "another"
+    unread: tuple[str, ...] = ()  # tensors of hers that no call reads
+
+
+def layers(chain: Chain) -> Iterator[Layer]:
+    """Every layer, branches in their order."""
+    for item in chain:
+        if isinstance(item, Layer):
+            yield item
+        else:
+            for branch in item.branches:
+                yield from layers(branch)
+
+
+class Unparsed(RosettaError):
+    """The graph is no chain of blocks; `call` is the first that doesn't fit."""
+
+    def __init__(self, call: Call | None):
+        self.call = call
+        at = f"{call.op} at {call.layer or 'the net itself'} ({call.where})" if call else "its output"
+        super().__init__(f"this isn't a net of blocks behind one another: {at} reads what comes from elsewhere")
+
+
+def parse(tape: Tape, arrays: Arrays) -> Net:
+    """The net that a tape in normal form is. Raises Unparsed where it is no series-parallel graph."""
+    chain = _Graph(tape, arrays).chain()
+    read = {name for call in tape.calls for names in call.arrays.values() for name in names.split("+")}
+    return Net(chain, tuple(_further(tape)), tuple(n for n in arrays if n not in read))
+
+
+def _further(tape: Tape) -> Iterator[str]:
+    maker = {n: call for call in tape.calls for n in call.outputs}
+    for number, name in list(zip(tape.outputs, tape.names, strict=True))[1:]:
+        call = maker.get(number)
+        of_first = call is not None and call.inputs == tape.outputs[:1]
+        yield f"{call.op} of the first" if call and of_first else name or "another tensor"
+
+
+def attributes_of(call: Call, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """A call's attributes with what its arrays' shapes say."""
+    a = {k: v for k, v in call.attributes.items() if k not in ("shape",)}
+    if call.op in ("conv", "linear") and "weight" in shapes:
+        groups = a.get("groups", 1)
+        a |= {"into": shapes["weight"][1] * groups, "out": shapes["weight"][0], "bias": "bias" in shapes}
+    elif call.op in ("norm", "affine") and shapes:
+        a |= {"channels": next(iter(shapes.values()))[0], "leaves": tuple(sorted(shapes))}
+    return a
+
+
+class _Graph:
+    def __init__(self, tape: Tape, arrays: Arrays):
+        self.arrays = arrays
+        self.output = tape.outputs[0]
+        wanted, calls = {self.output}, list[Call]()
+        for call in reversed(tape.calls):
+            if wanted.intersection(call.outputs):
+                wanted.update(call.inputs)
+                calls.append(call)
+        self.calls = calls[::-1]
+        self.users: dict[int, list[int]] = {n: [] for n in (INPUT, *(n for c in self.calls for n in c.outputs))}
+        for i, call in enumerate(self.calls):
+            for number in call.inputs:
+                self.users[number].append(i)
+        self.end = len(self.calls)
+        self.users.setdefault(self.output, []).append(self.end)
+        # where the ways from a call meet again: the tree of postdominators, from the end
+        self.meets, self.depth = {self.end: self.end}, {self.end: 0}
+        for i in range(len(self.calls) - 1, -1, -1):
+            after = [u for n in self.calls[i].outputs for u in self.users[n]]
+            self.meets[i] = self.meeting(after)
+            self.depth[i] = self.depth[self.meets[i]] + 1
+
+    def meeting(self, users: list[int]) -> int:
+        """The first call that every way from `users` goes through."""
+        found = users[0]
+        for other in users[1:]:
+            while found != other:
+                if self.depth[found] >= self.depth[other]:
+                    found = self.meets[found]
+                else:
+                    other = self.meets[other]
+        return found
+
+    def chain(self) -> Chain:
+        items, _ = self.walk(INPUT, self.end)
+        return items
+
+    def walk(self, tensor: int, end: int) -> tuple[Chain, int]:
+        """What lies between a tensor and the call `end`, and the tensor that `end` gets of it."""
+        items: list[Item] = []
+        while True:
+            users = self.users[tensor]
+            if users == [end]:
+                return tuple(items), tensor
+            if len(users) == 1:
+                call = self.calls[users[0]]
+                if len(call.inputs) > 1 or len(call.outputs) > 1:
+                    raise Unparsed(call)
+                items.append(self.layer(call))
+                tensor = call.outputs[0]
+                continue
+            meet = self.meeting(users)
+            if meet == self.end:
+                raise Unparsed(None)
+            join = self.calls[meet]
+            branches, ends = [], []
+            for user in users:
+                first: Chain = ()
+                source = tensor
+                if user != meet:
+                    call = self.calls[user]
+                    if len(call.inputs) > 1 or len(call.outputs) > 1:
+                        raise Unparsed(call)
+                    rest, source = self.walk(call.outputs[0], meet)
+                    first = (self.layer(call), *rest)
+                branches.append(first)
+                ends.append(source)
+            if sorted(ends) != sorted(join.inputs) or meet == end:
+                raise Unparsed(join)
+            order = sorted(range(len(ends)), key=lambda i: join.inputs.index(ends[i]))
+            items.append(self.join(join, [branches[i] for i in order]))
+            tensor = join.outputs[0]
+
+    def layer(self, call: Call) -> Layer:
+        shapes = {leaf: self.shape(names) for leaf, names in call.arrays.items()}
+        return Layer(call.op, attributes_of(call, shapes), call.arrays, call.layer, call.where)
+
+    def shape(self, names: str) -> tuple[int, ...]:
+        parts = [self.arrays[n].shape for n in names.split("+")]
+        return (sum(p[0] for p in parts), *parts[0][1:]) if parts[0] else ()
+
+    def join(self, call: Call, branches: list[Chain]) -> Join:
+        if call.op in ("add", "mul"):  # in whichever order: the one that computes more comes first
+            branches = sorted(branches, key=lambda b: (-sum(x.op == "conv" for x in layers(b)), -len(b)))
+        op = call.op if call.op != "concat" or call.attributes["axis"] == 1 else f"concat along {call.attributes['axis']}"
+        return Join(op, tuple(branches), call.where)

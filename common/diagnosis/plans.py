@@ -1,0 +1,108 @@
+"""A row as the tree that its net's tape is: `common/plan.py` in the words of `parse.py`."""
+
+import math
+from typing import Any
+
+from common import plan as p
+from common.arch import Arch
+from common.diagnosis.parse import Chain, Item, Join, Layer
+
+RELU = Layer("relu")
+
+
+def tree(arch: Arch) -> Chain:
+    """The row's net. Layers and arrays have their canonical names."""
+    plan = p.make_plan(arch)
+    n = arch.dims
+    trunks = tuple(_trunk(trunk, n) for trunk in plan.trunks)
+    body: Chain = trunks[0] if len(trunks) == 1 else (Join("concat", trunks),)
+    fc: Chain = (_linear(plan.fc),) if plan.fc else ()
+    return (*_stem(plan.stem, arch.preact, n), *body, *fc)
+
+
+def _stem(stem: p.StemPlan, preact: bool, n: int) -> Chain:
+    items: list[Item] = []
+    for i, conv in enumerate(stem.convs):
+        items.append(_conv(conv))
+        if i < len(stem.convs) - 1 or not preact:
+            items += [*_norm(stem.norms[i]), RELU]
+    if stem.pool:
+        window = dict(kernel=p.POOL_KERNEL, stride=p.POOL_STRIDE, before=p.POOL_PADDING, after=p.POOL_PADDING)
+        border = 0.0 if stem.pool == "zeros" and preact else -math.inf
+        each = {k: (v,) * n for k, v in window.items()}
+        items.append(Layer("max_pool", {**each, "ceil": False, "value": border}, name="maxpool"))
+    return tuple(items)
+
+
+def _trunk(trunk: p.Trunk, n: int) -> Chain:
+    items: list[Item] = []
+    for stage in trunk.stages:
+        for block in stage.blocks:
+            items += _block(block, n)
+    if trunk.norm:
+        items += [*_norm(trunk.norm), RELU]
+    return (*items, Layer("mean", {"at": None}), Layer("flatten", {"order": None, "at": None}))
+
+
+def _block(b: p.Block, n: int) -> Chain:
+    preact = b.kind.startswith("PreAct")
+    branch: list[Item] = []
+    for i, (conv, norm) in enumerate(zip(b.convs, b.norms, strict=True)):
+        last = i == len(b.convs) - 1
+        dropout = [Layer("dropout", {"rate": b.dropout, "shared": ()}, name=f"{b.name}.dropout")] if b.dropout else []
+        if preact:
+            branch += [*_norm(norm), RELU, *(dropout if last else ()), _conv(conv)]
+        else:
+            branch += [*(dropout if last else ()), _conv(conv), *_norm(norm), *(() if last else (RELU,))]
+    if b.se:
+        gate = (Layer("mean", {"at": None}), _conv(b.se.fc1), RELU, _conv(b.se.fc2), Layer("sigmoid"))
+        branch.append(Join("mul", (gate, ())))
+    if b.drop_path:
+        rate = dict(rate=b.drop_path, shared=tuple(range(1, n + 2)))
+        branch.append(Layer("dropout", rate, name=f"{b.name}.drop_path"))
+    before: Chain = ()
+    s = b.shortcut
+    if s.kind == "none":
+        return (*branch, *(() if preact else (RELU,)))
+    shortcut: list[Item] = []
+    if s.kind == "pad":
+        if s.stride > 1:
+            shortcut.append(Layer("subsample", {"stride": (s.stride,) * n}, name=f"{b.name}.downsample"))
+        if s.before or s.after:
+            zeros = {"before": s.before, "after": s.after}
+            shortcut.append(Layer("pad_channels", zeros, name=f"{b.name}.downsample"))
+    if s.conv:
+        if s.pool and s.pool > 1:
+            each = (s.pool,) * n
+            window: dict[str, Any] = dict(kernel=each, stride=each, before=(0,) * n, after=(0,) * n)
+            window |= dict(ceil=True, counts=False)
+            shortcut.append(Layer("avg_pool", window, name=f"{b.name}.downsample.0"))
+        shortcut += [_conv(s.conv), *_norm(s.norm)]
+    if s.of_preactivation:
+        k = next(i for i, item in enumerate(branch) if isinstance(item, Layer) and item.op == "relu") + 1
+        before, branch = tuple(branch[:k]), branch[k:]
+    return (*before, Join("add", (tuple(branch), tuple(shortcut))), *(() if preact else (RELU,)))
+
+
+def _conv(c: p.Conv) -> Layer:
+    each = {"kernel": c.kernel, "stride": c.stride, "before": c.padding, "after": c.padding, "dilation": 1}
+    a: dict[str, Any] = {k: (v,) * c.dims for k, v in each.items()}
+    a |= {"groups": c.groups, "into": c.in_channels, "out": c.out_channels, "bias": c.bias}
+    return Layer("conv", a, _named(c.name, "weight", *(("bias",) if c.bias else ())), c.name)
+
+
+def _norm(norm: p.Norm | None) -> Chain:
+    if norm is None:
+        return ()
+    leaves = ("bias", "running_mean", "running_var", "weight")
+    a = {"eps": norm.eps, "momentum": p.MOMENTUM, "batch": "in training", "unbiased": True}
+    return (Layer("norm", {**a, "channels": norm.channels, "leaves": leaves}, _named(norm.name, *leaves), norm.name),)
+
+
+def _linear(c: p.Linear) -> Layer:
+    a = {"into": c.in_features, "out": c.out_features, "bias": True}
+    return Layer("linear", a, _named(c.name, "weight", "bias"), c.name)
+
+
+def _named(name: str, *leaves: str) -> dict[str, str]:
+    return {leaf: f"{name}.{leaf}" for leaf in leaves}
