@@ -13,9 +13,11 @@ from torch_impl.layers import to_numpy
 
 
 def play(chain: Chain, arrays: Arrays, x: np.ndarray, training: bool = False) -> Ran:
-    """What `chain` puts out for `x`, as `Live.run` does. Raises NotImplementedError for a layer that it doesn't know."""
+    """What `chain` puts out for `x`, as `Live.run` does. Raises NotImplementedError for an op that it doesn't know."""
     tensors = {n: torch.from_numpy(np.array(a, np.float64)) for n, a in arrays.items()}
-    trained = {n: t.requires_grad_(training) for n, t in tensors.items() if not n.endswith(("running_mean", "running_var"))}
+    trained = {
+        n: t.requires_grad_(training) for n, t in tensors.items() if not n.endswith(("running_mean", "running_var"))
+    }
     player = Player(tensors, training)
     with torch.set_grad_enabled(training):
         tensor = torch.from_numpy(np.array(x, np.float64)).requires_grad_(training)
@@ -60,7 +62,7 @@ class Player:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def conv(self, x, a, w, layer):
-        x, n = pad(x, a["before"], a["after"], 0.0), x.ndim - 2
+        x, n = padded(x, a, 0.0), x.ndim - 2
         weight = w["weight"].reshape(*w["weight"].shape[:2], *a["kernel"])
         of = F.conv1d if n == 1 else F.conv2d
         return of(x, weight, w.get("bias"), tuple(a["stride"]), 0, tuple(a["dilation"]), a["groups"])
@@ -90,14 +92,13 @@ class Player:
         return x + spread(w["bias"], x) if "bias" in w else x
 
     def max_pool(self, x, a, w, layer):
-        x = pad(x, a["before"], a["after"], a["value"])
+        x = padded(x, a, a["value"])
         of = F.max_pool1d if x.ndim == 3 else F.max_pool2d
         return of(x, tuple(a["kernel"]), tuple(a["stride"]), ceil_mode=a["ceil"])
 
     def avg_pool(self, x, a, w, layer):
         """Sums over how much there is: of the input, and of its border too where that counts."""
-        ones = pad(torch.ones_like(x[:1, :1]), a["before"], a["after"], float(a["counts"]))
-        x = pad(x, a["before"], a["after"], 0.0)
+        ones, x = padded(torch.ones_like(x[:1, :1]), a, float(a["counts"])), padded(x, a, 0.0)
         if a["ceil"]:
             more = [
                 (-(n - k) % s if (-(-(n - k) // s)) * s < n - e else 0)
@@ -108,10 +109,16 @@ class Player:
         return of(x, tuple(a["kernel"]), tuple(a["stride"])) / of(ones, tuple(a["kernel"]), tuple(a["stride"]))
 
     def adaptive_pool(self, x, a, w, layer):
-        of = {"mean": (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d), "max": (F.adaptive_max_pool1d, F.adaptive_max_pool2d)}
+        of = {
+            "mean": (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d),
+            "max": (F.adaptive_max_pool1d, F.adaptive_max_pool2d),
+        }
         return of[a["kind"]][x.ndim - 3](x, tuple(a["size"]))
 
     def mean(self, x, a, w, layer):
+        if a["at"]:
+            kernel, stride = a["at"]
+            return (F.avg_pool1d if x.ndim == 3 else F.avg_pool2d)(x, kernel, stride)
         return x.mean(tuple(range(2, x.ndim)), keepdim=True)
 
     def max(self, x, a, w, layer):
@@ -187,6 +194,15 @@ class Player:
 
     def elu(self, x, a, w, layer):
         return F.elu(x, a["alpha"])
+
+
+def padded(x, a, value: float):
+    """Padded as the attributes say; "same" so that there is a window for each `stride`, the odd one behind."""
+    if a["before"] != "same":
+        return pad(x, a["before"], a["after"], value)
+    sides = list(zip(x.shape[2:], a["kernel"], a["stride"], a.get("dilation", (1,) * len(a["kernel"])), strict=True))
+    total = [max((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0) for n, k, s, d in sides]
+    return pad(x, [t // 2 for t in total], [t - t // 2 for t in total], value)
 
 
 def pad(x, before, after, value: float):

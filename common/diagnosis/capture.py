@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from common.diagnosis.align import differing
 from common.diagnosis.normal import normal
 from common.diagnosis.parse import Chain, Item, Join, Layer, Net, parse
 from common.diagnosis.tape import Live
@@ -15,11 +16,46 @@ class OtherInTraining(Exception):
     """The net is another graph in training mode, masks apart."""
 
 
-def capture(live: Live, x: np.ndarray) -> Net:
-    """The net as one run of `x` (N C *S) in each mode shows it. Raises Unparsed, or OtherInTraining."""
-    arrays = live.arrays()
-    net, training = (parse(normal(live.record(x, mode)), arrays) for mode in (False, True))
-    return replace(net, chain=_both(net.chain, training.chain))
+class OtherAtSize(Exception):
+    """The net is another graph at another size."""
+
+
+def capture(live: Live, *batches: np.ndarray) -> Net:
+    """The net as a run of each batch (N C *S) in each mode shows it. A padding that depends on the size is "same".
+
+    Raises Unparsed, OtherInTraining or OtherAtSize.
+    """
+    arrays, found = live.arrays(), list[Net]()
+    for x in batches:
+        net, training = (parse(normal(live.record(x, mode)), arrays) for mode in (False, True))
+        found.append(replace(net, chain=_both(net.chain, training.chain)))
+    chain = found[0].chain
+    for other in found[1:]:
+        chain = _sizes(chain, other.chain)
+    return replace(found[0], chain=chain)
+
+
+def _sizes(a: Chain, b: Chain) -> Chain:
+    """Two captures at different sizes as one."""
+    if len(a) != len(b):
+        raise OtherAtSize
+    return tuple(_at_both(x, y) for x, y in zip(a, b, strict=True))
+
+
+def _at_both(a: Item, b: Item) -> Item:
+    if a.key == b.key:
+        return a
+    if isinstance(a, Join) and isinstance(b, Join) and a.op == b.op and len(a.branches) == len(b.branches):
+        return replace(a, branches=tuple(_sizes(x, y) for x, y in zip(a.branches, b.branches, strict=True)))
+    if isinstance(a, Layer) and isinstance(b, Layer):
+        if a.op == b.op and set(differing(a, b)) <= {"before", "after"}:
+            return replace(a, attributes={**a.attributes, "before": "same", "after": "same"})
+        for one, other in ((a, b), (b, a)):
+            if one.op == "mean" and one.attributes["at"] and other.op in ("avg_pool", "mean"):
+                return one  # a pooling as wide as its input, at one of the sizes
+            if one.op == other.op == "flatten":
+                return one
+    raise OtherAtSize
 
 
 def _both(plain: Chain, training: Chain) -> Chain:

@@ -1,13 +1,13 @@
 """A tape in normal form: what two spellings of one function share, and nothing that has no meaning.
 
-What comes out has the tape's records, and these ops beside: `mean` always leaves N C 1 1; `flatten` (order; at: the size
-of what is flattened, None after a mean); `subsample` (stride); `pad_channels` (before, after); `unflatten`. `mean` has
-`at`: the one size at which it is a mean over everything, None where it always is.
+What comes out has the tape's records, and these ops beside: `mean` always leaves N C 1 1; `flatten` (order; at: the
+size of what is flattened, None after a mean); `subsample` (stride); `pad_channels` (before, after); `unflatten`. `mean`
+has `at`: window and stride of a pooling that is a mean over everything at one size; None where it always is.
 
 1. What changes nothing is gone: identities, pooling of one position at stride 1, scales by 1, masks that drop nothing.
 2. A padding of zeros is part of the convolution behind it, one before a max pooling is its border; a border of 0 where
    nothing is negative is one of -inf. Cutting a padding makes it smaller.
-3. Adaptive pooling to one position, a pooling as wide as its input, and means along one axis after the other are `mean`.
+3. Adaptive pooling to one position, a pooling as wide as its input, and means along one axis after another are `mean`.
 4. Each n-th position, by slices or by a pooling of window 1, is `subsample`, and before a 1x1 convolution its stride.
 5. Zero channels, padded or concatenated or multiplied by 0, are `pad_channels`.
 6. A split, a convolution of each part and a concatenation is one convolution with groups.
@@ -167,7 +167,8 @@ def _padding(c: Call, g: _Graph) -> New:
         before[a["axis"]] -= a["start"]
         after[a["axis"]] -= n - a["stop"]
         if min(before[a["axis"]], after[a["axis"]]) >= 0:
-            return _set(c, op="pad", inputs=p.inputs, attributes={**p.attributes, "before": tuple(before), "after": tuple(after)})  # fmt: skip
+            pads = {**p.attributes, "before": tuple(before), "after": tuple(after)}
+            return _set(c, op="pad", inputs=p.inputs, attributes=pads)
     if c.op == "pad" and len(c.shape) > 2 and not any((*a["before"][2:], *a["after"][2:])) and a["value"] == 0:
         if not a["before"][0] and not a["after"][0]:
             return _one(c, "pad_channels", before=a["before"][1], after=a["after"][1])
@@ -175,18 +176,19 @@ def _padding(c: Call, g: _Graph) -> New:
         return None
     if c.op in ("conv", "max_pool", "avg_pool") and (p := g.before(c, "pad")):
         b, e, value = p.attributes["before"], p.attributes["after"], p.attributes["value"]
-        own = any((*a["before"], *a["after"]))
+        padded = any((*a["before"], *a["after"]))
         if any((*b[:2], *e[:2])):
             return None
         if c.op == "max_pool":
-            fits = not own or value == a["value"]
+            fits = not padded or value == a["value"]
         else:
-            fits = value == 0 and (c.op == "conv" or not own or a["counts"])
+            fits = value == 0 and (c.op == "conv" or not padded or a["counts"])
         if fits:
-            more: dict[str, object] = {"max_pool": {"value": value}, "avg_pool": {"counts": True}}.get(c.op, {})  # type: ignore[assignment]
-            before = tuple(x + y for x, y in zip(a["before"], b[2:], strict=True))
-            after = tuple(x + y for x, y in zip(a["after"], e[2:], strict=True))
-            return _one(c, inputs=p.inputs, before=before, after=after, **more)
+            own = {"max_pool": {"value": value}, "avg_pool": {"counts": True}}.get(c.op, {})
+            sides = {
+                k: tuple(x + y for x, y in zip(a[k], p.attributes[k][2:], strict=True)) for k in ("before", "after")
+            }
+            return _set(c, inputs=p.inputs, attributes={**c.attributes, **own, **sides})
     if c.op == "max_pool" and a["value"] == 0:
         maker = g.maker.get(c.inputs[0])
         if not any((*a["before"], *a["after"])) or (maker and maker.op in NEVER_NEGATIVE):
@@ -201,7 +203,7 @@ def _means(c: Call, g: _Graph) -> New:
     if c.op == "avg_pool" and tuple(c.shape[2:]) == (1,) * axes and not any((*a["before"], *a["after"])):
         size = g.shape(c.inputs[0])[2:]
         if tuple(a["kernel"]) == tuple(size) and math.prod(size) > 1:
-            return _one(c, "mean", at=tuple(size))
+            return _one(c, "mean", at=(tuple(size), tuple(a["stride"])))
     if c.op != "mean" or "at" in a:
         return None
     size = g.shape(c.inputs[0])
@@ -251,7 +253,7 @@ def _channels(c: Call, g: _Graph) -> New:
     a = c.attributes
     if c.op == "concat" and a["axis"] == 1 and len(c.inputs) > 1:
         makers = [g.maker.get(n) for n in c.inputs]
-        zero = [m is not None and m.op == "scale" and isinstance(m.attributes["by"], float) and m.attributes["by"] == 0 for m in makers]  # fmt: skip
+        zero = [m is not None and m.op == "scale" and repr(m.attributes["by"]) == "0.0" for m in makers]
         if zero.count(False) == 1:
             at, sizes = zero.index(False), [g.shape(n)[1] for n in c.inputs]
             return _one(c, "pad_channels", (c.inputs[at],), before=sum(sizes[:at]), after=sum(sizes[at + 1 :]))

@@ -1,7 +1,6 @@
 """A tape in normal form as what a ResNet is: a chain of layers and of forks that join again.
 
-    Net = Chain; Chain = (Layer or Join, ...); Join = branches, chains from one tensor, that are added, multiplied or
-    concatenated
+    Chain = (Layer or Join, ...); Join = chains from one tensor that are added, multiplied or concatenated
 
 A residual block is a sum of its branch and its shortcut, which is empty where it is the identity; a squeeze-and-
 excitation a product; trunks a concatenation. That is a series-parallel graph; of what is none, the first call that
@@ -9,7 +8,7 @@ doesn't fit is told.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,7 +20,7 @@ from common.errors import RosettaError
 
 @dataclass(frozen=True)
 class Layer:
-    """A call in its place. Attributes say also what arrays do: `out` and `into` channels, and which leaves there are."""
+    """A call in its place. Attributes say what arrays do, too: `out` and `into` channels, which leaves there are."""
 
     op: str
     attributes: Mapping[str, Any] = field(default_factory=dict)
@@ -86,9 +85,24 @@ class Unparsed(RosettaError):
 
 def parse(tape: Tape, arrays: Arrays) -> Net:
     """The net that a tape in normal form is. Raises Unparsed where it is no series-parallel graph."""
-    chain = _Graph(tape, arrays).chain()
+    chain = _marked(_Graph(tape, arrays).chain(), {})
     read = {name for call in tape.calls for names in call.arrays.values() for name in names.split("+")}
     return Net(chain, tuple(_further(tape)), tuple(n for n in arrays if n not in read))
+
+
+def _marked(chain: Chain, first: dict[str, str]) -> Chain:
+    """Layers whose arrays an earlier one has read say so: `shared` is its name."""
+    items: list[Item] = []
+    for item in chain:
+        if isinstance(item, Join):
+            item = replace(item, branches=tuple(_marked(b, first) for b in item.branches))
+        elif item.arrays:
+            name = next(iter(item.arrays.values()))
+            if name in first:
+                item = replace(item, attributes={**item.attributes, "shared": first[name]})
+            first.setdefault(name, item.name)
+        items.append(item)
+    return tuple(items)
 
 
 def _further(tape: Tape) -> Iterator[str]:
@@ -145,44 +159,42 @@ class _Graph:
         return found
 
     def chain(self) -> Chain:
-        items, _ = self.walk(INPUT, self.end)
-        return items
+        return self.walk(INPUT, self.users[INPUT], self.end)[0]
 
-    def walk(self, tensor: int, end: int) -> tuple[Chain, int]:
-        """What lies between a tensor and the call `end`, and the tensor that `end` gets of it."""
+    def walk(self, tensor: int, users: list[int], end: int) -> tuple[Chain, int]:
+        """What lies between a tensor, of which `users` go on, and the call `end`; and the tensor that `end` gets."""
         items: list[Item] = []
-        while True:
-            users = self.users[tensor]
-            if users == [end]:
-                return tuple(items), tensor
+        while users != [end]:
             if len(users) == 1:
                 call = self.calls[users[0]]
                 if len(call.inputs) > 1 or len(call.outputs) > 1:
                     raise Unparsed(call)
                 items.append(self.layer(call))
-                tensor = call.outputs[0]
-                continue
-            meet = self.meeting(users)
-            if meet == self.end:
-                raise Unparsed(None)
-            join = self.calls[meet]
-            branches, ends = [], []
-            for user in users:
-                first: Chain = ()
-                source = tensor
-                if user != meet:
-                    call = self.calls[user]
-                    if len(call.inputs) > 1 or len(call.outputs) > 1:
-                        raise Unparsed(call)
-                    rest, source = self.walk(call.outputs[0], meet)
-                    first = (self.layer(call), *rest)
-                branches.append(first)
-                ends.append(source)
-            if sorted(ends) != sorted(join.inputs) or meet == end:
-                raise Unparsed(join)
-            order = sorted(range(len(ends)), key=lambda i: join.inputs.index(ends[i]))
-            items.append(self.join(join, [branches[i] for i in order]))
-            tensor = join.outputs[0]
+            else:
+                meet = self.meeting(users)
+                if meet == self.end:
+                    raise Unparsed(None)
+                call = self.calls[meet]
+                branches = [self.walk(tensor, group, meet) for group in self.groups(users, meet)]
+                if sorted(source for _, source in branches) != sorted(call.inputs) or meet == end:
+                    raise Unparsed(call)
+                branches.sort(key=lambda branch: call.inputs.index(branch[1]))
+                items.append(self.join(call, [chain for chain, _ in branches]))
+            tensor = call.outputs[0]
+            users = self.users[tensor]
+        return tuple(items), tensor
+
+    def groups(self, users: list[int], meet: int) -> list[list[int]]:
+        """Users by the branch that they begin: those of one meet before all do."""
+        found: list[list[int]] = []
+        for user in users:
+            for group in found:
+                if meet not in (user, group[0]) and self.meeting([user, group[0]]) != meet:
+                    group.append(user)
+                    break
+            else:
+                found.append([user])
+        return found
 
     def layer(self, call: Call) -> Layer:
         shapes = {leaf: self.shape(names) for leaf, names in call.arrays.items()}
@@ -195,5 +207,9 @@ class _Graph:
     def join(self, call: Call, branches: list[Chain]) -> Join:
         if call.op in ("add", "mul"):  # in whichever order: the one that computes more comes first
             branches = sorted(branches, key=lambda b: (-sum(x.op == "conv" for x in layers(b)), -len(b)))
-        op = call.op if call.op != "concat" or call.attributes["axis"] == 1 else f"concat along {call.attributes['axis']}"
+        op = (
+            call.op
+            if call.op != "concat" or call.attributes["axis"] == 1
+            else f"concat along {call.attributes['axis']}"
+        )
         return Join(op, tuple(branches), call.where)

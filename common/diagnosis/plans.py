@@ -1,6 +1,7 @@
 """A row as the tree that its net's tape is: `common/plan.py` in the words of `parse.py`."""
 
 import math
+from functools import lru_cache
 from typing import Any
 
 from common import plan as p
@@ -10,6 +11,7 @@ from common.diagnosis.parse import Chain, Item, Join, Layer
 RELU = Layer("relu")
 
 
+@lru_cache(maxsize=256)
 def tree(arch: Arch) -> Chain:
     """The row's net. Layers and arrays have their canonical names."""
     plan = p.make_plan(arch)

@@ -100,3 +100,6 @@ class Live(Protocol):
 
     def run(self, x: np.ndarray, training: bool = False) -> Ran:
         """One run of `x` without masks. The statistics are then as they were before."""
+
+    def play(self, chain: Any, arrays: Arrays, x: np.ndarray, training: bool = False) -> Ran:
+        """What a tree of parse.py (`Chain`) computes of `x`, in the net's framework: `torch_impl/play.py` is one."""

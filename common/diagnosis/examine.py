@@ -1,0 +1,265 @@
+"""The whole way: a live net recorded, the nearest row, the edits, and the proof."""
+
+import math
+import traceback
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common import arch as rows
+from common.arch import Arch, get
+from common.diagnosis.align import Aligner
+from common.diagnosis.capture import OtherAtSize, OtherInTraining, capture
+from common.diagnosis.edits import Edit, Explained
+from common.diagnosis.guess import edges
+from common.diagnosis.parse import Chain, Join, Net, Unparsed, layers
+from common.diagnosis.plans import tree
+from common.diagnosis.proof import Proof, Prover
+from common.diagnosis.tape import Live
+from common.diagnosis.values import scatter
+from common.errors import RosettaError, printable
+from common.frameworks import load
+
+SIZES = (64, 224, 32, 28, 96, 128, 299)  # tried one after the other: the first is two positions in the last stage
+BATCH = 3
+MOST = 0.35  # of both nets that can differ before it is no net of ours any more
+SHORTLIST = 5
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What `rosetta diagnose` prints. `edits` are proven; where `unexplained` isn't empty, nothing is."""
+
+    row: str
+    arch: Arch
+    edits: tuple[Edit, ...]
+    proof: Proof | None
+    unexplained: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    net: Chain = field(default=(), repr=False)
+
+    @property
+    def same(self) -> bool:
+        """Whether it is the row itself."""
+        return self.proof is not None and self.proof.holds and not self.edits and not self.unexplained
+
+    def as_json(self) -> dict[str, Any]:
+        edits = [
+            {"name": e.name, "kind": e.kind, "says": e.says, "matters": e.matters or "everywhere", "where": e.where,
+             "layers": e.theirs, "fields": {k: _plain(v) for k, v in e.fields.items()}}
+            for e in self.edits
+        ]  # fmt: skip
+        proof = self.proof and {"holds": self.proof.holds, "worst": self.proof.worst, "sizes": self.proof.sizes}
+        return {"row": self.row, "same": self.same, "classes": self.arch.num_classes, "channels": self.arch.in_channels,
+                "edits": edits, "proof": proof, "unexplained": self.unexplained, "remarks": self.remarks}  # fmt: skip
+
+    def text(self) -> str:
+        """In lines, as the command prints it."""
+        usual = rows.VARIANTS.get(self.row, self.arch)
+        fields = {k: v for e in self.edits for k, v in e.fields.items()}
+        for name in ("num_classes", "in_channels"):
+            if getattr(self.arch, name) != getattr(usual, name):
+                fields[name] = getattr(self.arch, name)
+        said = ", ".join(f"{k} = {_plain(v)}" for k, v in fields.items())
+        lines = [f"nearest row  {self.row}{f' with {said}' if said else ''}"]
+        width = max((len(e.kind) for e in self.edits), default=0)
+        for i, e in enumerate(self.edits, 1):
+            notes = "; ".join(filter(None, (e.matters, e.where)))
+            lines.append(f"{i} {e.kind:<{width}}  {e.says}{f'  ({notes})' if notes else ''}")
+        lines += [f"unexplained  {what}" for what in self.unexplained]
+        lines += [f"beside       {what}" for what in self.remarks]
+        if self.proof and self.proof.holds:
+            sizes = ", ".join("x".join(map(str, s)) for s in self.proof.sizes)
+            n = len(self.edits)
+            all_of = "" if not n else " with 1" if n == 1 else f" with 1-{n}"
+            needed = [i for i, e in enumerate(self.edits, 1) if e.shows]
+            those = "it" if n == 1 else "any one of them" if len(needed) == n else f"any one of {_numbers(needed)}"
+            without = f"; without {those} it isn't" if needed else ""
+            lines.append(
+                f"proof        {self.row}{all_of} is your net: evaluation and training at {sizes}, float64, "
+                f"{self.proof.worst:.1e}{without}"
+            )
+        return "\n".join(map(printable, lines))
+
+
+def _numbers(values: list[int]) -> str:
+    return f"{', '.join(map(str, values[:-1]))} and {values[-1]}" if values[1:] else str(values[0])
+
+
+def _plain(value: Any) -> Any:
+    return value.text() if isinstance(value, rows.Stem) else value
+
+
+def diagnose(model: Any, like: str | Arch | None = None) -> Diagnosis:
+    """Which row a live net is (an nn.Module or a Keras model, which is left as it was), and what is different.
+
+    `like` is the row to hold it against; without, the one with the fewest edits. Raises RosettaError for an unknown
+    row, a net that can't run (with its exception and its line), and what is no ResNet.
+    """
+    wanted = None if like is None else get(like)
+    live = living(model)
+    batches, net = run_once(live)
+    name, explained = nearest(net.chain, wanted, like if isinstance(like, str) else None)
+    unknown = [layer for layer in layers(net.chain) if layer.op.startswith("?")]
+    remarks = tuple(_remarks(net, batches))
+    if unknown:
+        told = {f"{x.op[1:]} in {x.name or 'the net itself'} ({x.where}) isn't understood" for x in unknown}
+        return Diagnosis(name, explained.base, (), None, tuple(sorted(told)[:5]), remarks, net.chain)
+    scatter(live, net.chain, batches[0])
+    try:
+        proof = Prover(live, explained, batches).prove()
+    except NotImplementedError as e:
+        return Diagnosis(name, explained.base, (), None, (f"{e} isn't understood",), remarks, net.chain)
+    if not proof.holds:
+        away = f"{proof.worst:.1e} away from your net" if math.isfinite(proof.worst) else "not your net"
+        return Diagnosis(name, explained.base, (), proof, (f"what was recorded is {away}, so nothing is said of it",),
+                         remarks, net.chain)  # fmt: skip
+    return Diagnosis(name, explained.base, proof.edits, proof, (), remarks, net.chain)
+
+
+def living(model: Any) -> Live:
+    """The recorder of the model's framework around it. Raises RosettaError for anything else."""
+    homes = {cls.__module__.split(".")[0] for cls in type(model).__mro__}
+    for home, framework in (("torch", "torch"), ("keras", "keras"), ("tf_keras", "keras")):
+        if home in homes and callable(model):
+            try:
+                live: Live = load(framework, "tape").Live(model)
+                return live
+            except RosettaError:
+                raise
+            except Exception as e:
+                raise RosettaError(f"the net can't be copied in float64: {said(e)}") from None
+    raise RosettaError(f"{type(model).__name__} is no net: expected a torch.nn.Module or a Keras model")
+
+
+def run_once(live: Live) -> tuple[tuple[np.ndarray, ...], Net]:
+    """Batches that the net takes, at an even, an odd and a non-square size where it runs at all three, and the net."""
+    arrays = live.arrays()
+    weights = [a.shape for a in arrays.values() if a.ndim in (3, 4)]
+    kernels = [shape for shape in weights if len(shape) == 4] or weights
+    if not kernels:
+        raise RosettaError("this is no ResNet: it has no convolution")
+    (_, channels, *kernel), failure = kernels[0], None
+    wanted = getattr(live, "size", None) or (channels,)
+    rng = np.random.default_rng(5)
+
+    def batch(*size: int) -> np.ndarray:
+        size = tuple(s or n for s, n in zip(wanted[1:], size, strict=True)) if wanted[1:] else size
+        return rng.standard_normal((BATCH, wanted[0], *size))
+
+    for s in SIZES:
+        try:
+            net = capture(live, first := batch(*[s] * len(kernel)))
+            break
+        except Unparsed as e:
+            raise RosettaError(f"this is no net of blocks: {e}") from None
+        except OtherInTraining:
+            raise RosettaError("the net is another graph in training mode, which isn't understood") from None
+        except RosettaError:
+            raise
+        except Exception as e:
+            failure = failure or e
+    else:
+        assert failure is not None
+        raise RosettaError(f"the net can't run, at none of {', '.join(map(str, SIZES))} pixels: {said(failure)}")
+    small = max(16, 4 * stride(net.chain))
+    for side in [small, s] if small < s == SIZES[0] else [s]:
+        found = [x for x in _sized(side, len(kernel), batch) if _runs(live, x)]
+        if len(found) > 1:
+            try:
+                return tuple(found), capture(live, *found[:2])
+            except OtherAtSize:
+                continue
+    return (first,), net
+
+
+def _sized(s: int, axes: int, batch: Any) -> Iterator[np.ndarray]:
+    yield batch(*[s] * axes)
+    yield batch(*[s + 1] * axes)
+    yield batch(*[s] * (axes - 1), s + 16)
+
+
+def _runs(live: Live, x: np.ndarray) -> bool:
+    try:
+        live.run(x)
+        return True
+    except Exception:
+        return False
+
+
+def stride(chain: Chain) -> int:
+    """Positions of the input to one of the last stage, along an axis."""
+    total = 1
+    for item in chain:
+        if isinstance(item, Join):
+            total *= stride(item.branches[0]) if item.op == "add" else 1
+        elif "stride" in item.attributes:
+            total *= max(item.attributes["stride"])
+    return total
+
+
+def said(e: BaseException) -> str:
+    """An exception of hers in a line, with the innermost line of her own file."""
+    frames = [f for f in traceback.extract_tb(e.__traceback__) if _hers(f.filename)]
+    at = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    text = " ".join(str(e).split())[:300]
+    return f"{type(e).__name__}{f': {text}' if text else ''}{at}"
+
+
+def _hers(filename: str) -> bool:
+    parts = Path(filename).parts
+    return not {"site-packages", "torch_impl", "keras_impl", "diagnosis", "lib"} & set(parts) and "<" not in filename
+
+
+def nearest(theirs: Chain, wanted: Arch | None, name: str | None) -> tuple[str, Explained]:
+    """The row with the fewest edits, or `wanted`. Raises RosettaError where hers is no ResNet."""
+    aligner, free = Aligner(), edges(theirs)
+    if not any(x.op == "conv" for x in layers(theirs)):
+        raise RosettaError("this is no ResNet: it has no convolution")
+    if wanted is not None:
+        return name or rows.nearly(wanted), Explained(_fitted(wanted, free), theirs, aligner)
+    hers, near = _features(theirs), list[tuple[int, str, Arch]]()
+    for row, arch in rows.VARIANTS.items():
+        if arch.dims == free["dims"] and not arch.folded:
+            arch = _fitted(arch, free)
+            ours = _features(tree(arch))
+            near.append((sum(((hers - ours) + (ours - hers)).values()), row, arch))
+    near.sort(key=lambda n: n[0])
+    tried = [(row, Explained(arch, theirs, aligner)) for _, row, arch in near[:SHORTLIST]]
+    row, best = min(tried, key=lambda t: (len(t[1].edits), aligner.table(t[1].ours, theirs)[0][-1][-1]))
+    cost = aligner.table(best.ours, theirs)[0][-1][-1]
+    whole = sum(aligner.cost(item) for chain in (best.ours, theirs) for item in chain)
+    if cost > MOST * whole:
+        raise RosettaError(f"this is no ResNet: {_seen(theirs)}; the nearest row, {row}, is too far away")
+    return row, best
+
+
+def _fitted(arch: Arch, free: dict[str, int]) -> Arch:
+    return get(arch, **{k: v for k, v in free.items() if k != "dims"})
+
+
+def _features(chain: Chain) -> Counter[tuple[Any, ...]]:
+    return Counter((x.op, x.attributes.get("out"), x.attributes.get("kernel"), x.attributes.get("stride"),
+                    x.attributes.get("groups"), x.attributes.get("bias")) for x in layers(chain))  # fmt: skip
+
+
+def _seen(chain: Chain) -> str:
+    """What a net consists of, in words."""
+    count = Counter(x.op.lstrip("?").replace("_", " ") for x in layers(chain))
+    sums = sum(1 for item in chain if isinstance(item, Join) and item.op == "add")
+    return f"{', '.join(f'{n} {op}' for op, n in count.most_common(5))}, and {sums} sums along its way"
+
+
+def _remarks(net: Net, batches: Iterable[np.ndarray]) -> Iterator[str]:
+    if net.unread:
+        more = f" and {len(net.unread) - 3} more" if len(net.unread) > 3 else ""
+        yield f"no call reads {', '.join(net.unread[:3])}{more}"
+    for output in net.outputs:
+        yield f"a further output: {output}"
+    sizes = [x.shape[2:] for x in batches]
+    if len(sizes) == 1:
+        yield f"it runs at {' x '.join(map(str, sizes[0]))} alone, of the sizes that were tried"

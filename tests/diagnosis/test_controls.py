@@ -1,0 +1,57 @@
+"""Nets that are what they say: no edit may be found in them, since an innocent net that is accused is the worst failure."""
+
+import pytest
+
+from common.arch import FAMILIES, VARIANTS, get
+from common.diagnosis import diagnose
+from common.plan import make_plan
+
+torch_impl = pytest.importorskip("torch_impl")
+
+SMALL = dict(widths=(16, 18, 20), depths=(1, 2, 1), num_classes=5)
+KINDS = {
+    "basic": get("cifar_resnet20", **SMALL),
+    "projections": get("resnet18", widths=(8, 12), depths=(2, 1), num_classes=5),
+    "bottleneck": get("resnet50", widths=(8, 12), depths=(2, 1), num_classes=5),
+    "pre-activation": get("resnetv2_50", widths=(8, 12), depths=(2, 1), num_classes=5),
+    "keras v2": get("resnet50v2_keras", widths=(8, 12), depths=(2, 1), num_classes=5),
+    "D, SE": get("resnet18d", widths=(8, 12), depths=(2, 1), se_ratio=4, num_classes=5),
+    "dropped": get("cifar_wrn16_8", widths=(16, 18, 20), dropout=0.3, drop_path=0.2),
+    "three kernels": get("msresnet_1d", widths=(8, 12, 16)),
+    "no classifier": get("resnet18", widths=(8, 12), depths=(1, 1), num_classes=0),
+    "folded": get("resnet18", widths=(8, 12), depths=(1, 1), folded=True),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_net_of_ours_is_its_row(kind):
+    found = diagnose(torch_impl.create_model(KINDS[kind], seed=1), KINDS[kind])
+    assert found.same, found.text()
+
+
+def test_the_row_is_found():
+    found = diagnose(torch_impl.create_model("cifar_resnet20", seed=1, num_classes=7, in_channels=1))
+    assert (found.row, found.arch.num_classes, found.arch.in_channels) == ("cifar_resnet20", 7, 1)
+    assert found.same, found.text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in VARIANTS if sum(get(n).depths) <= 50])
+def test_every_variant_is_found(name):
+    found = diagnose(torch_impl.create_model(name, seed=1))
+    assert found.row == name and found.same, found.text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for family in ("resnet", "resnext", "wide") for n in FAMILIES[family] if "64x4d" not in n])  # fmt: skip
+def test_torchvision(name, referees):
+    found = diagnose(getattr(referees[0], name)())
+    assert found.row == name and found.same, found.text()
+
+
+def test_a_net_is_left_as_it_was():
+    net = torch_impl.create_model(KINDS["basic"], seed=1)
+    before = {n: t.clone() for n, t in net.state_dict().items()}
+    diagnose(net, KINDS["basic"])
+    assert net.training and all(t.equal(net.state_dict()[n]) for n, t in before.items())
+    assert make_plan(KINDS["basic"]) is net.plan
