@@ -99,12 +99,13 @@ def _reduced(op: str):
 
 
 def _pad(r, input, pad, mode="constant", value=None):
-    if mode != "constant" or min(pad) < 0:
+    if min(pad) < 0:
         raise Unknown
     before, after = [0] * input.ndim, [0] * input.ndim
     for i in range(len(pad) // 2):
         before[-1 - i], after[-1 - i] = pad[2 * i], pad[2 * i + 1]
-    return [("pad", (r.of(input),), dict(before=tuple(before), after=tuple(after), value=float(value or 0.0)), {})]
+    attributes = dict(before=tuple(before), after=tuple(after), value=float(value or 0.0))
+    return [("pad", (r.of(input),), attributes | ({} if mode == "constant" else dict(mode=mode)), {})]
 
 
 def _getitem(r, input, index):

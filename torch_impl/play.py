@@ -137,7 +137,12 @@ class Player:
         return F.pad(x, (0, 0) * (x.ndim - 2) + (a["before"], a["after"]))
 
     def pad(self, x, a, w, layer):
-        return pad(x, a["before"][2:], a["after"][2:], a["value"])
+        return pad(x, a["before"][2:], a["after"][2:], a["value"], a.get("mode", "constant"))
+
+    def blur(self, x, a, w, layer):
+        line = torch.tensor([0.25, 0.5, 0.25], dtype=x.dtype)
+        window = (line if x.ndim == 3 else line[:, None] * line).repeat(x.shape[1], 1, *(1,) * (x.ndim - 2))
+        return (F.conv1d if x.ndim == 3 else F.conv2d)(x, window, None, a["stride"], groups=x.shape[1])
 
     def slice(self, x, a, w, layer):
         index = [slice(None)] * x.ndim
@@ -205,11 +210,11 @@ def padded(x, a, value: float):
     return pad(x, [t // 2 for t in total], [t - t // 2 for t in total], value)
 
 
-def pad(x, before, after, value: float):
+def pad(x, before, after, value: float, mode: str = "constant"):
     if not any((*before, *after)):
         return x
     widths = [w for b, a in zip(before, after, strict=True) for w in (a, b)][::-1]
-    return F.pad(x, widths, value=value)
+    return F.pad(x, widths, mode, value if mode == "constant" else None)
 
 
 def spread(channels, x):

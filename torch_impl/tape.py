@@ -5,6 +5,7 @@ place and control flow are recorded as they run, and by hooks, which know the la
 """
 
 import copy
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -32,6 +33,7 @@ class Live:
 
     def __init__(self, model: nn.Module):
         self.model = copy.deepcopy(model).to("cpu", torch.float64).eval()
+        _shaped(self.model)
         self.parameters = {name: p for name, p in self.model.named_parameters() if p.is_floating_point()}
         self.tensors = self.parameters | {n: b for n, b in self.model.named_buffers() if b.is_floating_point()}
 
@@ -75,6 +77,21 @@ class Live:
         finally:
             self.model.load_state_dict(state)
             self.model.eval()
+
+
+def _shaped(model: nn.Module) -> None:
+    """Lazy layers get their shapes from a first run, of whatever they take."""
+    lazy = any(isinstance(t, nn.parameter.UninitializedTensorMixin) for t in model.state_dict(keep_vars=True).values())
+    failure: Exception | None = None
+    for channels, size in itertools.product((3, 1), (64, 224, 96)) if lazy else ():
+        try:
+            with torch.no_grad():
+                model(torch.zeros(2, channels, size, size, dtype=torch.float64))
+            return
+        except Exception as e:
+            failure = failure or e
+    if failure:
+        raise failure
 
 
 def _outputs(result: Any) -> tuple[list[torch.Tensor], tuple[str, ...]]:

@@ -22,7 +22,7 @@ from common.diagnosis.proof import Proof, Prover
 from common.diagnosis.tape import Live
 from common.diagnosis.values import scatter
 from common.errors import RosettaError, printable
-from common.frameworks import load
+from common.tools.frameworks import load
 
 SIZES = (64, 224, 32, 28, 96, 128, 299)  # tried one after the other: the first is two positions in the last stage
 BATCH = 3

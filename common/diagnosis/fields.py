@@ -17,7 +17,7 @@ NAMES = {  # field: (name, kind)
     "stem": ("stem", "stem"), "groups": ("groups", "groups"), "se_ratio": ("squeeze-and-excitation", "gate"),
     "preact": ("pre-activation", "block"), "stride_block": ("stride in a stage's last block", "stride"),
     "first_stride": ("stride of the first stage", "stride"), "drop_path": ("stochastic depth", "dropout"),
-    "dropout": ("dropout", "dropout"),
+    "dropout": ("dropout", "dropout"), "antialias": ("anti-aliasing", "stride"),
 }  # fmt: skip
 POOLED = ("average pooling before projections", "an average pooling strides before each projection")
 SAYS: dict[tuple[str, Any], tuple[str, str]] = {  # (field, value): (name, sentence), where the value makes another one

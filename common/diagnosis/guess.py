@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any, get_args
 
-from common import arch as rows
-from common.arch import Arch, Stem
+from common import row as rows
 from common.diagnosis.parse import Chain, Join, Layer, layers
+from common.row import Arch, Stem
 
 
 def edges(chain: Chain) -> dict[str, int]:
@@ -52,7 +52,7 @@ def guesses(base: Arch, theirs: Chain) -> Iterator[dict[str, Any]]:
     options: dict[str, tuple[Any, ...]] = {
         "shortcut": get_args(rows.Shortcut), "conv_bias": (True, False, "unnormed"), "shortcut_norm": (True, False),
         "stride_in": (1, 2), "stride_block": ("first", "last"), "first_stride": (1, 2), "preact": (True, False),
-        "se_ratio": (0, 16),
+        "se_ratio": (0, 16), "antialias": ("none", "avg", "blur"),
     }  # fmt: skip
     for name, values in options.items():
         for value in values:

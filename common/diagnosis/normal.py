@@ -161,7 +161,7 @@ def _in_place(c: Call) -> bool:
 
 def _padding(c: Call, g: _Graph) -> New:
     a = c.attributes
-    if c.op == "slice" and a["step"] == 1 and (p := g.before(c, "pad")):
+    if c.op == "slice" and a["step"] == 1 and (p := g.before(c, "pad")) and p.attributes.get("mode") is None:
         n = g.shape(p.outputs[0])[a["axis"]]
         before, after = list(p.attributes["before"]), list(p.attributes["after"])
         before[a["axis"]] -= a["start"]
@@ -170,14 +170,14 @@ def _padding(c: Call, g: _Graph) -> New:
             pads = {**p.attributes, "before": tuple(before), "after": tuple(after)}
             return _set(c, op="pad", inputs=p.inputs, attributes=pads)
     if c.op == "pad" and len(c.shape) > 2 and not any((*a["before"][2:], *a["after"][2:])) and a["value"] == 0:
-        if not a["before"][0] and not a["after"][0]:
+        if not a.get("mode") and not a["before"][0] and not a["after"][0]:
             return _one(c, "pad_channels", before=a["before"][1], after=a["after"][1])
-    if c.op == "pad" and (a["before"][1] or a["after"][1]):
-        return None
+    if c.op == "avg_pool" and not any((*a["before"], *a["after"])) and a["counts"]:
+        return _one(c, counts=False)
     if c.op in ("conv", "max_pool", "avg_pool") and (p := g.before(c, "pad")):
         b, e, value = p.attributes["before"], p.attributes["after"], p.attributes["value"]
         padded = any((*a["before"], *a["after"]))
-        if any((*b[:2], *e[:2])):
+        if any((*b[:2], *e[:2])) or p.attributes.get("mode"):
             return None
         if c.op == "max_pool":
             fits = not padded or value == a["value"]

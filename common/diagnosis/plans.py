@@ -28,11 +28,7 @@ def _stem(stem: p.StemPlan, preact: bool, n: int) -> Chain:
         items.append(_conv(conv))
         if i < len(stem.convs) - 1 or not preact:
             items += [*_norm(stem.norms[i]), RELU]
-    if stem.pool:
-        window = dict(kernel=p.POOL_KERNEL, stride=p.POOL_STRIDE, before=p.POOL_PADDING, after=p.POOL_PADDING)
-        border = 0.0 if stem.pool == "zeros" and preact else -math.inf
-        each = {k: (v,) * n for k, v in window.items()}
-        items.append(Layer("max_pool", {**each, "ceil": False, "value": border}, name="maxpool"))
+    items += [layer for pool in stem.pools for layer in _pool(pool, relu=not preact)]
     return tuple(items)
 
 
@@ -51,11 +47,13 @@ def _block(b: p.Block, n: int) -> Chain:
     branch: list[Item] = []
     for i, (conv, norm) in enumerate(zip(b.convs, b.norms, strict=True)):
         last = i == len(b.convs) - 1
-        dropout = [Layer("dropout", {"rate": b.dropout, "shared": ()}, name=f"{b.name}.dropout")] if b.dropout else []
+        between = list(_pool(b.antialias))
+        if b.dropout:
+            between.append(Layer("dropout", {"rate": b.dropout, "shared": ()}, name=f"{b.name}.dropout"))
         if preact:
-            branch += [*_norm(norm), RELU, *(dropout if last else ()), _conv(conv)]
+            branch += [*_norm(norm), RELU, *(between if last else ()), _conv(conv)]
         else:
-            branch += [*(dropout if last else ()), _conv(conv), *_norm(norm), *(() if last else (RELU,))]
+            branch += [*(between if last else ()), _conv(conv), *_norm(norm), *(() if last else (RELU,))]
     if b.se:
         gate = (Layer("mean", {"at": None}), _conv(b.se.fc1), RELU, _conv(b.se.fc2), Layer("sigmoid"))
         branch.append(Join("mul", (gate, ())))
@@ -74,16 +72,28 @@ def _block(b: p.Block, n: int) -> Chain:
             zeros = {"before": s.before, "after": s.after}
             shortcut.append(Layer("pad_channels", zeros, name=f"{b.name}.downsample"))
     if s.conv:
-        if s.pool and s.pool > 1:
-            each = (s.pool,) * n
-            window: dict[str, Any] = dict(kernel=each, stride=each, before=(0,) * n, after=(0,) * n)
-            window |= dict(ceil=True, counts=False)
-            shortcut.append(Layer("avg_pool", window, name=f"{b.name}.downsample.0"))
+        shortcut += _pool(s.pool)
         shortcut += [_conv(s.conv), *_norm(s.norm)]
     if s.of_preactivation:
         k = next(i for i, item in enumerate(branch) if isinstance(item, Layer) and item.op == "relu") + 1
         before, branch = tuple(branch[:k]), branch[k:]
     return (*before, Join("add", (tuple(branch), tuple(shortcut))), *(() if preact else (RELU,)))
+
+
+def _pool(pool: p.Pool | None, relu: bool = False) -> Chain:
+    """A pooling; `relu`: where nothing is negative, so that a border of 0 is one of -inf."""
+    if pool is None or pool.kernel == 1:
+        return ()
+    each = {"kernel": pool.kernel, "stride": pool.stride, "before": pool.padding, "after": pool.padding}
+    a: dict[str, Any] = {k: (v,) * pool.dims for k, v in each.items()}
+    if pool.kind == "max":
+        value = 0.0 if pool.zeros and not relu else -math.inf
+        return (Layer("max_pool", {**a, "ceil": pool.ceil, "value": value}, name=pool.name),)
+    if pool.kind == "avg":
+        return (Layer("avg_pool", {**a, "ceil": pool.ceil, "counts": False}, name=pool.name),)
+    sides = (0, 0, *a["before"])
+    border = {"before": sides, "after": sides, "value": 0.0, "mode": "reflect"}
+    return Layer("pad", border, name=pool.name), Layer("blur", {k: a[k] for k in ("kernel", "stride")}, name=pool.name)
 
 
 def _conv(c: p.Conv) -> Layer:

@@ -22,7 +22,7 @@ with a question mark before it ("?torch.roll"): nothing may be left out between 
     avg_pool        kernel, stride, before, after, ceil, counts: the border is part of the mean
     adaptive_pool   size: of the output, one number an axis of S; kind: "mean" or "max"
     mean, max       axes, keepdims
-    pad             before, after: one number an axis, N and C among them; value
+    pad             before, after: one number an axis, N and C among them; value; mode, unless it is a constant
     slice           axis, start, stop, step; never negative; a call that cuts several axes is several records
     index           axis, at: one position, whose axis is gone
     take            axis, indices: channels in another order, or reversed

@@ -1,4 +1,4 @@
-"""Nets that are what they say: no edit may be found in them, since an innocent net that is accused is the worst failure."""
+"""Nets that are what they say: no edit may be found in them. To accuse an innocent net is the worst failure."""
 
 import pytest
 
@@ -18,6 +18,7 @@ KINDS = {
     "D, SE": get("resnet18d", widths=(8, 12), depths=(2, 1), se_ratio=4, num_classes=5),
     "dropped": get("cifar_wrn16_8", widths=(16, 18, 20), dropout=0.3, drop_path=0.2),
     "three kernels": get("msresnet_1d", widths=(8, 12, 16)),
+    "blurred": get("resnetblur18", widths=(8, 12), depths=(1, 1), num_classes=5),
     "no classifier": get("resnet18", widths=(8, 12), depths=(1, 1), num_classes=0),
     "folded": get("resnet18", widths=(8, 12), depths=(1, 1), folded=True),
 }
@@ -42,8 +43,11 @@ def test_every_variant_is_found(name):
     assert found.row == name and found.same, found.text()
 
 
+THEIRS = [n for family in ("resnet", "resnext", "wide") for n in FAMILIES[family]]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for family in ("resnet", "resnext", "wide") for n in FAMILIES[family] if "64x4d" not in n])  # fmt: skip
+@pytest.mark.parametrize("name", THEIRS)
 def test_torchvision(name, referees):
     found = diagnose(getattr(referees[0], name)())
     assert found.row == name and found.same, found.text()

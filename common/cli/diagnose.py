@@ -1,0 +1,36 @@
+"""`rosetta diagnose`: whose ResNet is this, and what exactly is different?"""
+
+import sys
+
+import click
+
+from common.cli.group import cli
+from common.errors import RosettaError
+from common.tools.text import to_json
+
+
+@cli.command()
+@click.argument("net", metavar="FILE.py:NAME")
+@click.option("--like", metavar="ROW", help="The variant that it is meant to be; else the one with the fewest edits.")
+@click.option("--call", metavar="EXPRESSION", help='What makes it, as "build(num_classes=10)"; FILE.py alone then.')
+@click.option("--limit", type=click.FloatRange(min=1), default=300.0, metavar="SECONDS", help="Default: 300.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+def diagnose(net: str, like: str | None, call: str | None, limit: float, as_json: bool) -> None:
+    """Say which ResNet somebody's own net is, what exactly is different, and prove it.
+
+    FILE.py is executed, in a process of its own: look at it first. NAME is a net, or what gives one when called. Exit
+    code: 0 where it is the row itself, 1 where anything differs or isn't understood.
+    """
+    from common.arch import get
+    from common.diagnosis.hers import diagnose_file
+
+    if like is not None:
+        get(like)  # before anything is executed
+    file, colon, name = net.rpartition(":") if not net.endswith(".py") else (net, "", "")
+    if not colon and not net.endswith(".py"):
+        raise RosettaError(f"{net!r} can't be: expected FILE.py:NAME, or FILE.py with --call")
+    if not as_json:
+        click.echo(f"executing {file} in a process of its own")
+    text, found = diagnose_file(file, name or None, call, like, limit)
+    click.echo(to_json(found) if as_json else text)
+    sys.exit(0 if found["same"] else 1)
