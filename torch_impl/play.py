@@ -130,6 +130,12 @@ class Player:
     def unflatten(self, x, a, w, layer):
         return x[..., None, None]
 
+    def along_channels(self, x, a, w, layer):
+        return x.flatten(1)[:, None]
+
+    def of_channels(self, x, a, w, layer):
+        return x[:, 0].reshape(*x[:, 0].shape, *(1,) * a["axes"])
+
     def subsample(self, x, a, w, layer):
         return x[(..., *(slice(None, None, s) for s in a["stride"]))]
 

@@ -65,19 +65,7 @@ class Explained:
         self.places = places(self.ours)
         self.all = list(dict.fromkeys(changes(self.pairs)))
         self.lacking = tuple(c.path for c in self.all if c.kind == "drop")
-        self.edits = self._edits() if self.all else []
-
-    def _edits(self) -> list[Edit]:
-        from common.diagnosis.fields import by_fields
-        from common.diagnosis.finders import FINDERS
-
-        rest, found = list(self.all), list[Edit]()
-        finders: tuple[Finder, ...] = (by_fields, *FINDERS)
-        for finder in finders:
-            for edit in finder(self, rest):
-                rest = [c for c in rest if c not in edit.changes]
-                found.append(edit)
-        return found
+        self.edits: list[Edit] = []  # explain.py finds them
 
     def place(self, change: Change) -> Place:
         return self.places[change.path]

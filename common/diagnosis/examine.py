@@ -15,6 +15,7 @@ from common.arch import Arch, get
 from common.diagnosis.align import Aligner
 from common.diagnosis.capture import OtherAtSize, OtherInTraining, capture
 from common.diagnosis.edits import Edit, Explained
+from common.diagnosis.explain import explain
 from common.diagnosis.guess import edges
 from common.diagnosis.parse import Chain, Join, Net, Unparsed, layers
 from common.diagnosis.plans import tree
@@ -221,7 +222,7 @@ def nearest(theirs: Chain, wanted: Arch | None, name: str | None) -> tuple[str, 
     if not any(x.op == "conv" for x in layers(theirs)):
         raise RosettaError("this is no ResNet: it has no convolution")
     if wanted is not None:
-        return name or rows.nearly(wanted), Explained(_fitted(wanted, free), theirs, aligner)
+        return name or rows.nearly(wanted), explain(_fitted(wanted, free), theirs, aligner)
     hers, near = _features(theirs), list[tuple[int, str, Arch]]()
     for row, arch in rows.VARIANTS.items():
         if arch.dims == free["dims"] and not arch.folded:
@@ -229,7 +230,7 @@ def nearest(theirs: Chain, wanted: Arch | None, name: str | None) -> tuple[str, 
             ours = _features(tree(arch))
             near.append((sum(((hers - ours) + (ours - hers)).values()), row, arch))
     near.sort(key=lambda n: n[0])
-    tried = [(row, Explained(arch, theirs, aligner)) for _, row, arch in near[:SHORTLIST]]
+    tried = [(row, explain(arch, theirs, aligner)) for _, row, arch in near[:SHORTLIST]]
     row, best = min(tried, key=lambda t: (len(t[1].edits), aligner.table(t[1].ours, theirs)[0][-1][-1]))
     cost = aligner.table(best.ours, theirs)[0][-1][-1]
     whole = sum(aligner.cost(item) for chain in (best.ours, theirs) for item in chain)

@@ -18,6 +18,7 @@ NAMES = {  # field: (name, kind)
     "preact": ("pre-activation", "block"), "stride_block": ("stride in a stage's last block", "stride"),
     "first_stride": ("stride of the first stage", "stride"), "drop_path": ("stochastic depth", "dropout"),
     "dropout": ("dropout", "dropout"), "antialias": ("anti-aliasing", "stride"),
+    "eca": ("channel attention", "gate"),
 }  # fmt: skip
 POOLED = ("average pooling before projections", "an average pooling strides before each projection")
 SAYS: dict[tuple[str, Any], tuple[str, str]] = {  # (field, value): (name, sentence), where the value makes another one

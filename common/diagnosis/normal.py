@@ -1,7 +1,8 @@
 """A tape in normal form: what two spellings of one function share, and nothing that has no meaning.
 
 What comes out has the tape's records, and these ops beside: `mean` always leaves N C 1 1; `flatten` (order; at: the
-size of what is flattened, None after a mean); `subsample` (stride); `pad_channels` (before, after); `unflatten`. `mean`
+size of what is flattened, None after a mean); `subsample` (stride); `pad_channels` (before, after); `unflatten`;
+`along_channels` (N C 1 1 to N 1 C) and `of_channels` (back). `mean`
 has `at`: window and stride of a pooling that is a mean over everything at one size; None where it always is.
 
 1. What changes nothing is gone: identities, pooling of one position at stride 1, scales by 1, masks that drop nothing.
@@ -75,7 +76,7 @@ class _Graph:
         maker = self.maker.get(number)
         while maker and (maker.op in POINTWISE or (maker.op == "conv" and set(maker.attributes["kernel"]) == {1})):
             maker = self.maker.get(maker.inputs[0])
-        return maker is not None and maker.op in ("mean", "unflatten")
+        return maker is not None and maker.op in ("mean", "unflatten", "of_channels")
 
 
 # what stands for a call: other calls, of which the last gives what it gave, or a tensor that is the same; None: itself
@@ -282,6 +283,17 @@ def _flat(c: Call, g: _Graph) -> New:
         return _one(c, "flatten", order=None if one else a["order"], at=None if one else tuple(size[2:]))
     if c.op == "reshape" and len(size) == 2 and c.shape[:2] == size and set(c.shape[2:]) == {1}:
         return _one(c, "unflatten")
+    if c.op in ("reshape", "transpose") and len(c.shape) == 3 and c.shape[1] == 1 and c.shape[2] == size[1]:
+        if f := g.before(c, "flatten"):
+            return _one(c, "along_channels", f.inputs) if f.attributes["at"] is None else None
+        if g.single(c.inputs[0]):
+            return _one(c, "along_channels")
+    if c.op in ("reshape", "transpose") and len(size) == 3 and size[1] == 1 and c.shape[1] == size[2]:
+        if len(c.shape) > 2 and set(c.shape[2:]) == {1}:
+            return _one(c, "of_channels", axes=len(c.shape) - 2)
+    if c.op == "of_channels" and (s := g.before(c, "sigmoid")):
+        inner = replace(c, inputs=s.inputs, outputs=(g.new(),))
+        return [inner, replace(s, inputs=inner.outputs, outputs=c.outputs, shape=c.shape)]
     if c.op == "index" and a["at"] == 0 and g.single(c.inputs[0]) and len(size) == 3:  # x[:, :, 0] of one position
         return _one(c, "flatten", order=None, at=None)
     if c.op == "flatten" and (u := g.before(c, "unflatten")):

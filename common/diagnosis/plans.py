@@ -55,8 +55,7 @@ def _block(b: p.Block, n: int) -> Chain:
         else:
             branch += [*(between if last else ()), _conv(conv), *_norm(norm), *(() if last else (RELU,))]
     if b.se:
-        gate = (Layer("mean", {"at": None}), _conv(b.se.fc1), RELU, _conv(b.se.fc2), Layer("sigmoid"))
-        branch.append(Join("mul", (gate, ())))
+        branch.append(Join("mul", (_gate(b.se), ())))
     if b.drop_path:
         rate = dict(rate=b.drop_path, shared=tuple(range(1, n + 2)))
         branch.append(Layer("dropout", rate, name=f"{b.name}.drop_path"))
@@ -78,6 +77,14 @@ def _block(b: p.Block, n: int) -> Chain:
         k = next(i for i, item in enumerate(branch) if isinstance(item, Layer) and item.op == "relu") + 1
         before, branch = tuple(branch[:k]), branch[k:]
     return (*before, Join("add", (tuple(branch), tuple(shortcut))), *(() if preact else (RELU,)))
+
+
+def _gate(se: p.SqueezeExcite | p.ChannelAttention) -> Chain:
+    if isinstance(se, p.SqueezeExcite):
+        inner: Chain = (_conv(se.fc1), RELU, _conv(se.fc2))
+    else:
+        inner = (Layer("along_channels"), _conv(se.conv), Layer("of_channels", {"axes": se.dims}))
+    return (Layer("mean", {"at": None}), *inner, Layer("sigmoid"))
 
 
 def _pool(pool: p.Pool | None, relu: bool = False) -> Chain:

@@ -19,6 +19,7 @@ KINDS = {
     "dropped": get("cifar_wrn16_8", widths=(16, 18, 20), dropout=0.3, drop_path=0.2),
     "three kernels": get("msresnet_1d", widths=(8, 12, 16)),
     "blurred": get("resnetblur18", widths=(8, 12), depths=(1, 1), num_classes=5),
+    "channel attention": get("resnet18", widths=(8, 12), depths=(1, 1), num_classes=5, eca=True),
     "no classifier": get("resnet18", widths=(8, 12), depths=(1, 1), num_classes=0),
     "folded": get("resnet18", widths=(8, 12), depths=(1, 1), folded=True),
 }
