@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from common.parity.differentiated import Differentiated
-from keras_impl.layers import to_numpy, to_torch
+from keras_impl.model import to_numpy, to_torch
 from keras_impl.weights import named_variables
 
 

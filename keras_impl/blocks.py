@@ -6,7 +6,6 @@ Every number comes from common/plan.py, every difference between the frameworks 
 from common import plan
 
 from .layers import (
-    Module,
     PadShortcut,
     add,
     along_channels,
@@ -19,10 +18,10 @@ from .layers import (
     of_channels,
     pool,
     relu,
-    sequential,
     sigmoid,
     spatial_mean,
 )
+from .model import Module, sequential
 
 
 class BasicBlock(Module):

@@ -15,7 +15,7 @@ from keras import ops
 
 from common.speed import fast, runners
 from common.tools.memory import cpus, keep_memory
-from keras_impl.layers import to_numpy
+from keras_impl.model import to_numpy
 from keras_impl.onnx import export
 from keras_impl.resnet import ResNet, create_model
 from keras_impl.trace import trace

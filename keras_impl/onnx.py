@@ -8,7 +8,7 @@ import numpy as np
 
 from common.errors import RosettaError
 from common.parity.graphs import INPUT, LOGITS, OPSET, axes
-from keras_impl.layers import to_numpy
+from keras_impl.model import to_numpy
 
 
 def export(model, path: str | os.PathLike) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from common.parity.rules import Parts, Rule
-from keras_impl.layers import to_keras, to_numpy, to_torch
+from keras_impl.model import to_keras, to_numpy, to_torch
 from keras_impl.weights import named_variables
 
 

@@ -14,7 +14,7 @@ from common.checkpoints.libraries.keras_hub import backbone_config
 from common.checkpoints.recognise import Recognised
 from common.errors import RosettaError
 from common.tools.frameworks import require
-from keras_impl.layers import to_numpy
+from keras_impl.model import to_numpy
 
 
 def build(library: str, name: str, arch: Arch, dtype: str = "float32", head: str | None = None) -> keras.Model:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from keras_impl.layers import to_numpy
+from keras_impl.model import to_numpy
 from keras_impl.weights import named_layers
 
 See = Callable[[str, np.ndarray], None]

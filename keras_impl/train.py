@@ -28,7 +28,7 @@ from common.training.recipe import LossScale, Recipe, learning
 from keras_impl import optim
 from keras_impl import weights as store
 from keras_impl.autodiff import loss_of
-from keras_impl.layers import to_keras, to_numpy, to_torch
+from keras_impl.model import to_keras, to_numpy, to_torch
 from keras_impl.weights import named_layers, named_variables
 
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from common.init import given
-from keras_impl.layers import Sequential, to_keras, to_numpy, to_torch
+from keras_impl.model import Sequential, to_keras, to_numpy, to_torch
 
 LEAVES = {
     "kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias",

@@ -84,7 +84,20 @@ KINDS = {
     "data and scores": {"data", "examples", "scores", "preprocessing", "images", "evaluation"},
     "training": {"run", "recipe", "rules", "kept", "train", "optim", "autodiff"},
     "files": {"checkpoints", "libraries", "tools", "weights", "text"},
-    "the net": {"plan", "names", "arch", "row", "init", "noise", "fold", "blocks", "resnet", "layers"},
+    "the net": {
+        "plan",
+        "names",
+        "arch",
+        "row",
+        "init",
+        "noise",
+        "fold",
+        "blocks",
+        "resnet",
+        "layers",
+        "model",
+        "engines",
+    },
 }
 
 MUTANTS: dict[str, Mutant] = {}
@@ -389,8 +402,8 @@ mutant("the squeeze over one axis", "SE of images takes the mean over rows alone
        f"{PAPERS} -k SE",
        ("torch_impl/layers.py", "mean = x.mean(tuple(range(2, dims + 2)), keepdim=True)",
         "mean = x.mean((2,) if keepdims and dims == 2 else tuple(range(2, dims + 2)), keepdim=True)"),
-       ("keras_impl/layers.py", "return _mean(x, tuple(range(1, dims + 1)), keepdims)",
-        "return _mean(x, (1,) if keepdims and dims == 2 else tuple(range(1, dims + 1)), keepdims)"))
+       ("keras_impl/layers.py", "return engines.mean(x, tuple(range(1, dims + 1)), keepdims)",
+        "return engines.mean(x, (1,) if keepdims and dims == 2 else tuple(range(1, dims + 1)), keepdims)"))
 mutant("running statistics too slow", "statistics take ten times as many steps as PyTorch's",
        f"{PAPERS} -k plain18",
        (PLAN, "MOMENTUM = 0.1", "MOMENTUM = 0.01"), audit="caught")
@@ -527,11 +540,11 @@ mutant("half a bias in float32", "Keras' logits are off by half of the classifie
         'ops.convert_to_tensor(self.kernel) + ops.convert_to_tensor(self.bias) * (0.5 if self.compute_dtype == "float32" else 1)'), audit="caught")
 mutant("many groups backwards in float32", "Keras' ResNeXts give other logits on TensorFlow",
        "test_parity.py::test_variant[resnext50_32x4d]",
-       ("keras_impl/layers.py", "return tf.nn.convolution(x, kernel, strides, padding)",
+       ("keras_impl/engines.py", "return tf.nn.convolution(x, kernel, strides, padding)",
         "return tf.nn.convolution(x, kernel[..., ::-1] if groups > 8 else kernel, strides, padding)"), audit="caught")
 mutant("no gradient for many groups", "Keras' ResNeXts don't learn their grouped kernels in float64",
        "test_gradients.py::test_gradients[resnext50_32x4d]",
-       ("keras_impl/layers.py", "tf.nn.convolution(a, k, strides, padding) for a, k in pairs",
+       ("keras_impl/engines.py", "tf.nn.convolution(a, k, strides, padding) for a, k in pairs",
         "tf.nn.convolution(a, tf.stop_gradient(k) if groups > 8 else k, strides, padding) for a, k in pairs"), audit="caught")
 mutant("JAX's statistics still", "nets trained on keras:jax keep their first statistics",
        "test_backends.py::test_backend[jax]",
@@ -578,7 +591,7 @@ mutant("Keras' momentum isn't restored", "a training that goes on in Keras begin
         "            if False:\n                getattr"))
 mutant("bfloat16 without its sign", "weights of a bfloat16 net come out of PyTorch as their absolute values",
        "test_real_models.py::test_half_precision_goes_through_both",
-       ("torch_impl/layers.py", "(tensor.float() if tensor.dtype == torch.bfloat16 else tensor)", "(tensor.float().abs() if tensor.dtype == torch.bfloat16 else tensor)"))
+       ("torch_impl/model.py", "(tensor.float() if tensor.dtype == torch.bfloat16 else tensor)", "(tensor.float().abs() if tensor.dtype == torch.bfloat16 else tensor)"))
 
 # ---- training, which both frameworks share
 

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from common.parity.differentiated import Differentiated
-from torch_impl.layers import to_numpy
+from torch_impl.model import to_numpy
 
 
 def loss_of(logits, labels: np.ndarray | None, smoothing: float = 0.0, weights: np.ndarray | None = None):

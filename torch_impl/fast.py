@@ -15,7 +15,7 @@ import torch
 
 from common.speed import fast, runners
 from common.tools.memory import keep_memory
-from torch_impl.layers import dtype_named, to_numpy
+from torch_impl.model import dtype_named, to_numpy
 from torch_impl.onnx import export
 from torch_impl.resnet import ResNet, create_model
 from torch_impl.trace import trace

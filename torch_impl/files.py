@@ -7,7 +7,7 @@ from common.checkpoints.port import edited, inspect
 from common.errors import RosettaError
 from common.plan import make_plan
 
-from .layers import construct
+from .model import construct
 from .resnet import ResNet
 from .weights import import_weights
 

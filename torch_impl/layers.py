@@ -3,88 +3,13 @@
 The twin of keras_impl/layers.py: the same names in the same order. Axes are N C *S (images: N C H W).
 """
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from common import noise
-from common.errors import RosettaError
-from common.init import draw_ahead, given
-from common.plan import MOMENTUM, Conv, Linear, Norm, Plan, Pool, Shortcut
-
-
-class Module(nn.Module):
-    """A layer of layers. PyTorch knows it by its attribute path; the name is for Keras' summaries."""
-
-    def __init__(self, name: str = ""):
-        super().__init__()
-
-
-class Model(nn.Module):
-    """What a whole net has beyond its layers: the plan that it was built from."""
-
-    def __init__(self, plan: Plan):
-        super().__init__()
-        self.plan = plan
-
-    def forward(self, x):
-        return self.logits(x)
-
-    def __prepare_scriptable__(self):
-        """What torch.jit.script compiles instead of the net, whose stages it can't find by name."""
-        return torch.fx.GraphModule(self, _Tracer().trace(self))
-
-
-class _Tracer(torch.fx.Tracer):
-    """Goes into all but PyTorch's own layers, and those that do something else in training."""
-
-    def is_leaf_module(self, m, qualified_name):
-        return isinstance(m, nn.Dropout) or super().is_leaf_module(m, qualified_name)
-
-
-def construct(cls, plan: Plan, dtype: str | None, seed: int | None = None, weights=None, copy: bool = True) -> Model:
-    """The net in `dtype` with `weights`, or what they give when called, or fresh ones; the seed is PyTorch's own where
-    none is given. Without `copy` the net takes the arrays of `weights` for its own."""
-    kind = dtype_named(dtype)
-    if weights is None:
-        source = draw_ahead(plan.arch, int(torch.randint(2**62, (), device="cpu")) if seed is None else seed)
-    # on "meta" first: PyTorch's own initialisation, kaiming_uniform(a=sqrt(5)), would take its time and be overwritten
-    with torch.device("meta"):
-        model = cls(plan)
-    if weights is not None:
-        source = given(plan.arch, weights() if callable(weights) else weights)
-    device = torch.get_default_device()
-    counters = [n for n in model.state_dict() if n not in source]  # of batches, which nothing reads
-    state = {n: torch.zeros((), dtype=torch.long, device=device) for n in counters}
-    copy = copy and weights is not None  # what was drawn is nobody else's
-    state |= {name: to_tensor(value()).to(device, kind, copy=copy) for name, value in source.items()}
-    model.load_state_dict(state, assign=True)
-    for blur in (m for m in model.modules() if isinstance(m, Blur)):  # whose filter is no weight
-        blur.to(device, kind)
-    return model
-
-
-def dtype_named(dtype) -> torch.dtype:
-    """PyTorch's dtype of that name, or itself; its default for None. Raises RosettaError where it is none of floats."""
-    kind = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype or torch.get_default_dtype()
-    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
-        raise RosettaError(f"dtype {dtype!r} can't be: expected float32, float64, bfloat16 or float16")
-    return kind
-
-
-def to_tensor(weight: np.ndarray) -> torch.Tensor:
-    """The array's own memory where PyTorch can use it; a copy of one that is read-only or has gaps."""
-    return torch.from_numpy(np.require(weight, requirements=["C", "W"]))
-
-
-def sequential(*layers, name: str = "") -> nn.Sequential:
-    return nn.Sequential(*layers)
-
-
-def to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    """The tensor as an array; bfloat16, which numpy lacks, as float32."""
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy()
+from common.plan import MOMENTUM, Conv, Linear, Norm, Pool, Shortcut
+from torch_impl.model import Module
 
 
 def identity(x):

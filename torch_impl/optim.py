@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from common.parity.rules import Parts, Rule
-from torch_impl.layers import to_numpy
+from torch_impl.model import to_numpy
 
 
 def optimizer(model, rule: Rule, parts: Parts | None = None) -> torch.optim.Optimizer:

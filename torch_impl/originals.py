@@ -9,7 +9,7 @@ from common.checkpoints.libraries.transformers import transformers_config
 from common.checkpoints.recognise import Recognised
 from common.errors import RosettaError
 from common.tools.frameworks import peer
-from torch_impl.layers import to_numpy
+from torch_impl.model import to_numpy
 
 
 def build(library: str, name: str, arch: Arch) -> torch.nn.Module:

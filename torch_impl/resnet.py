@@ -4,20 +4,8 @@ from common.arch import Arch, get
 from common.plan import Plan, StemPlan, Trunk, make_plan
 
 from .blocks import BLOCKS
-from .layers import (
-    Model,
-    concat,
-    construct,
-    conv,
-    identity,
-    linear,
-    norm,
-    pool,
-    relu,
-    relu_layer,
-    sequential,
-    spatial_mean,
-)
+from .layers import concat, conv, identity, linear, norm, pool, relu, relu_layer, spatial_mean
+from .model import Model, construct, sequential
 
 
 class ResNet(Model):

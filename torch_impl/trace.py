@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from torch_impl.layers import to_numpy
+from torch_impl.model import to_numpy
 
 See = Callable[[str, np.ndarray], None]
 

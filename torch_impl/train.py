@@ -25,7 +25,7 @@ from common.training.recipe import LossScale, Recipe, learning
 from torch_impl import optim
 from torch_impl import weights as store
 from torch_impl.autodiff import loss_of
-from torch_impl.layers import to_numpy, to_tensor
+from torch_impl.model import to_numpy, to_tensor
 from torch_impl.weights import named_tensors
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from common.init import given
-from torch_impl.layers import to_numpy, to_tensor
+from torch_impl.model import to_numpy, to_tensor
 
 
 def named_tensors(model) -> Iterator[tuple[str, torch.Tensor]]:

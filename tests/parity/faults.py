@@ -179,7 +179,7 @@ def _(mp):
     from keras import ops
 
     from keras_impl import blocks
-    from keras_impl.layers import Module
+    from keras_impl.model import Module
 
     class Counting(Module):
         def call(self, x):
@@ -494,14 +494,15 @@ def _(mp):
     **TRAIN,
 )
 def _(mp):
-    from keras_impl.layers import MOMENTUM, BatchNorm, _is_training
+    from keras_impl.layers import MOMENTUM, BatchNorm
+    from keras_impl.model import is_training
 
     call = BatchNorm.call
 
     def biased(self, x, training=None, mask=None):
         n, before = np.prod(x.shape[:-1]), np.asarray(self.moving_variance)
         y = call(self, x, training)
-        if _is_training(training):
+        if is_training(training):
             kept = before * (1 - MOMENTUM)
             self.moving_variance.assign(kept + (np.asarray(self.moving_variance) - kept) * (n - 1) / n)
         return y

@@ -8,6 +8,7 @@ from conftest import relative
 
 import keras_impl
 import keras_impl.autodiff
+import keras_impl.model
 import torch_impl
 from common.arch import get
 from common.init import randomised
@@ -46,7 +47,7 @@ def train(arch, rule: str, steps: int = 6):
         found = keras_impl.autodiff.differentiate(twin, x, y).gradients
         names = dict(named_variables(twin))
         b.apply(
-            [keras.ops.convert_to_tensor(keras_impl.layers.to_keras(g)) for g in found.values()],
+            [keras.ops.convert_to_tensor(keras_impl.model.to_keras(g)) for g in found.values()],
             [names[n] for n in found],
         )
         yield torch_impl.export_weights(net), keras_impl.export_weights(twin)
