@@ -581,12 +581,12 @@ def _(mp):
 def _(mp):
     from keras import ops
 
-    from keras_impl import layers
+    from keras_impl import engines
 
-    mean = layers._mean
+    mean = engines.mean
     mp.setattr(
-        layers,
-        "_mean",
+        engines,
+        "mean",
         lambda x, axes, keepdims=False: ops.stop_gradient(mean(x, axes)) if 0 in axes else mean(x, axes, keepdims),
     )
 
