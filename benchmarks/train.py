@@ -120,18 +120,18 @@ def memory(framework: str) -> dict[str, float]:
     """Resident MiB of a run of cifar_resnet20 on digits after 2 epochs and at the end of 40."""
     code = f"""
 import pathlib, tempfile
-from common.training import recipe, run as training
+from common.training import loop, recipe, record, run as training
 folder = pathlib.Path(tempfile.mkdtemp()) / "run"
 spec = training.prepare({framework!r}, "float32")
 run, data = training.plan("cifar_resnet20", "digits", recipe.get("short", epochs=40), {{"depths": (1, 1, 1)}},
                           framework=spec)
-training.new(folder, run)
+record.new(folder, run)
 now = lambda: int(open("/proc/self/statm").read().split()[1]) * 4096 / 2**20
 seen = {{}}
 def listen(what, p):
     if what == "epoch" and p.epoch in (2, 40):
         seen[p.epoch] = now()
-training.train(folder, listener=listen, data=data, save_every=1e9)
+loop.train(folder, listener=listen, data=data, save_every=1e9)
 print("MEMORY", seen[2], seen[40])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

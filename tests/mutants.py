@@ -82,7 +82,7 @@ class Mutant:
 KINDS = {
     "the comparison": {"comparison", "checks", "backends", "differentiated", "fast", "race"},
     "data and scores": {"data", "examples", "scores", "preprocessing", "images", "evaluation"},
-    "training": {"run", "recipe", "rules", "kept", "train", "optim", "autodiff"},
+    "training": {"run", "record", "loop", "recipe", "rules", "kept", "train", "optim", "autodiff"},
     "files": {"checkpoints", "libraries", "tools", "weights", "text"},
     "the net": {
         "plan",
@@ -595,7 +595,8 @@ mutant("bfloat16 without its sign", "weights of a bfloat16 net come out of PyTor
 
 # ---- training, which both frameworks share
 
-TRAINING, RECIPE = "common/training/run.py", "common/training/recipe.py"
+TRAINING, RECORD, STEPS = "common/training/run.py", "common/training/record.py", "common/training/loop.py"
+RECIPE = "common/training/recipe.py"
 LOOP = "test_loop.py"
 mutant("parts of a batch weigh alike", "with --accumulate the last, smaller part weighs too much",
        f"{RECIPES}::test_a_trainers_steps_are_those_of_a_plain_loop_with_torch_optim",
@@ -619,19 +620,19 @@ mutant("warm-up from nothing", "`warmup_from` is ignored: cifar110 begins at alm
        (RECIPE, "(self.warmup_from + (1 - self.warmup_from) * (step + 1) / ramp)", "((step + 1) / ramp)"))
 mutant("masks alike at every step", "dropout drops the same places in every step of a run",
        LOOP,
-       (TRAINING, "counters.MASKS, self.step)[0]", "counters.MASKS, 0)[0]"), audit=SEEN)
+       (RECORD, "counters.MASKS, self.step)[0]", "counters.MASKS, 0)[0]"), audit=SEEN)
 mutant("the next step's rate", "every rate comes a step too early",
        LOOP,
-       (TRAINING, "self.run.recipe.rate(self.step, self.steps_per_epoch)", "self.run.recipe.rate(self.step + 1, self.steps_per_epoch)"), audit=SEEN)
+       (RECORD, "self.run.recipe.rate(self.step, self.steps_per_epoch)", "self.run.recipe.rate(self.step + 1, self.steps_per_epoch)"), audit=SEEN)
 mutant("the best is the worst", "best.safetensors is the net that measured worst",
        LOOP,
-       (TRAINING, "if found.accuracy > p.best:", "if p.best < 0 or found.accuracy < p.best:"), audit=SEEN)
+       (RECORD, "if found.accuracy > p.best:", "if p.best < 0 or found.accuracy < p.best:"), audit=SEEN)
 mutant("the best is the last", "best.safetensors is the net of the last epoch",
        LOOP,
-       (TRAINING, "if found.accuracy > p.best:", "if True:"))
+       (RECORD, "if found.accuracy > p.best:", "if True:"))
 mutant("raw weights measured", "with an average of weights, metrics are those of the weights that it replaces",
        LOOP,
-       (TRAINING, "            with self.trainer.averaged():\n                found = measure", "            with contextlib.nullcontext():\n                found = measure"), audit=SEEN)
+       (RECORD, "            with self.trainer.averaged():\n                found = measure", "            with contextlib.nullcontext():\n                found = measure"), audit=SEEN)
 mutant("the average's decay complemented", "an average with decay 0.999 is the last weights, a thousandth aside",
        f"{RECIPES}::test_the_average_of_weights_is_torchs",
        ("torch_impl/train.py", "lerp_(tensor, 1 - self.recipe.ema)", "lerp_(tensor, self.recipe.ema)"),
@@ -659,10 +660,10 @@ mutant("rates of sections ignored", "`--times head=10` does nothing",
        (RECIPE, "(rates or {}).get(section, 1.0)", "1.0"))
 mutant("an epoch's sums never reset", "training loss and accuracy are those of all epochs together",
        LOOP,
-       (TRAINING, "        p.loss = p.right = p.seen = 0.0\n", "        pass\n"), audit=SEEN)
+       (RECORD, "        p.loss = p.right = p.seen = 0.0\n", "        pass\n"), audit=SEEN)
 mutant("batches weigh alike in the training loss", "a small last batch counts as much as a whole one",
        LOOP,
-       (TRAINING, "progress.loss += loss * len(x)", "progress.loss += loss * run.recipe.batch"))
+       (STEPS, "progress.loss += loss * len(x)", "progress.loss += loss * run.recipe.batch"))
 mutant("Adam forgets faster", "Adam's second moment has another decay than PyTorch's default",
        f"{RECIPES}::test_defaults_of_the_rules_are_pytorchs",
        ("common/parity/rules.py", "beta_2: float = 0.999", "beta_2: float = 0.99"), audit=SEEN)
@@ -680,16 +681,16 @@ mutant("transfer leaves out a stage", "--init draws layer3 anew, without a word"
        (TRAINING, "if n in weights and w.shape == weights[n].shape}", 'if n in weights and w.shape == weights[n].shape and not n.startswith("layer3")}'), audit=SEEN)
 mutant("the best forgotten", "a run that goes on replaces its best net by a worse one",
        LOOP,
-       (TRAINING, '_KEPT = ("step", "loss", "right", "seen", "best", "seconds", "last")', '_KEPT = ("step", "loss", "right", "seen", "seconds", "last")'))
+       (RECORD, '_KEPT = ("step", "loss", "right", "seen", "best", "seconds", "last")', '_KEPT = ("step", "loss", "right", "seen", "seconds", "last")'))
 mutant("the epoch's sums forgotten", "after a stop in mid-epoch the training loss is that of the rest",
        LOOP,
-       (TRAINING, '_KEPT = ("step", "loss", "right", "seen", "best", "seconds", "last")', '_KEPT = ("step", "best", "seconds", "last")'))
+       (RECORD, '_KEPT = ("step", "loss", "right", "seen", "best", "seconds", "last")', '_KEPT = ("step", "best", "seconds", "last")'))
 mutant("metrics twice", "lines after the checkpoint stay when a run goes on, and come again",
        LOOP,
-       (TRAINING, 'if row["step"] <= step]', "if True]"))
+       (RECORD, 'if row["step"] <= step]', "if True]"))
 mutant("a run begins its epoch anew", "a run that goes on in mid-epoch sees its first batches again",
        LOOP,
-       (TRAINING, "batches.epoch(progress.epoch, done)", "batches.epoch(progress.epoch, 0)"))
+       (STEPS, "batches.epoch(progress.epoch, done)", "batches.epoch(progress.epoch, 0)"))
 mutant("the loss' scale doubles too soon", "float16 trainings overflow every 200 steps",
        f"{TRAIN}::test_the_scale_doubles_after_so_many_good_steps",
        (RECIPE, "elif self.good == 2000:", "elif self.good == 200:"))

@@ -86,12 +86,12 @@ def race(
     """
     from common.training import race as racing
     from common.training import recipe as recipes
-    from common.training import run as training
+    from common.training.run import plan
 
     if out:
         make_folder(out)
     recipe = recipes.get(recipe_name, **changes)
-    run, found = training.plan(
+    run, found = plan(
         name, data, recipe, overrides, data_dir=data_dir, size=size, skip_corrupt=skip_corrupt, seed=seed, init=init,
         workers=workers, layout=layout,
     )  # fmt: skip

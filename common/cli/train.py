@@ -79,7 +79,9 @@ def train(
     """
     from common.parity.engines import versions
     from common.training import recipe as recipes
-    from common.training import run as training
+    from common.training import record
+    from common.training import run as planned
+    from common.training.loop import train as train_run
 
     several, first = int(os.environ.get("WORLD_SIZE", "1")) > 1, os.environ.get("RANK", "0") == "0"  # torchrun's
     kept = click.get_current_context().with_resource(contextlib.ExitStack())
@@ -95,27 +97,27 @@ def train(
         }:  # fmt: skip
             raise RosettaError(f"--resume goes on with what the run's config says: without {', '.join(sorted(wrong))}")
         folder = Path(resume)
-        run = training.Run.load(folder)
-        kept.enter_context(training.alone(folder))
-        changes = {"framework": training.prepare(framework, run.recipe.precision)} if "framework" in given else {}
-        changes |= {"data": training.placed(data)} if data is not None else {}
-        changes |= {"data_dir": training.from_root(data_dir)} if data_dir is not None else {}
+        run = planned.Run.load(folder)
+        kept.enter_context(record.alone(folder))
+        changes = {"framework": planned.prepare(framework, run.recipe.precision)} if "framework" in given else {}
+        changes |= {"data": planned.placed(data)} if data is not None else {}
+        changes |= {"data_dir": planned.from_root(data_dir)} if data_dir is not None else {}
         changes |= {"workers": workers} if "workers" in given else {}
         run = dataclasses.replace(run, **changes)
-        training.prepare(run.framework, run.recipe.precision, run.devices, device)
+        planned.prepare(run.framework, run.recipe.precision, run.devices, device)
         found = run.load_data()
         if changes:
-            training.replaced(folder, **changes)
+            record.replaced(folder, **changes)
         if epochs is not None:
-            found.notes.append(training.longer(folder, epochs, found))
+            found.notes.append(record.longer(folder, epochs, found))
     else:
         if not name or not data:
             raise RosettaError("train needs a NAME and --data: rosetta train cifar_resnet20 --data digits")
         given_fields = {"epochs": epochs, "batch": batch, "rate": rate}
         fields = {k: v for k, v in given_fields.items() if v is not None} | changes
         recipe = recipes.get(recipe_name or "short", **fields)
-        spec = training.prepare(framework, recipe.precision, devices, device)
-        run, found = training.plan(
+        spec = planned.prepare(framework, recipe.precision, devices, device)
+        run, found = planned.plan(
             name, data, recipe, overrides, framework=spec, data_dir=data_dir, size=size, skip_corrupt=skip_corrupt,
             layout=layout,
             hold_out=hold_out, seed=seed, init=init, frozen=freeze, rates=rates, augment=not no_augment,
@@ -126,11 +128,11 @@ def train(
         versions(spec, device, default=False)  # which refuses a device that isn't there
         if several and not out:
             raise RosettaError("under torchrun a run needs --out: its processes have to agree on the folder")
-        folder = Path(out) if out else training.free(Path("runs"), f"{name}-{found.name}-{spec.replace(':', '-')}")
+        folder = Path(out) if out else record.free(Path("runs"), f"{name}-{found.name}-{spec.replace(':', '-')}")
         if first:
-            training.new(folder, run)
+            record.new(folder, run)
         else:
-            training.appears(folder)
+            record.appears(folder)
     asked: list[int] = []
 
     def ask(number: int, frame: Any) -> None:
@@ -142,7 +144,7 @@ def train(
     speaker = _Quiet() if quiet or not first else _Json() if as_json else _Bars(folder, found)
     try:
         with speaker as say:
-            done = training.train(
+            done = train_run(
                 folder, listener=say, stop=lambda: bool(asked), save_every=save_every, data=found, limit=steps,
                 device=device,
             )  # fmt: skip

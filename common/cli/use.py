@@ -41,19 +41,20 @@ def evaluate(
     from common.checkpoints.port import inspect
     from common.training import data as datasets
     from common.training import evaluation
-    from common.training import run as training
+    from common.training.record import model_of
+    from common.training.run import Run
 
     if confusion:
         writable(confusion)
     if data is None:
-        run = training.Run.load(Path(source))
+        run = Run.load(Path(source))
         run = dataclasses.replace(
             run, data_dir=data_dir or run.data_dir, size=size or run.size, layout=layout or run.layout, workers=workers
         )
         found = run.load_data()
     else:
         found = datasets.load(data, data_dir, size=size, skip_corrupt=skip_corrupt, layout=layout)
-    net = inspect(training.model_of(source), arch=get(variant) if variant else None, overrides=overrides)
+    net = inspect(model_of(source), arch=get(variant) if variant else None, overrides=overrides)
     got, by_backend = evaluation.evaluate(net, found, framework, size=size, dtype=dtype, device=device, workers=workers)
     n = len(found.test)
     if confusion:
@@ -150,7 +151,7 @@ def predict(
     from common.checkpoints import imagenet
     from common.checkpoints.port import inspect
     from common.training import evaluation
-    from common.training.run import model_of
+    from common.training.record import model_of
     from common.training.scores import softmax
 
     with tempfile.TemporaryDirectory() as kept:

@@ -1,5 +1,6 @@
-"""Several runs' training curves on one picture, and in words."""
+"""Training curves: of several runs on one picture and in words, and of one, as its folder has them."""
 
+import importlib.util
 import math
 import os
 from collections.abc import Sequence
@@ -9,7 +10,8 @@ from typing import Any
 
 from common.errors import RosettaError
 from common.tools.figures import figure, logarithmic
-from common.training.run import Run, read_metrics
+from common.training.record import read_metrics
+from common.training.run import Run
 
 
 @dataclass(frozen=True)
@@ -95,3 +97,29 @@ def draw(path: str | os.PathLike, curves: Sequence[Curve], title: str = "") -> N
         whole.legend(handles + more, labels + words, loc="outside upper center", ncols=4, frameon=False)
         if title:
             whole.suptitle(title)
+
+
+def draw_run(folder: Path) -> None:
+    """curve.png, where matplotlib is installed and there is anything to draw."""
+    rows = read_metrics(folder)
+    if not rows or importlib.util.find_spec("matplotlib") is None:
+        return
+    run = Run.load(folder)
+    steps, epochs = [r for r in rows if "loss" in r], [r for r in rows if "test_loss" in r]
+    with figure(folder / "curve.png", 1, 2, (10, 4)) as (whole, (left, right)):
+        left.plot([r["step"] for r in steps], [r["loss"] for r in steps], color="0.75", lw=0.8, label="batch")
+        for key, label, colour in (("train_loss", "training", "C0"), ("test_loss", "test", "C1")):
+            left.plot([r["step"] for r in epochs], [r[key] for r in epochs], color=colour, marker=".", label=label)
+        for key, label, colour in (("train_accuracy", "training", "C0"), ("test_accuracy", "test", "C1")):
+            right.plot(
+                [r["step"] for r in epochs], [error(r[key]) for r in epochs], color=colour, marker=".", label=label
+            )
+        left.set(xlabel="step", ylabel="loss")
+        right.set(xlabel="step", ylabel="error, %")
+        if epochs:
+            right.axhline(error(epochs[-1]["test_accuracy"]), color="C1", lw=0.5, ls=":")
+        for axes in (left, right):
+            logarithmic(axes)
+            axes.grid(alpha=0.3, which="both")
+            axes.legend(frameon=False)
+        whole.suptitle(f"{run.name} on {os.path.basename(run.data)}, {run.framework}")

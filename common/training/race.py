@@ -17,9 +17,11 @@ from common.plan import make_plan
 from common.tools.figures import figure, logarithmic
 from common.tools.files import atomic
 from common.tools.text import to_json
-from common.training import run as training
 from common.training.data import Data
-from common.training.run import Run
+from common.training.loop import trainer_of
+from common.training.record import Progress
+from common.training.run import Run, trains
+from common.training.scores import measure
 
 MOVED = {"float64": 1e-15, "float32": 1e-7}  # of the input, relatively: another draw of rounding
 BEGIN = 5  # steps in which nothing has been magnified yet
@@ -41,8 +43,8 @@ class Trained:
         data = self.run.load_data()
         data.test = data.test.subset(np.arange(min(self.measured, len(data.test))))
         batches, tests = self.run.batches(data, True), self.run.batches(data, False)
-        trainer = training.trainer_of(self.run, data)
-        progress = training.Progress(self.run, len(batches))
+        trainer = trainer_of(self.run, data)
+        progress = Progress(self.run, len(batches))
         rng, masks = np.random.default_rng(0), make_plan(self.run.arch).random
         while progress.step < self.steps:
             for x, labels in batches.epoch(progress.epoch):
@@ -57,7 +59,7 @@ class Trained:
                 if progress.step == self.steps:
                     break
         with trainer.averaged():
-            found = training.measure(trainer.logits, tests)
+            found = measure(trainer.logits, tests)
         yield Item("race", "test", "test", np.array([found.loss, found.accuracy]))
         for name, w in trainer.weights().items():
             yield Item("race", "weights", name, w)
@@ -130,7 +132,7 @@ def race(
     Raises RosettaError where a backend is missing or fewer than two are named.
     """
     for name in backends:
-        training.trains(name)
+        trains(name)
     result = Race(run, data.name, steps)
     ends: dict[tuple[str, bool], dict[str, np.ndarray]] = {}
     with started(backends, device) as running:

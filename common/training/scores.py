@@ -1,10 +1,12 @@
 """How well logits say the classes."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+
+from common.training.data import Batches
 
 
 class PerClass(NamedTuple):
@@ -73,3 +75,9 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities (N classes)."""
     e = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
     return e / e.sum(1, keepdims=True)
+
+
+def measure(forward: Callable[[np.ndarray], np.ndarray], batches: Batches) -> Scores:
+    """The scores of a net on batches."""
+    logits = np.concatenate([forward(x) for x, _ in batches.epoch()])
+    return scores(logits, batches.examples.labels)

@@ -39,6 +39,7 @@ from common.checkpoints.preprocessing import IMAGENET
 from common.cli import files as cli
 from common.errors import RosettaError
 from common.init import randomised
+from common.training import record
 from common.training import run as training
 from common.training.recipe import Recipe
 
@@ -105,16 +106,16 @@ def run(folder: Path) -> Path:
     """A run's folder, as a training leaves it between two epochs."""
     weights = randomised(ARCH)
     made = training.Run("resnet18", ARCH, "digits", Recipe(epochs=2), "torch")
-    training.new(folder, made)
+    record.new(folder, made)
     lines = [{"step": 10, "epoch": 0, "loss": 1.5, "rate": 0.1}, {"step": 20, "epoch": 1, "test_accuracy": 0.5}]
-    (folder / training.METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / record.METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines))
     moments = {f"momentum {n}": w for n, w in weights.items() if "running" not in n}
-    line = dict.fromkeys(training._LINE, 0.5) | {"epoch": 2}
-    progress = training.Progress(made, 10, step=20, last=line).state()
+    line = dict.fromkeys(record._LINE, 0.5) | {"epoch": 2}
+    progress = record.Progress(made, 10, step=20, last=line).state()
     canonical.save(
-        folder / training.LAST, ARCH, weights, {"labels": "a\nb\nc"}, {"progress": progress, "arrays": moments}
+        folder / record.LAST, ARCH, weights, {"labels": "a\nb\nc"}, {"progress": progress, "arrays": moments}
     )
-    canonical.save(folder / training.BEST, ARCH, weights)
+    canonical.save(folder / record.BEST, ARCH, weights)
     return folder
 
 
@@ -394,7 +395,7 @@ def witnessed(path: Path, found) -> dict[str, np.ndarray]:
 
 
 def model(path: Path, kind: str) -> Path:
-    return training.model_of(path) if kind == "run" else path
+    return record.model_of(path) if kind == "run" else path
 
 
 def bad_text(said: str) -> str:
@@ -411,9 +412,9 @@ def look(
     wrong: list[str] = []
     try:
         if kind == "run":
-            training.read_metrics(path)
-            progress = training.Progress(training.Run.load(path), 10)
-            progress.go_on(canonical.load_training(path / training.LAST)[1], path / training.LAST)
+            record.read_metrics(path)
+            progress = record.Progress(training.Run.load(path), 10)
+            progress.go_on(canonical.load_training(path / record.LAST)[1], path / record.LAST)
         found = port.inspect(model(path, kind))
         with contextlib.redirect_stdout(io.StringIO()) as shown:
             print("\n".join(cli._recognised(found)))

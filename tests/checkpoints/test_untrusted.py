@@ -28,6 +28,7 @@ from common.arch import get
 from common.checkpoints import port, recognise
 from common.errors import RosettaError
 from common.init import randomised
+from common.training import record
 from common.training import run as training
 
 WEIGHTS = randomised(ARCH)
@@ -299,7 +300,7 @@ def test_labels_and_names_of_a_file_are_shown_without_what_a_terminal_obeys(tmp_
     labels = {"0": "\x1b]0;cat\x07", "1": "dog\ud800", "2": "a\nb"}
     (folder / "config.json").write_text(json.dumps({"id2label": labels, "num_labels": 3}))
     torch.save(state, folder / "pytorch_model.bin")
-    assert training.model_of(folder) == folder  # and no run, though that has a config.json, too
+    assert record.model_of(folder) == folder  # and no run, though that has a config.json, too
     found = port.inspect(folder)
     assert found.labels == ("\\x1b]0;cat\\x07", "dog\\ud800", "a\\nb")
     assert CliRunner().invoke(cli, ["inspect", str(folder)]).exit_code == 0

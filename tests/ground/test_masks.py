@@ -20,7 +20,7 @@ import torch_impl.train
 from common import noise
 from common.arch import get
 from common.init import initial
-from common.training import recipe
+from common.training import recipe, record
 from common.training import run as training
 
 IMPLS = {"torch": torch_impl, "keras": keras_impl}
@@ -143,9 +143,9 @@ def test_no_two_masks_are_one(drawn):
 
 def test_every_step_of_a_run_has_a_seed_of_its_own():
     runs = [training.Run("r", ARCH, "digits", recipe.get("cifar"), seed=seed) for seed in (0, 1)]
-    seeds = [training.Progress(run, 10, step).seed for run in runs for step in range(1000)]
+    seeds = [record.Progress(run, 10, step).seed for run in runs for step in range(1000)]
     assert len(set(seeds)) > 1990  # of 2 ** 31
-    assert seeds[:1000] == [training.Progress(runs[0], 10, step).seed for step in range(1000)]
+    assert seeds[:1000] == [record.Progress(runs[0], 10, step).seed for step in range(1000)]
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.3, 0.75])

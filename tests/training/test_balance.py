@@ -11,7 +11,7 @@ from test_training import IMPLS, SGD, row, trainer
 import keras_impl.autodiff
 import torch_impl.autodiff
 from common.init import randomised
-from common.training import data, recipe
+from common.training import data, loop, recipe
 from common.training import run as training
 from common.training.recipe import balanced
 
@@ -76,7 +76,7 @@ def test_a_run_is_balanced_by_its_training_examples(tmp_path):
     for balance in (True, False):
         how = recipe.get("small", balance=balance)
         run, found = training.plan("cifar_resnet20", str(tmp_path / "rare.npz"), how, {"depths": (1, 1, 1)})
-        classes = training.trainer_of(run, found).classes
+        classes = loop.trainer_of(run, found).classes
         assert (classes is None) != balance
         assert not balance or classes.tolist() == [20 / 30, 2.0]
     assert recipe.Recipe.from_json(how.to_json()) == how and data.load("digits")

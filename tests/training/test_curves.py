@@ -10,7 +10,7 @@ from PIL import Image
 from common.arch import get
 from common.cli import cli
 from common.tools.figures import figure
-from common.training import evaluation, recipe
+from common.training import evaluation, recipe, record
 from common.training import run as training
 from common.training.scores import scores
 
@@ -20,7 +20,7 @@ def rosetta(*args: object):
 
 
 def made_run(folder, name, accuracies, framework="torch"):
-    training.new(folder, training.Run(name, get(name, in_channels=1), "digits", recipe.get("small"), framework))
+    record.new(folder, training.Run(name, get(name, in_channels=1), "digits", recipe.get("small"), framework))
     with open(folder / "metrics.jsonl", "w") as f:
         f.write(json.dumps({"step": 10, "epoch": 0, "loss": 2.3, "rate": 0.1}) + "\n")
         for epoch, accuracy in enumerate(accuracies, 1):

@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 
 import torch_impl
 from common import weights as canonical
-from common.training import recipe
+from common.training import loop, recipe, record
 from common.training import run as training
 
 BACKENDS = ["torch", "keras:tensorflow", "keras:jax", "keras:torch"]
@@ -27,8 +27,8 @@ def here(folder, backend: str, **options) -> None:
     run, data = training.plan(
         "cifar_resnet20", "digits", recipe.get("small", epochs=5), NET, framework=backend, augment=False
     )
-    training.new(folder, run)
-    training.train(folder, data=data, **options)
+    record.new(folder, run)
+    loop.train(folder, data=data, **options)
 
 
 def elsewhere(folder, backend: str) -> None:
@@ -56,7 +56,7 @@ def pytorchs(tmp_path_factory) -> float:
     """The loss of PyTorch's tenth step."""
     folder = tmp_path_factory.mktemp("torch") / "run"
     here(folder, "torch", limit=10)
-    return training.read_metrics(folder)[0]["loss"]
+    return record.read_metrics(folder)[0]["loss"]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -66,7 +66,7 @@ def test_digits_are_learned(tmp_path, backend, pytorchs):
         elsewhere(tmp_path / "run", backend)
     else:
         here(tmp_path / "run", backend)
-    rows = training.read_metrics(tmp_path / "run")
+    rows = record.read_metrics(tmp_path / "run")
     epochs = [r for r in rows if "test_accuracy" in r]
     assert len(epochs) == 5 and epochs[-1]["test_accuracy"] > 0.95 and epochs[-1]["train_accuracy"] > 0.95
     # ten steps are the same training in all of them: with gradients twice as large, this is another number

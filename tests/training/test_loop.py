@@ -10,7 +10,7 @@ import pytest
 
 from common import weights as canonical
 from common.init import initial
-from common.training import recipe
+from common.training import loop, recipe, record
 from common.training import run as training
 
 BATCH, EPOCHS, STEPS = 500, 4, 12  # digits has 1,438 examples to train on: 500, 500 and 438 an epoch
@@ -64,20 +64,20 @@ def go(monkeypatch, tmp_path):
     """Runs, or goes on with, a run of digits; gives its trainer."""
     made = []
     impl = types.SimpleNamespace(train=types.SimpleNamespace(distributed=lambda *_: contextlib.nullcontext()))
-    monkeypatch.setattr(training, "implementation", lambda framework: impl)
-    monkeypatch.setattr(training, "trainer_of", lambda run, data, weights=None, place=None: made[-1])
-    monkeypatch.setattr(training.engines, "versions", lambda *_, **__: {"device": "none"})
-    monkeypatch.setattr(training.engines, "threads", lambda spec: "1")
-    monkeypatch.setattr(training, "draw", lambda folder: None)
+    monkeypatch.setattr(loop, "implementation", lambda framework: impl)
+    monkeypatch.setattr(loop, "trainer_of", lambda run, data, weights=None, place=None: made[-1])
+    monkeypatch.setattr(loop.engines, "versions", lambda *_, **__: {"device": "none"})
+    monkeypatch.setattr(loop.engines, "threads", lambda spec: "1")
+    monkeypatch.setattr(loop, "draw_run", lambda folder: None)
 
     def run(accuracy=(0.5, 0.9, 0.7, 0.8), limit=None, **options):
         folder = tmp_path / "run"
         if not folder.exists():
             how = recipe.get("cifar", epochs=EPOCHS, batch=BATCH)
-            training.new(folder, training.plan("cifar_resnet20", "digits", how, {"depths": (1, 1, 1)}, **options)[0])
+            record.new(folder, training.plan("cifar_resnet20", "digits", how, {"depths": (1, 1, 1)}, **options)[0])
         of = training.Run.load(folder)
         made.append(Scripted(of, of.load_data(), accuracy))
-        training.train(folder, limit=limit)
+        loop.train(folder, limit=limit)
         return made[-1]
 
     run.folder = tmp_path / "run"
@@ -85,7 +85,7 @@ def go(monkeypatch, tmp_path):
 
 
 def lines(folder, key):
-    return [row for row in training.read_metrics(folder) if key in row]
+    return [row for row in record.read_metrics(folder) if key in row]
 
 
 def best(folder) -> float:

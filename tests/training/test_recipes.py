@@ -21,7 +21,7 @@ from common import weights as canonical
 from common.arch import get
 from common.init import randomised
 from common.parity.rules import Rule
-from common.training import recipe
+from common.training import loop, recipe, record
 from common.training import run as training
 from common.training.recipe import Recipe
 from common.training.scores import Scores
@@ -290,7 +290,7 @@ def run(tmp_path_factory):
     how = recipe.get("small", batch=200, epochs=3, ema=0.8, rate=0.02)
     made, data = training.plan("cifar_resnet20", "digits", how, {"depths": (1, 1, 1)}, seed=3)
     data.test = data.test.subset(np.arange(100))
-    training.new(folder / "r", made)
+    record.new(folder / "r", made)
     accuracies = iter([0.3, 0.6, 0.5])
 
     def measure(forward, tests):
@@ -310,11 +310,11 @@ def run(tmp_path_factory):
             copies.append(shutil.copy(folder / "r" / "last.safetensors", folder / f"{progress.epoch}.safetensors"))
 
     with pytest.MonkeyPatch.context() as m:
-        m.setattr(training, "measure", measure)
+        m.setattr(record, "measure", measure)
         m.setattr(torch_impl.train.Trainer, "step", step)
-        training.train(folder / "r", data=data, listener=listener, limit=11)  # stops in the second epoch
-        training.train(folder / "r", data=data, listener=listener, limit=6)  # and in the third
-        training.train(folder / "r", data=data, listener=listener)
+        loop.train(folder / "r", data=data, listener=listener, limit=11)  # stops in the second epoch
+        loop.train(folder / "r", data=data, listener=listener, limit=6)  # and in the third
+        loop.train(folder / "r", data=data, listener=listener)
     return folder / "r", steps, copies, measured
 
 
@@ -323,12 +323,12 @@ def test_each_step_of_a_run_has_its_rate_and_its_masks(run):
     assert [s["n"] for s in run[1]] == 3 * [*[200] * 7, 38]  # 1,438 digits
     assert [s["rate"] for s in run[1]] == pytest.approx(rates, rel=1e-9)
     assert len({s["seed"] for s in run[1]}) == 24
-    rows = training.read_metrics(run[0])
+    rows = record.read_metrics(run[0])
     assert [r["rate"] for r in rows] == pytest.approx([rates[int(r["step"]) - 1] for r in rows], rel=1e-9)
 
 
 def test_an_epochs_figures_are_of_its_own_examples(run):
-    rows = [r for r in training.read_metrics(run[0]) if "test_loss" in r]
+    rows = [r for r in record.read_metrics(run[0]) if "test_loss" in r]
     assert [(r["epoch"], r["step"]) for r in rows] == [(1, 8), (2, 16), (3, 24)]
     for e, r in enumerate(rows):
         of = run[1][8 * e : 8 * e + 8]
@@ -369,5 +369,5 @@ def test_a_run_begins_with_all_of_a_checkpoint(tmp_path, classes):
     assert [n for n in found if found[n].shape != given[n].shape or not np.array_equal(found[n], given[n])] == (
         [] if classes == 10 else ["fc.weight", "fc.bias"]
     )
-    t = training.trainer_of(run, data)
+    t = loop.trainer_of(run, data)
     assert all(canonical.same(w, found[n]) for n, w in t.weights().items())

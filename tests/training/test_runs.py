@@ -19,7 +19,7 @@ from common.cli import cli
 from common.cli import train as command
 from common.errors import RosettaError
 from common.init import initial
-from common.training import recipe
+from common.training import loop, recipe, record
 from common.training import run as training
 
 SETS = ("--set", "depths=[1,1,1]")
@@ -84,7 +84,7 @@ def test_data_that_moved_are_named_once(tmp_path, examples, monkeypatch):
 def test_a_second_process_is_refused_while_the_first_trains(tmp_path):
     small(tmp_path / "run", "--steps", 1, "--quiet")
     holds = (
-        "import sys; from common.training.run import alone; from pathlib import Path\nwith alone(Path(sys.argv[1])):"
+        "import sys; from common.training.record import alone; from pathlib import Path\nwith alone(Path(sys.argv[1])):"
     )
     first = subprocess.Popen(
         [sys.executable, "-c", holds + " print('held', flush=True); sys.stdin.read()", tmp_path / "run"], cwd=ROOT,
@@ -96,20 +96,20 @@ def test_a_second_process_is_refused_while_the_first_trains(tmp_path):
         said = rosetta("train", "--resume", tmp_path / "run", *more, code=2)
         assert f"{tmp_path / 'run'} is being trained by another process" in said.replace("\n", " ")
     with pytest.raises(RosettaError, match="another process"):
-        training.train(tmp_path / "run")
+        loop.train(tmp_path / "run")
     assert before == {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir() if p.is_file()}
     first.kill()  # the lock falls with it
     first.communicate()
     rosetta("train", "--resume", tmp_path / "run", "--steps", 1, "--quiet")
-    assert not training._locked
+    assert not record._locked
 
 
 def test_only_the_first_of_torchruns_processes_locks(tmp_path, monkeypatch):
-    with training.alone(tmp_path):
+    with record.alone(tmp_path):
         monkeypatch.setenv("RANK", "1")
-        training._locked.clear()  # as in a process of its own
-        with training.alone(tmp_path):
-            training._locked.add(tmp_path.resolve())
+        record._locked.clear()  # as in a process of its own
+        with record.alone(tmp_path):
+            record._locked.add(tmp_path.resolve())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -140,7 +140,7 @@ def test_a_run_goes_on_for_longer(tmp_path):
     assert run.recipe.epochs == 2
     rates = [float(x) for x in re.search(r"next step is (\S+), where it would have been (\S+)", said).groups()]
     assert rates[0] == pytest.approx(run.recipe.rate(6, 6), rel=1e-2) and rates[1] == pytest.approx(0.05, rel=1e-2)
-    found = training.read_metrics(tmp_path / "run")
+    found = record.read_metrics(tmp_path / "run")
     assert [r["step"] for r in found if "test_loss" in r] == [6, 12]
     assert "2 epochs behind it already: --epochs 2" in rosetta(
         "train", "--resume", tmp_path / "run", "--epochs", 2, code=2
@@ -288,7 +288,7 @@ def test_strange_lines_of_metrics_cost_nothing_else(tmp_path, stopped):
     with open(tmp_path / "run" / "metrics.jsonl", "a") as f:
         f.write('[1]\n3\n{"loss": 1}\n{"step": "x", "epoch": 1}\n{"step"')
     rosetta("train", "--resume", tmp_path / "run", "--quiet")
-    assert [r["step"] for r in training.read_metrics(tmp_path / "run") if "test_loss" in r] == [6, 12, 18]
+    assert [r["step"] for r in record.read_metrics(tmp_path / "run") if "test_loss" in r] == [6, 12, 18]
 
 
 def test_what_else_runs_it_is_said(tmp_path, stopped):

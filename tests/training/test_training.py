@@ -28,7 +28,7 @@ from common.errors import RosettaError
 from common.init import initial, randomised
 from common.parity.backends import Here
 from common.parity.rules import Rule
-from common.training import evaluation, race, recipe
+from common.training import evaluation, race, recipe, record
 from common.training import run as training
 from common.training.data import load, sources
 from common.training.race import Trained
@@ -273,8 +273,8 @@ def events(folder):
     import tensorflow as tf
     from tensorboardX.proto.event_pb2 import Event
 
-    for record in tf.data.TFRecordDataset([str(p) for p in folder.iterdir()]):
-        event = Event.FromString(record.numpy())
+    for example in tf.data.TFRecordDataset([str(p) for p in folder.iterdir()]):
+        event = Event.FromString(example.numpy())
         yield from ((v.tag, event.step, v.simple_value) for v in event.summary.value)
 
 
@@ -283,7 +283,7 @@ def test_a_run_and_what_it_leaves(tmp_path):
     assert "done: " in said
     there = {p.name for p in (tmp_path / "run").iterdir()}
     assert there >= {"config.json", "metrics.jsonl", "last.safetensors", "best.safetensors", "curve.png"}
-    rows = training.read_metrics(tmp_path / "run")
+    rows = record.read_metrics(tmp_path / "run")
     tagged = {tag: value for tag, step, value in events(tmp_path / "run" / "log") if step == rows[-1]["step"]}
     assert tagged["test/accuracy"] == pytest.approx(rows[-1]["test_accuracy"]) and "train/loss" in tagged
     assert [r["step"] for r in rows] == [10, 12, 20, 24]
@@ -305,7 +305,7 @@ def test_a_run_that_stops_goes_on_to_the_bit(tmp_path, first):
     words = ("--framework", first, "--quiet", "--with", "precision=mixed_float16", "--with", "ema=0.9")
     small(tmp_path / "whole", *words)
     small(tmp_path / "run", *words, "--steps", 5)
-    assert len(training.read_metrics(tmp_path / "run")) == 0
+    assert len(record.read_metrics(tmp_path / "run")) == 0
     rosetta("train", "--resume", tmp_path / "run", "--steps", 9, "--quiet")
     rosetta("train", "--resume", tmp_path / "run", "--quiet")
     for of in ("best", "last"):
@@ -313,7 +313,7 @@ def test_a_run_that_stops_goes_on_to_the_bit(tmp_path, first):
         assert all(canonical.same(a[n], b[n]) for n in a)
     a, b = (canonical.load_training(tmp_path / n / "last.safetensors")[0] for n in ("whole", "run"))
     assert list(a) == list(b) and all(canonical.same(a[n], b[n]) for n in a)
-    rows = [training.read_metrics(tmp_path / n) for n in ("whole", "run")]
+    rows = [record.read_metrics(tmp_path / n) for n in ("whole", "run")]
     for one, two in zip(*rows, strict=True):
         assert {**one, "seconds": 0} == {**two, "seconds": 0}
 
@@ -328,7 +328,7 @@ def test_a_run_goes_on_in_the_other_framework(tmp_path, first):
     files = [tmp_path / n / "last.safetensors" for n in ("whole", "mixed")]
     for a, b in ([canonical.load(f)[1] for f in files], [canonical.load_training(f)[0] for f in files]):
         assert list(a) == list(b) and max(relative(a[n], b[n]) for n in a) < 1e-9
-    for one, two in zip(*(training.read_metrics(tmp_path / n) for n in ("whole", "mixed")), strict=True):
+    for one, two in zip(*(record.read_metrics(tmp_path / n) for n in ("whole", "mixed")), strict=True):
         assert {**one, "seconds": 0} == pytest.approx({**two, "seconds": 0}, rel=1e-9)
 
 
@@ -488,12 +488,12 @@ def test_the_committed_run_says_the_same_in_both_frameworks(n):
     run = training.Run.load(COMMITTED)
     data = run.load_data()
     data.test = data.test.subset(np.arange(n))
-    got, by_backend = evaluation.evaluate(inspect(training.model_of(COMMITTED)), data, "both", dtype="float64")
+    got, by_backend = evaluation.evaluate(inspect(record.model_of(COMMITTED)), data, "both", dtype="float64")
     assert got.same_classes == n and got.apart < 1e-12
     for found in by_backend.values():
         assert found.accuracy >= (0.935 if n == 10_000 else 0.91)
         if n == 10_000:
-            assert found.accuracy == pytest.approx(training.read_metrics(COMMITTED)[-1]["test_accuracy"], abs=2e-4)
+            assert found.accuracy == pytest.approx(record.read_metrics(COMMITTED)[-1]["test_accuracy"], abs=2e-4)
 
 
 @pytest.mark.parametrize(

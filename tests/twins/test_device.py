@@ -18,7 +18,7 @@ from common.init import initial
 from common.parity import engines
 from common.parity.backends import NO_GPU, Here, device_of, environment_of
 from common.parity.rules import Rule
-from common.training import recipe
+from common.training import loop, recipe, record
 from common.training import run as training
 from common.training.data import load
 
@@ -31,7 +31,7 @@ def test_everything_of_a_trainer_is_where_its_net_is(kind):
     how = dataclasses.replace(how, rule=Rule(kind, 0.1, momentum=0.9), accumulate=2)
     run = training.Run("net", DIGITS, "digits", how)
     data = load("digits")
-    there = training.trainer_of(run, data, place="meta")
+    there = loop.trainer_of(run, data, place="meta")
     x, labels = np.zeros((6, 1, 8, 8), np.float32), np.arange(6)
     seen = []
     for module in there.model.modules():
@@ -43,9 +43,9 @@ def test_everything_of_a_trainer_is_where_its_net_is(kind):
     assert len(seen) > 20 and len(there.optimizer.state) == len(there.parameters)
     assert {t.device.type for t in tensors if t is not None} == {"meta"}
 
-    here = training.trainer_of(run, data)  # which is on the CPU, and whose checkpoint goes on there
+    here = loop.trainer_of(run, data)  # which is on the CPU, and whose checkpoint goes on there
     here.step(x, labels, 0.1)
-    there = training.trainer_of(run, data, place="meta")
+    there = loop.trainer_of(run, data, place="meta")
     there.restore(here.weights(), here.state())
     kept = [t for kept in there.optimizer.state.values() for name, t in kept.items() if name != "step"]
     assert kept and {t.device.type for t in [*kept, *there.average.values()]} == {"meta"}
@@ -103,10 +103,10 @@ def test_a_gpu_for_each_process_or_a_refusal(cards):
 def test_a_run_is_trained_where_it_is_said(tmp_path, monkeypatch):
     """The device that `distributed` gives is the net's."""
     run, data = training.plan("cifar_resnet20", "digits", recipe.get("small"), {"depths": (1, 1, 1)})
-    training.new(tmp_path / "run", run)
-    asked, real = [], training.trainer_of
-    monkeypatch.setattr(training, "trainer_of", lambda *given: asked.append(given[3]) or real(*given))
-    training.train(tmp_path / "run", data=data, limit=1, device="cpu")
+    record.new(tmp_path / "run", run)
+    asked, real = [], loop.trainer_of
+    monkeypatch.setattr(loop, "trainer_of", lambda *given: asked.append(given[3]) or real(*given))
+    loop.train(tmp_path / "run", data=data, limit=1, device="cpu")
     assert [str(place) for place in asked] == ["cpu"]
 
 
