@@ -190,10 +190,7 @@ class Progress:
 
 
 _LINE = {"epoch", "rate", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds"}
-
-
 _KEPT = ("step", "loss", "right", "seen", "best", "seconds", "last")
-
 
 Listener = Callable[[str, Progress], None]  # "step", "epoch", "stopped" or "done"
 
