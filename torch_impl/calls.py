@@ -259,6 +259,13 @@ def _cast(r, input, *args, **kwargs):
     return [("cast", (r.of(input),), dict(dtype=str(wanted[0]).removeprefix("torch.")), {})]
 
 
+CASTS = {"float": torch.float32, "double": torch.float64, "half": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def _cast_to(dtype: torch.dtype):
+    return lambda r, input: _cast(r, input, dtype)
+
+
 HANDLERS = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _conv),
     **dict.fromkeys(("max_pool1d", "max_pool2d", "boolean_dispatch.<locals>.fn"), _max_pool),
@@ -271,8 +278,9 @@ HANDLERS = {
     **dict.fromkeys(("div", "truediv", "divide", "true_divide"), _binary("div")),
     **dict.fromkeys(("sub", "subtract"), _binary("sub")),
     **dict.fromkeys(("amax",), _reduced("max")),
-    **dict.fromkeys(("clone", "contiguous", "detach", "view_as", "alias", "requires_grad", "cpu", "double"), _same),
+    **dict.fromkeys(("clone", "contiguous", "detach", "view_as", "alias", "requires_grad", "cpu"), _same),
     **dict.fromkeys(("to", "type", "type_as"), _cast),
+    **{name: _cast_to(dtype) for name, dtype in CASTS.items()},
     **{name: _dropout(shared) for name, shared in DROPOUTS.items()},
     "add": _binary("add"),
     "batch_norm": _norm,

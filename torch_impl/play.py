@@ -99,7 +99,7 @@ class Player:
     def avg_pool(self, x, a, w, layer):
         """Sums over how much there is: of the input, and of its border too where that counts."""
         ones, x = padded(torch.ones_like(x[:1, :1]), a, float(a["counts"])), padded(x, a, 0.0)
-        if a["ceil"]:
+        if a["ceil"] and a["before"] != "same":
             more = [
                 (-(n - k) % s if (-(-(n - k) // s)) * s < n - e else 0)
                 for n, k, s, e in zip(x.shape[2:], a["kernel"], a["stride"], a["after"], strict=True)
@@ -120,6 +120,12 @@ class Player:
             kernel, stride = a["at"]
             return (F.avg_pool1d if x.ndim == 3 else F.avg_pool2d)(x, kernel, stride)
         return x.mean(tuple(range(2, x.ndim)), keepdim=True)
+
+    def global_max(self, x, a, w, layer):
+        return x.amax(tuple(range(2, x.ndim)), keepdim=True)
+
+    def cast(self, x, a, w, layer):
+        return x.to(getattr(torch, a["dtype"]))
 
     def max(self, x, a, w, layer):
         return x.amax(tuple(a["axes"]), keepdim=a["keepdims"])
@@ -189,7 +195,7 @@ class Player:
         return x.sigmoid()
 
     def hard_sigmoid(self, x, a, w, layer):
-        return (x / 6 + 0.5).clamp(0, 1)
+        return F.hardsigmoid(x)  # PyTorch's own, whose sixth is one of float32
 
     def tanh(self, x, a, w, layer):
         return x.tanh()

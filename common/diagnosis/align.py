@@ -16,7 +16,7 @@ from common.diagnosis.parse import Chain, Item, Join, Layer, key_of, layers
 KINDS = {
     **dict.fromkeys("relu relu6 leaky_relu elu gelu silu tanh sigmoid hard_sigmoid hard_swish mish softplus hardtanh"
                     .split(), "activation"),
-    **dict.fromkeys("max_pool avg_pool adaptive_pool mean".split(), "pool"),
+    **dict.fromkeys("max_pool avg_pool adaptive_pool mean global_max".split(), "pool"),
     **dict.fromkeys(("norm", "affine"), "norm"),
     **dict.fromkeys(("softmax", "log_softmax"), "softmax"),
 }  # fmt: skip
@@ -280,7 +280,7 @@ def _between(ours: Layer, theirs: Layer, path: str, chosen: Collection[Change]) 
                 del attributes[name]
     arrays = {leaf: theirs.arrays.get(leaf, f"ours: {name}") for leaf, name in {**ours.arrays, **theirs.arrays}.items()}
     leaves = attributes.get("leaves", ("weight", "bias") if attributes.get("bias") else ("weight",))
-    if "shared" in theirs.attributes and "shared" not in attributes:
+    if "again" in theirs.attributes and "again" not in attributes:
         arrays = {leaf: f"ours: {path} {name}" for leaf, name in arrays.items()}
     arrays = {leaf: name for leaf, name in arrays.items() if leaf in leaves}
     return Layer(op, attributes, arrays, theirs.name, theirs.where)

@@ -48,8 +48,9 @@ def _at_both(a: Item, b: Item) -> Item:
     if isinstance(a, Join) and isinstance(b, Join) and a.op == b.op and len(a.branches) == len(b.branches):
         return replace(a, branches=tuple(_sizes(x, y) for x, y in zip(a.branches, b.branches, strict=True)))
     if isinstance(a, Layer) and isinstance(b, Layer):
-        if a.op == b.op and set(differing(a, b)) <= {"before", "after"}:
-            return replace(a, attributes={**a.attributes, "before": "same", "after": "same"})
+        if a.op == b.op and set(differing(a, b)) <= {"before", "after", "counts"}:
+            counts = {"counts": a.attributes["counts"] or b.attributes["counts"]} if "counts" in a.attributes else {}
+            return replace(a, attributes={**a.attributes, **counts, "before": "same", "after": "same"})
         for one, other in ((a, b), (b, a)):
             if one.op == "mean" and one.attributes["at"] and other.op in ("avg_pool", "mean"):
                 return one  # a pooling as wide as its input, at one of the sizes

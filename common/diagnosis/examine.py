@@ -77,7 +77,7 @@ class Diagnosis:
             sizes = ", ".join("x".join(map(str, s)) for s in self.proof.sizes)
             n = len(self.edits)
             all_of = "" if not n else " with 1" if n == 1 else f" with 1-{n}"
-            needed = [i for i, e in enumerate(self.edits, 1) if e.shows]
+            needed = [i for i, e in enumerate(self.edits, 1) if e.shows and e.changes]
             those = "it" if n == 1 else "any one of them" if len(needed) == n else f"any one of {_numbers(needed)}"
             without = f"; without {those} it isn't" if needed else ""
             lines.append(
@@ -119,7 +119,9 @@ def diagnose(model: Any, like: str | Arch | None = None) -> Diagnosis:
         away = f"{proof.worst:.1e} away from your net" if math.isfinite(proof.worst) else "not your net"
         return Diagnosis(name, explained.base, (), proof, (f"what was recorded is {away}, so nothing is said of it",),
                          remarks, net.chain)  # fmt: skip
-    return Diagnosis(name, explained.base, proof.edits, proof, (), remarks, net.chain)
+    outputs = [f"the net gives a further output: {words}" for words in net.outputs]
+    further = [Edit("second output", "head", says, frozenset(), {}, "beside the first") for says in outputs]
+    return Diagnosis(name, explained.base, (*proof.edits, *further), proof, (), remarks, net.chain)
 
 
 def living(model: Any) -> Live:
@@ -174,7 +176,8 @@ def run_once(live: Live) -> tuple[tuple[np.ndarray, ...], Net]:
             try:
                 return tuple(found), capture(live, *found[:2])
             except OtherAtSize:
-                continue
+                if side == s:
+                    raise RosettaError(f"the net is another graph at {s + 1} pixels, which isn't understood") from None
     return (first,), net
 
 
@@ -259,8 +262,6 @@ def _remarks(net: Net, batches: Iterable[np.ndarray]) -> Iterator[str]:
     if net.unread:
         more = f" and {len(net.unread) - 3} more" if len(net.unread) > 3 else ""
         yield f"no call reads {', '.join(net.unread[:3])}{more}"
-    for output in net.outputs:
-        yield f"a further output: {output}"
     sizes = [x.shape[2:] for x in batches]
     if len(sizes) == 1:
         yield f"it runs at {' x '.join(map(str, sizes[0]))} alone, of the sizes that were tried"

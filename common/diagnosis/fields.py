@@ -34,16 +34,19 @@ SAYS: dict[tuple[str, Any], tuple[str, str]] = {  # (field, value): (name, sente
     ("conv_bias", True): ("bias before BatchNorm", "every convolution has a bias"),
     ("conv_bias", False): ("no bias", "no convolution has a bias"),
     ("conv_bias", "unnormed"): ("bias where no norm follows", "convolutions have a bias where no norm follows"),
+    ("se_ratio", 0): ("no squeeze-and-excitation", "no block has a gate"),
     ("shortcut_norm", False): ("projection without norm", "no projection has a norm behind it"),
     ("shortcut_norm", True): ("projection with norm", "each projection has a norm behind it"),
 }  # fmt: skip
 
 
-def by_fields(e: Explained, rest: list[Change]) -> Iterator[Edit]:
-    """Fields of the row, those that explain most first. What a field would change on a layer that hers lacks is
-    excused."""
+def by_fields(e: Explained, rest: list[Change], but: frozenset[str] = frozenset()) -> Iterator[Edit]:
+    """Fields of the row, those that explain most first, `but` for some. What a field would change on a layer that hers
+    lacks is excused."""
     options = []
     for fields in guesses(e.base, e.theirs):
+        if not but.isdisjoint(fields):
+            continue
         try:
             other = tree(replace(e.base, **fields))
         except RosettaError:
@@ -68,6 +71,9 @@ def _edit(e: Explained, fields: dict[str, Any], claimed: frozenset[Change]) -> E
             name, says = "projection in the first stage", "a stage whose shapes don't change begins with a projection"
     elif first == "norm_eps":
         name, says = f"epsilon {number(value)}", f"{e.told(claimed)} {number(value)} for {number(ours)}"
+    elif first == "stem" and value.convs == ours.convs:
+        name, says = ("max pooling", "a max pooling") if value.pool else ("no max pooling", "no max pooling")
+        says += " in the stem"
     elif first == "stem":
         says = f"{value.text(e.base.dims)} for {ours.text(e.base.dims)}"
     elif first == "depths":

@@ -99,29 +99,42 @@ def _grouped(rest: Iterable[Change], key: Callable[[Change], Any]) -> Iterator[t
 
 
 def kernels(e: Explained, rest: list[Change]) -> Iterator[Edit]:
-    """Other kernels, with the paddings that belong to them."""
-    for (hers, ours, part), group in _grouped(
-        rest, lambda c: (_across(c.b), _across(c.a), e.part(c) == "shortcut") if c.what == "kernel" else None
+    """Other kernels and dilations, with the paddings that belong to them."""
+    for (what, hers, ours, part), group in _grouped(
+        rest, lambda c: (c.what, c.b, c.a, e.part(c) == "shortcut") if c.what in ("kernel", "dilation") else None
     ):
         at = {c.path for c in group}
         pads = [c for c in rest if c.path in at and c.what in ("before", "after") and _half(c.theirs)]
-        name, kind = (f"projection of {hers}", "shortcut") if part else ("kernel", "kernel")
-        yield Edit(name, kind, f"{e.told(group)}: {hers} for {ours}", frozenset([*group, *pads]))
+        name, kind, says = what, "kernel", f"{e.told(group)}: {_across(hers)} for {_across(ours)}"
+        if what == "dilation":
+            says = f"dilated by {_one(hers)} for {_one(ours)}: {e.told(group)}"
+        elif part:
+            name, kind = f"projection of {_across(hers)}", "shortcut"
+        yield Edit(name, kind, says, frozenset([*group, *pads]))
 
 
 def _across(kernel: tuple[int, ...]) -> str:
     return "x".join(map(str, kernel))
 
 
+def averages(e: Explained, rest: list[Change]) -> Iterator[Edit]:
+    """Average poolings whose border is zeros that count."""
+    at = {c.path for c in rest if c.kind == "set" and c.op == "avg_pool" and c.what == "counts" and c.b}
+    if at:
+        group = [c for c in rest if c.path in at and c.what in ("before", "after", "counts", "ceil")]
+        where = e.told(c for c in group if c.what == "counts")
+        yield Edit("average pool counts padding", "pooling", f"{where} count a border of zeros", frozenset(group))
+
+
 def _half(layer: Any) -> bool:
     a = layer.attributes
-    return a["before"] == a["after"] == tuple(k // 2 for k in a["kernel"])
+    return a["before"] == a["after"] == tuple(k // 2 * d for k, d in zip(a["kernel"], a["dilation"], strict=True))
 
 
 def padding(e: Explained, rest: list[Change]) -> Iterator[Edit]:
     """Every padding of convolutions and max poolings that isn't ours, in one sentence."""
     sides = [c for c in rest if c.kind == "set" and c.what in ("before", "after")]
-    group = [c for c in sides if c.op in ("conv", "max_pool", "avg_pool")]
+    group = [c for c in sides if c.op in ("conv", "max_pool")]
     first = {c.path: c for c in reversed(sorted(group, key=order))}
     if not group:
         return
@@ -131,6 +144,9 @@ def padding(e: Explained, rest: list[Change]) -> Iterator[Edit]:
         pools = all(c.op == "max_pool" for c in first.values())
         stem = all(e.part(c) == "stem" for c in first.values())
         name = "max pool same" if pools else "same padding in the stem" if stem else "same padding"
+    elif all(c.op == "max_pool" and not any((*c.theirs.attributes["before"], *c.theirs.attributes["after"]))  # type: ignore[union-attr]
+             for c in first.values()):  # fmt: skip
+        name = "max pool without border"
     words = defaultdict(list)
     for c in sorted(first.values(), key=order):
         words[f"{_pads(c.theirs)} for {_pads(c.ours)}"].append(c)
@@ -159,7 +175,7 @@ def head(e: Explained, rest: list[Change]) -> Iterator[Edit]:
         says = "one position is taken for the mean over all"
         yield Edit("one position for the mean", "head", says, frozenset([*lost, *index]))
     elif flat and (at := flat[0].theirs.attributes["at"]):  # type: ignore[union-attr]
-        into = [c for c in here if c.kind == "set" and c.what == "into" and c.op == "linear"]
+        into = [c for c in here if c.kind == "set" and (c.what == "into" and c.op == "linear" or c.op == "mean")]
         pools = [c for c in here if c.kind == "add" and c.op == "avg_pool"]
         says = f"{_across(at)} positions are flattened, where their mean is meant"
         yield Edit("flattened head", "head", says, frozenset([*lost, *flat, *into, *pools]))
@@ -226,9 +242,6 @@ ATTRIBUTES: dict[tuple[str, str], Callable[[str, Any, Any], Words]] = {
         "bias before BatchNorm" if b else "no bias", "bias", f"{'a' if b else 'no'} bias in {p}",
     ),
     ("max_pool", "value"): lambda p, a, b: ("max pool with zeros", "pooling", f"the border of {p} is {b:g} for {a:g}"),
-    ("avg_pool", "counts"): lambda p, a, b: (
-        "average pool counts padding", "pooling", f"{p} {'count' if b else 'leave out'} their border",
-    ),
     ("mean", "at"): lambda p, a, b: (
         "head for one size", "head",
         f"a pooling of {_across(b[0])} positions stands for the mean over all" if b else "the mean is over everything",
@@ -236,9 +249,12 @@ ATTRIBUTES: dict[tuple[str, str], Callable[[str, Any, Any], Words]] = {
     ("pad_channels", "before"): lambda p, a, b: (
         "option A" if b else "option A at the end", "shortcut", f"{p}: {b} zero channels in front for {a}",
     ),
+    ("dropout", "shared"): lambda p, a, b: (
+        "dropout by channel" if b else "stochastic depth by element", "dropout",
+        f"{p} draw a mask for each {'channel' if b else 'element'}",
+    ),
     ("dropout", "rate"): lambda p, a, b: ("dropout rate", "dropout", f"{p} drop {number(b)} for {number(a)}"),
     ("conv", "groups"): lambda p, a, b: ("groups", "groups", f"{p}: {b} groups for {a}"),
-    ("conv", "dilation"): lambda p, a, b: ("dilation", "kernel", f"{p} are dilated by {_one(b)} for {_one(a)}"),
 }  # fmt: skip
 
 
@@ -249,7 +265,7 @@ def attributes(e: Explained, rest: list[Change]) -> Iterator[Edit]:
     others = [c for c in rest if c not in behind]
     for (op, what, *_), group in _grouped(others, lambda c: (c.op, c.what, repr(c.a), c.value)):
         words = ATTRIBUTES.get((op, what))
-        if what == "shared":
+        if what == "again":
             name, kind, says = f"shared {op}", op, f"{e.told(group)} is {group[0].b} once more"
         elif words:
             name, kind, says = words(e.told(group), group[0].a, group[0].b)
@@ -301,6 +317,8 @@ def more_or_less(e: Explained, rest: list[Change]) -> Iterator[Edit]:
         words = LAYERS.get((op, part, less)) or LAYERS.get((op, "", less))
         if words:
             name, kind, says = words
+            if op == "projection" and not less and where == "layer1.0":
+                name = "projection in the first stage"
         elif op == "dropout":
             rates = ", ".join(sorted({number(x.attributes["rate"]) for c in group for x in layers((c.item,))}))
             name, kind, says = ("no dropout", op, "no dropout {}") if less else (op, op, f"dropout of {rates} {{}}")
@@ -324,5 +342,5 @@ def _kind_of(c: Change, rest: list[Change], e: Explained) -> str:
 
 
 FINDERS: tuple[Finder, ...] = (
-    relu_across, fork_moved, blocks, kinds, kernels, padding, head, strides, widths, attributes, more_or_less,
+    relu_across, fork_moved, blocks, head, kinds, kernels, averages, padding, strides, widths, attributes, more_or_less,
 )  # fmt: skip

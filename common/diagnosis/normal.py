@@ -76,7 +76,7 @@ class _Graph:
         maker = self.maker.get(number)
         while maker and (maker.op in POINTWISE or (maker.op == "conv" and set(maker.attributes["kernel"]) == {1})):
             maker = self.maker.get(maker.inputs[0])
-        return maker is not None and maker.op in ("mean", "unflatten", "of_channels")
+        return maker is not None and maker.op in ("mean", "global_max", "unflatten", "of_channels")
 
 
 # what stands for a call: other calls, of which the last gives what it gave, or a tensor that is the same; None: itself
@@ -143,7 +143,6 @@ def _nothing(c: Call, g: _Graph) -> New:
     a = c.attributes
     gone = (
         c.op == "identity"
-        or (c.op == "cast" and a["dtype"] == "float64")
         or (c.op == "dropout" and a["rate"] == 0)
         or (c.op in ("reshape", "transpose", "slice") and c.shape == g.shape(c.inputs[0]) and _in_place(c))
         or (c.op == "pad" and not any((*a["before"], *a["after"])))
@@ -199,12 +198,14 @@ def _padding(c: Call, g: _Graph) -> New:
 
 def _means(c: Call, g: _Graph) -> New:
     a, axes = c.attributes, len(g.shape(c.inputs[0])) - 2 if c.inputs else 0
-    if c.op == "adaptive_pool" and set(a["size"]) == {1} and a["kind"] == "mean":
-        return _one(c, "mean", at=None)
+    if c.op == "adaptive_pool" and set(a["size"]) == {1}:
+        return _one(c, "mean", at=None) if a["kind"] == "mean" else _one(c, "global_max")
     if c.op == "avg_pool" and tuple(c.shape[2:]) == (1,) * axes and not any((*a["before"], *a["after"])):
         size = g.shape(c.inputs[0])[2:]
         if tuple(a["kernel"]) == tuple(size) and math.prod(size) > 1:
             return _one(c, "mean", at=(tuple(size), tuple(a["stride"])))
+    if c.op == "max" and a["keepdims"] and a["axes"] == tuple(range(2, axes + 2)):
+        return _one(c, "global_max")
     if c.op != "mean" or "at" in a:
         return None
     size = g.shape(c.inputs[0])

@@ -99,7 +99,7 @@ def _marked(chain: Chain, first: dict[str, str]) -> Chain:
         elif item.arrays:
             name = next(iter(item.arrays.values()))
             if name in first:
-                item = replace(item, attributes={**item.attributes, "shared": first[name]})
+                item = replace(item, attributes={**item.attributes, "again": first[name]})
             first.setdefault(name, item.name)
         items.append(item)
     return tuple(items)
@@ -109,8 +109,10 @@ def _further(tape: Tape) -> Iterator[str]:
     maker = {n: call for call in tape.calls for n in call.outputs}
     for number, name in list(zip(tape.outputs, tape.names, strict=True))[1:]:
         call = maker.get(number)
-        of_first = call is not None and call.inputs == tape.outputs[:1]
-        yield f"{call.op} of the first" if call and of_first else name or "another tensor"
+        if call and call.inputs == tape.outputs[:1]:
+            yield f"{call.op} of the first"
+        elif not name:  # a net that names its outputs lets its user choose
+            yield f"what {call.layer or 'the net itself'} gives ({call.where})" if call else "its input"
 
 
 def attributes_of(call: Call, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:

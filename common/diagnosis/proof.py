@@ -19,6 +19,12 @@ OTHER = 10.0  # times that is a difference
 NEGLIGIBLE = 1e-10  # of the largest gradient: what is nothing but rounding, as a bias' before a norm
 
 
+SIZES = {  # by whether it shows at an even, an odd and a non-square size, whose sides are even
+    (True, False, True): "at even sizes; the same function at odd ones",
+    (False, True, False): "at odd sizes; the same function at even ones",
+}
+
+
 @dataclass(frozen=True)
 class Proof:
     """`worst` is the largest relative difference between her net and the row with the edits, None where a run failed;
@@ -91,11 +97,7 @@ class Prover:
         if all(seen):
             return ""
         if any(seen):
-            return (
-                "at even sizes; the same function at odd ones"
-                if seen[0] and not seen[1:2] == [True]
-                else "at some sizes"
-            )
+            return SIZES.get(tuple(seen), "at some sizes")
         if any(self.distance(without, k, True) > OTHER * EQUAL[True] for k in range(len(self.batches))):
             return "in training alone"
         if edit.kind == "dropout":
