@@ -10,7 +10,7 @@ import math
 import numpy as np
 import torch
 
-from torch_impl.layers import to_numpy
+from torch_impl.model import to_numpy
 
 DROPOUTS = {"dropout": (), "alpha_dropout": (), "dropout1d": (2,), "dropout2d": (2, 3), "feature_dropout": (2, 3)}
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from common.diagnosis.parse import Chain, Join, Layer
 from common.diagnosis.tape import Arrays, Ran
-from torch_impl.layers import to_numpy
+from torch_impl.model import to_numpy
 
 
 def play(chain: Chain, arrays: Arrays, x: np.ndarray, training: bool = False) -> Ran:

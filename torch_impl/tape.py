@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from common.diagnosis import tape
 from common.diagnosis.tape import INPUT, Arrays, Call, Ran, Tape
 from torch_impl.calls import DROPOUTS, HANDLERS, Unknown
-from torch_impl.layers import to_numpy
+from torch_impl.model import to_numpy
 from torch_impl.play import play
 
 # PyTorch's own files and those that record, which are nobody's net

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from common.errors import RosettaError, nearest
+from common.tools.frameworks import declare_operators
 
 LIMIT = 300  # seconds
 
@@ -78,6 +79,8 @@ def find(file: str, name: str | None, call: str | None) -> Any:
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
+    if "torchvision" in path.read_text(errors="replace") and importlib.util.find_spec("torch"):
+        declare_operators()
     try:
         spec.loader.exec_module(module)
     except ModuleNotFoundError as e:
