@@ -79,7 +79,7 @@ def find(file: str, name: str | None, call: str | None) -> Any:
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
-    if "torchvision" in path.read_text(errors="replace") and importlib.util.find_spec("torch"):
+    if "torchvision" in path.read_text(errors="replace") and importlib.util.find_spec("torchvision"):
         declare_operators()
     try:
         spec.loader.exec_module(module)

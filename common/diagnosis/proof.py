@@ -19,7 +19,9 @@ OTHER = 10.0  # times that is a difference
 NEGLIGIBLE = 1e-10  # of the largest gradient: what is nothing but rounding, as a bias' before a norm
 
 
-SIZES = {  # by whether it shows at an even, an odd and a non-square size, whose sides are even
+SIZES: dict[
+    tuple[bool, ...], str
+] = {  # by whether it shows at an even, an odd and a non-square size, whose sides are even
     (True, False, True): "at even sizes; the same function at odd ones",
     (False, True, False): "at odd sizes; the same function at even ones",
 }
