@@ -5,7 +5,7 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help install demo test test-slow check format benchmark atlas traps mutants clean
+.PHONY: help install demo test test-slow check format benchmark atlas gpu traps mutants clean
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
@@ -57,6 +57,9 @@ benchmark: .venv/installed-test ## Speed against torchvision, timm, keras.applic
 
 atlas: .venv/installed-test ## Every variant on every backend and check; writes docs/atlas.* and docs/variants.md; goes on where it stopped
 	@PYTHONPATH=benchmarks $(BIN)/python benchmarks/atlas.py
+
+gpu: .venv/installed-test ## On a GPU: tests, parity, speed, training, in the order of their worth, in 9 minutes; goes on where it stopped
+	@$(BIN)/python benchmarks/gpu.py
 
 traps: .venv/installed-test ## What each fault does, for docs/traps.md
 	@PYTHONPATH=tests $(BIN)/python tests/parity/faults.py docs/traps.md

@@ -10,7 +10,7 @@ import json
 import tempfile
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -33,7 +33,8 @@ ROOT = Path(__file__).parent.parent
 VARIANTS_PAGE = ROOT / "docs" / "variants.md"
 BEGIN, END = "<!-- atlas: make atlas -->", "<!-- end of atlas -->"
 FIRST = "torch"
-OTHERS = {"cpu": ("keras:tensorflow", "keras:jax", "keras:torch", "onnx:torch", "onnx:keras"), "gpu": ("keras:jax",)}
+ENGINES = ("keras:tensorflow", "keras:jax", "keras:torch")
+OTHERS = {"cpu": (*ENGINES, "onnx:torch", "onnx:keras"), "gpu": ENGINES}
 LARGE, MEMORY = 61_000_000, 2**32  # parameters; bytes that a process may keep between variants
 N = 4
 SIZES = {"stride 32": (65, 52), "CIFAR": (13, 10)}  # odd and even; the last stage has a few positions left
@@ -85,9 +86,10 @@ def measure(name: str, first: Elsewhere, others: Sequence[Elsewhere]) -> dict[st
     return found
 
 
-def together(name: str, others: Sequence[str]) -> list[tuple[str, ...]]:
-    """Which backends run at once: all engines of Keras, and both graphs, unless copies of a large net wouldn't fit."""
-    if large(name):
+def together(name: str, others: Sequence[str], device: str) -> list[tuple[str, ...]]:
+    """Which backends run at once: all engines of Keras, and both graphs, unless copies of a large net wouldn't fit; on
+    a GPU each by itself, so that one that fails there leaves the others."""
+    if large(name) or device == "gpu":
         return [(b,) for b in others]
     kinds = dict.fromkeys(b.split(":")[0] for b in others)
     return [tuple(b for b in others if b.startswith(kind)) for kind in kinds]
@@ -126,15 +128,15 @@ def cell(row: dict, heading: str) -> str:
     return f"{figure['relative']:.1e}" if figure else ""
 
 
-def page(report: dict, others: tuple[str, ...]) -> str:
+def page(report: dict, others: tuple[str, ...], command: str = "atlas") -> str:
     """docs/atlas.md."""
     rows, versions = report["variants"], report["versions"]
     done = [(n, b) for n in VARIANTS for b in others if b in rows.get(n, {})]
     bad = [(n, b) for n, b in done if set(rows[n][b]["verdicts"].values()) != {"rounding"}]
     said = [f"{b}: {', '.join(f'{k} {v}' for k, v in versions[b].items())}" for b in (FIRST, *others) if b in versions]
     lines = [
-        "# Atlas", "",
-        f"Every named variant on every backend against {FIRST}, written by `make atlas`, {report['date']}, "
+        "# Atlas", "", *marked(report),
+        f"Every named variant on every backend against {FIRST}, written by `make {command}`, {report['date']}, "
         f"{report['machine']}. {len(done)} of {len(VARIANTS) * len(others)} runs, {len(bad)} with more than "
         "rounding.", "",
         *textwrap.wrap(
@@ -218,6 +220,76 @@ def caption(report: dict) -> str:
     return textwrap.fill(text, 140)
 
 
+def load(results: Path, rehearsal: bool = False) -> dict:
+    """What was measured before, or nothing. Raises RosettaError for a rehearsal's figures, which are none, unless this
+    is one, too."""
+    report = json.loads(results.read_text()) if results.exists() else {"rehearsal": True} if rehearsal else {}
+    if report.get("rehearsal", False) != rehearsal:
+        written = "a rehearsal" if report.get("rehearsal") else "no rehearsal"
+        raise RosettaError(
+            f"{results} was written by {written}: neither goes on with the other's figures. Move it away"
+        )
+    return report
+
+
+def marked(report: dict) -> list[str]:
+    """What a page of a rehearsal's figures begins with."""
+    return ["**Rehearsal on a CPU: none of this is a result.**", ""] if report.get("rehearsal") else []
+
+
+def fill(
+    report: dict, results: Path, device: str, names: Iterable[str], others: tuple[str, ...],
+    tell: Callable[[str, int], None] = lambda what, left: None,
+) -> list[str]:  # fmt: skip
+    """Measures what `report` lacks of these variants on these backends, and writes it after each. Gives what failed."""
+    failed, running = [], Processes(device)
+    report |= {"variants": report.get("variants", {}), "versions": report.get("versions", {})}
+    with contextlib.closing(running):
+        versions = {b: running[b].versions() for b in (FIRST, *others)}
+        running.close(but=(FIRST, *others) if device == "gpu" else ())
+        report["versions"] |= versions
+
+        def missing(name: str, b: str) -> bool:
+            measured = report["variants"].get(name, {}).get(b, {}).get("versions")
+            return measured != {s: versions[s] for s in (FIRST, b)}
+
+        wanted = [
+            (name, group)
+            for name in names
+            for group in together(name, others, device)
+            if any(missing(name, b) for b in group)
+        ]
+        wanted.sort(key=lambda run: run[1][0].startswith("onnx"))  # processes that aren't needed yet don't start
+        for i, (name, group) in enumerate(wanted):
+            tell(f"{name} on {', '.join(group)}", len(wanted) - i)
+            if large(name):  # two of them fit, and not what the others hold
+                running.close(but=(FIRST, *group))
+            try:
+                found = measure(name, running[FIRST], [running[b] for b in group])
+                report["variants"].setdefault(name, {}).update(found)
+            except RosettaError as e:
+                failed.append(f"{name} on {', '.join(group)}: {e}")
+                running.close()
+            report |= {"machine": machine(device, versions), "date": until_today(report.get("date", ""))}
+            with atomic(results) as temporary:
+                temporary.write_text(json.dumps(report, indent=1) + "\n")
+    return failed
+
+
+def machine(device: str, versions: dict[str, dict[str, str]]) -> str:
+    return processor() if device == "cpu" else f"{versions[FIRST]['device']}; {processor()}"
+
+
+def not_rounding(report: dict) -> list[str]:
+    """Which runs have more than rounding, other counts, or weights that changed on their way."""
+    runs = [(n, b, row) for n, of in report["variants"].items() for b, row in of.items()]
+    return [
+        f"{n} on {b}"
+        for n, b, row in runs
+        if set(row["verdicts"].values()) != {"rounding"} or not (row["same_counts"] and row["weights_bit_exact"])
+    ]
+
+
 @click.command()
 @click.option("--device", type=click.Choice(["cpu", "gpu"]), default="cpu", help="gpu writes docs/atlas-gpu.*.")
 @click.option("--only", multiple=True, metavar="NAME", help="These variants; may be repeated.")
@@ -227,53 +299,28 @@ def main(device: str, only: tuple[str, ...], backends: tuple[str, ...], again: b
     """Measure what is missing, and write the pages."""
     stem = ROOT / "docs" / ("atlas" if device == "cpu" else "atlas-gpu")
     results = stem.with_suffix(".json")
-    report = json.loads(results.read_text()) if results.exists() and not again else {"variants": {}, "versions": {}}
+    report = {} if again else load(results)
     others = tuple(backends) or OTHERS[device]
     columns = (Progress.get_default_columns()[0], BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    running = Processes(device)
-    with (
-        contextlib.closing(running),
-        Progress(*columns, TextColumn("to go"), TimeRemainingColumn(elapsed_when_finished=True)) as progress,
-    ):
-        versions = {b: running[b].versions() for b in (FIRST, *others)}
-        running.close()
-        report["versions"] |= versions
+    with Progress(*columns, TextColumn("to go"), TimeRemainingColumn(elapsed_when_finished=True)) as progress:
+        task, total = progress.add_task("atlas"), 0
 
-        def missing(name: str, b: str) -> bool:
-            measured = report["variants"].get(name, {}).get(b, {}).get("versions")
-            return measured != {s: versions[s] for s in (FIRST, b)}
+        def tell(what: str, left: int) -> None:
+            nonlocal total
+            total = total or left
+            progress.update(task, description=what, total=total, completed=total - left)
 
-        wanted = [
-            (name, group)
-            for name in only or VARIANTS
-            for group in together(name, others)
-            if any(missing(name, b) for b in group)
-        ]
-        wanted.sort(key=lambda run: run[1][0].startswith("onnx"))  # processes that aren't needed yet don't start
-        task = progress.add_task("atlas", total=len(wanted))
-        for name, group in wanted:
-            progress.update(task, description=f"{name} on {', '.join(group)}")
-            if large(name):  # two of them fit, and not what the others hold
-                running.close(but=(FIRST, *group))
-            try:
-                found = measure(name, running[FIRST], [running[b] for b in group])
-                report["variants"].setdefault(name, {}).update(found)
-            except RosettaError as e:
-                Console(stderr=True).print(f"{name} on {', '.join(group)}: {e}")
-                running.close()
-            report |= {"machine": processor(), "date": until_today(report.get("date", ""))}
-            with atomic(results) as temporary:
-                temporary.write_text(json.dumps(report, indent=1) + "\n")
-            progress.advance(task)
+        failed = fill(report, results, device, only or VARIANTS, others, tell)
+    for line in failed:
+        Console(stderr=True).print(line)
     stem.with_suffix(".md").write_text(page(report, OTHERS[device]))
     if device == "cpu":
         before_table, rest = VARIANTS_PAGE.read_text().split(BEGIN)
         VARIANTS_PAGE.write_text(
             f"{before_table}{BEGIN}\n{caption(report)}\n\n{table(report, OTHERS['cpu'])}\n{END}{rest.split(END)[1]}"
         )
-    runs = [(n, b, row) for n, of in report["variants"].items() for b, row in of.items()]
-    bad = [f"{n} on {b}" for n, b, row in runs if set(row["verdicts"].values()) != {"rounding"}]
-    missing_runs = len(VARIANTS) * len(OTHERS[device]) - len(runs)
+    bad = not_rounding(report)
+    missing_runs = len(VARIANTS) * len(OTHERS[device]) - sum(map(len, report["variants"].values()))
     if bad or missing_runs:
         raise SystemExit(f"not rounding: {', '.join(bad) or 'none'}; not measured: {missing_runs}")
 

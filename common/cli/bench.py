@@ -30,8 +30,8 @@ from common.tools.text import to_json
     help="Of ours, optimised: compiler, onnxruntime, openvino, auto. Default: those that are installed.",
 )  # fmt: skip
 @click.option(
-    "--dtype", "dtypes", type=Choice(["float32", "bfloat16", "float16", "float64"]), multiple=True,
-    help="May be repeated. Default: float32.",
+    "--dtype", "dtypes", type=Choice(["float32", "bfloat16", "float16", "float64", "tf32"]), multiple=True,
+    help="May be repeated. tf32 is float32 with a GPU's shorter products. Default: float32.",
 )  # fmt: skip
 @click.option("--batch", type=click.IntRange(1), default=8, help="Images in a run. Default: 8.")
 @click.option("--size", type=click.IntRange(1), metavar="PIXELS", help="Default: what the net was designed for.")

@@ -37,7 +37,7 @@ def versions(spec: str, device: str, default: bool = True) -> dict[str, str]:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         name = "CPU"
         if device == "gpu" and not torch.cuda.is_available():
-            raise RosettaError(f"{spec} finds no GPU: PyTorch {torch.__version__} sees no CUDA device")
+            raise RosettaError(f"{spec} finds no GPU: PyTorch {torch.__version__} sees no CUDA device{_why()}")
         if device != "cpu" and torch.cuda.is_available():
             if spec == "torch" and default:
                 torch.set_default_device("cuda")
@@ -77,6 +77,36 @@ def versions(spec: str, device: str, default: bool = True) -> dict[str, str]:
 
         found = {"onnxruntime": onnxruntime.__version__, "onnx": onnx.__version__, **found}
     return found
+
+
+def _why() -> str:
+    """Why PyTorch sees none, in its words: a driver that is too old, a build without CUDA; or nothing."""
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.cuda.init()
+    except (RuntimeError, AssertionError) as e:
+        return f" ({str(e).strip().splitlines()[0]})"
+    return ""
+
+
+def fewer_bits(spec: str) -> None:
+    """Lets a GPU make products of float32 from inputs that it cuts to TF32, which `versions` switched off."""
+    engine = spec.split(":")[-1]
+    if engine == "torch":
+        import torch
+
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    elif engine == "jax":
+        import jax
+
+        jax.config.update("jax_default_matmul_precision", "tensorfloat32")
+    else:
+        import tensorflow as tf
+
+        tf.config.experimental.enable_tensor_float_32_execution(True)
 
 
 def threads(spec: str) -> str:

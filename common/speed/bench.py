@@ -23,39 +23,14 @@ from typing import Any
 from common import weights
 from common.arch import Arch, get
 from common.checkpoints.export import export
-from common.errors import RosettaError, nearest
+from common.errors import RosettaError
 from common.init import randomised
-from common.names import multiply_adds
 from common.parity.backends import BACKENDS, ROOT, environment_of
 from common.plan import make_plan
 from common.speed import runners
-from common.speed.contender import KERAS_APPLICATIONS, MODES, PEERS
-from common.tools.frameworks import require
+from common.speed.contender import PEERS
+from common.speed.sides import DTYPES, INFERENCE, TF32, Side, sides_of
 from common.tools.memory import cpus, processor
-
-INFERENCE = ("eager", "optimised")
-DTYPES = {"onnxruntime": ("float32",), "openvino": ("float32", "bfloat16")}  # that a peer has, where it isn't all
-COSTS = {"eager": 1, "optimised": 1, "train": 3, "train-optimised": 3}  # forward passes in one run
-
-
-@dataclass(frozen=True)
-class Side:
-    """One line of a benchmark."""
-
-    who: str
-    mode: str
-    dtype: str
-    ours: bool
-    multiply_adds: int  # of one image, forward; or three times that in training
-    engine: str = runners.COMPILER  # of ours, optimised
-
-    @property
-    def how(self) -> str:
-        """The mode, and the engine unless it is the framework's own."""
-        return self.mode if self.engine == runners.COMPILER else f"{self.mode} by {self.engine}"
-
-    def __str__(self) -> str:
-        return f"{self.who}, {self.how}, {self.dtype}"
 
 
 @dataclass
@@ -114,6 +89,7 @@ class Result:
     sides: list[Measured]
     products: dict[str, dict[str, float]]  # by dtype: multiply-adds a second of a matrix product, by what computes it
     rounds: int
+    failed: dict[str, str] = field(default_factory=dict)  # sides that couldn't be built, and why
 
     def ratio(self, a: Measured, b: Measured) -> Ratio:
         """How many times as fast `a` is as `b`."""
@@ -144,7 +120,10 @@ class Result:
                  "first_seconds": m.first, "made": m.made,
                  "times_as_fast_as": {o: {**dataclasses.asdict(r), "noise": r.noise} for o, r in ratios.items()}}
             )  # fmt: skip
-        about = {k: getattr(self, k) for k in ("name", "input", "device", "threads", "versions", "rounds", "products")}
+        about = {
+            k: getattr(self, k)
+            for k in ("name", "input", "device", "threads", "versions", "rounds", "products", "failed")
+        }
         return {**about, "date": date.today().isoformat(), "sides": rows}
 
 
@@ -160,93 +139,12 @@ def quartiles(values: Sequence[float]) -> tuple[float, float]:
     return low, high
 
 
-def holds(peer: str, name: str) -> bool:
-    """Whether a peer has a net of that name."""
-    from common.checkpoints.libraries import LIBRARIES
-    from common.checkpoints.recognise import cannot_hold
-
-    if peer in ("onnxruntime", "openvino"):
-        return True
-    if peer == "keras.applications":
-        return name in KERAS_APPLICATIONS
-    if name.startswith("cifar"):  # which neither has under any name
-        return False
-    return any(lib.name == peer and not cannot_hold(lib, get(name)) for lib in LIBRARIES)
-
-
-def sides_of(
-    name: str, arch: Arch, changed: bool, backends: Sequence[str], against: Sequence[str], modes: Sequence[str],
-    dtypes: Sequence[str], size: tuple[int, ...], engines: Sequence[str] | None = (runners.COMPILER,),
-) -> list[Side]:  # fmt: skip
-    """Who takes part; `engines` are those of ours, optimised, None all that are there. Raises RosettaError for a peer,
-    a mode or an engine that is unknown, isn't installed, or can't take part."""
-    for mode in modes:
-        if mode not in MODES:
-            raise RosettaError(f"unknown mode {mode!r}{nearest(mode, MODES) or '; there are ' + ', '.join(MODES)}")
-    for engine in engines or ():
-        runners.check_name(engine)
-    own = multiply_adds(arch, size)
-    found = []
-    for spec in backends:
-        spec = {"keras": "keras:tensorflow"}.get(spec, spec)
-        if spec not in BACKENDS or spec.startswith("onnx"):
-            known = [b for b in BACKENDS if not b.startswith("onnx")]
-            raise RosettaError(f"unknown backend {spec!r}{nearest(spec, known) or '; there are ' + ', '.join(known)}")
-        require(f"the backend {spec}", *BACKENDS[spec])
-        found += [
-            Side(spec, mode, dtype, True, own * COSTS[mode], engine)
-            for mode in modes for dtype in dtypes
-            for engine in (_engines(spec, dtype, engines) if mode == "optimised" else (runners.COMPILER,))
-        ]  # fmt: skip
-    for peer in against:
-        if peer not in PEERS:
-            raise RosettaError(f"unknown peer {peer!r}{nearest(peer, PEERS) or '; there are ' + ', '.join(PEERS)}")
-        packages, offers = PEERS[peer]
-        require_packages(peer, packages)
-        if not holds(peer, name) or (changed and peer not in DTYPES):
-            raise RosettaError(f"{peer} has no {name}{' with other fields' if changed else ''} to measure against")
-        theirs = own
-        if peer == "keras.applications" and not name.endswith("keras"):  # its nets are v1, whatever ours is
-            theirs = multiply_adds(get(f"{name.removesuffix('_v1')}_keras"), size)
-        takes = [
-            Side(peer, mode, dtype, False, theirs * COSTS[mode])
-            for mode in modes if mode in offers
-            for dtype in dtypes if dtype in DTYPES.get(peer, dtypes)
-        ]  # fmt: skip
-        if not takes:
-            raise RosettaError(
-                f"{peer} has none of {', '.join(modes)} in {', '.join(dtypes)}: it has {', '.join(offers)} in "
-                f"{', '.join(DTYPES.get(peer, ('float32', 'bfloat16')))}"
-            )
-        found += takes
-    return sorted(found, key=lambda s: (list(MODES).index(s.mode), list(dtypes).index(s.dtype), not s.ours))
-
-
-def _engines(spec: str, dtype: str, asked: Sequence[str] | None) -> Sequence[str]:
-    """Of a side of ours, optimised. Raises RosettaError for one that is asked for and can't be."""
-    framework = spec.split(":")[0]
-    if asked is None:
-        return runners.installed(framework, dtype) if spec in runners.EXPORTS else (runners.COMPILER,)
-    for engine in set(asked) & set(runners.DTYPES):
-        runners.check(engine, framework, dtype, "cpu")
-        if spec not in runners.EXPORTS:
-            raise RosettaError(f"{engine} runs what {' and '.join(runners.EXPORTS)} export, and not {spec}")
-    return asked
-
-
-def require_packages(peer: str, packages: Sequence[str]) -> None:
-    """Raises RosettaError, with what to install, where a peer isn't there."""
-    import importlib.util
-
-    if missing := [p for p in packages if importlib.util.find_spec(p) is None]:
-        raise RosettaError(f"measuring against {peer} needs {' and '.join(missing)}: pip install {' '.join(missing)}")
-
-
 class Process:
     """One side, running."""
 
     def __init__(self, said: Mapping[str, Any], env: Mapping[str, str], threads: int):
         self.errors = tempfile.TemporaryFile()
+        self.built: Any = None
         command = [sys.executable, "-m", "common.speed.contender", json.dumps(said)]
         pin = None
         if hasattr(os, "sched_setaffinity"):
@@ -257,6 +155,17 @@ class Process:
             preexec_fn=pin,
         )  # fmt: skip
         self.what = f"{said.get('side', 'the product')}, {said.get('mode', '')}"
+
+    def ready(self) -> Any:
+        """What it says when it is built."""
+        if self.built is None:
+            try:
+                self.built = self.answer()
+            except RosettaError as e:
+                self.built = e
+        if isinstance(self.built, RosettaError):
+            raise self.built
+        return self.built
 
     def answer(self) -> Any:
         line = self.process.stdout.readline()  # type: ignore[union-attr]
@@ -323,39 +232,57 @@ def bench(
     threads: int | None = None,
     rounds: int = 9,
     device: str = "cpu",
+    lenient: bool = False,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Result:
     """Times the net `name` of both frameworks and of `against`, in turns.
 
-    `modes` are of MODES, `dtypes` float32, bfloat16, float16 or float64. `engines` are `optimize`'s, each a side of its
-    own; None are those that are installed. `threads` are by default all that this process may use. Raises RosettaError
-    for bad input, before anything starts, and where a side fails.
+    `modes` are of MODES, `dtypes` float32, bfloat16, float16, float64, and on a GPU tf32. `engines` are `optimize`'s,
+    each a side of its own; None are those that are installed. `threads` are by default all that this process may use.
+    Raises RosettaError for bad input, before anything starts, and where a side fails; with `lenient` they are all built
+    at once, and the result says which of them failed.
     """
     arch = get(name, **(overrides or {}))
     axes = make_plan(arch).default_input()[1:] if size is None else (size,) * arch.dims
     threads = cpus() if threads is None else threads
     if not 1 <= threads <= cpus():
         raise RosettaError(f"--threads {threads} can't be: this process may use 1 to {cpus()}")
+    if device == "cpu" and TF32 in dtypes:
+        raise RosettaError(f"{TF32} is how GPUs make products of float32: --device gpu")
     if device == "gpu" and (cpu_only := [who for who in (*against, *(engines or ())) if who in DTYPES]):
         raise RosettaError(f"{cpu_only[0]} runs on the CPU here: leave it out of --device gpu")
     engines = (runners.COMPILER,) if engines is None and device == "gpu" else engines
     sides = sides_of(name, arch, bool(overrides), backends, against, modes, dtypes, axes, engines)
     measured = [Measured(side, batch) for side in sides]
     running: list[Process] = []
+    failed: dict[str, str] = {}
     card = ""
     with _files(arch, sides) as files:
         try:
             for m in measured:
-                progress(f"building {m.side}")
                 said = {
                     "side": m.side.who, "mode": m.side.mode, "dtype": m.side.dtype, "engine": m.side.engine,
                     "arch": arch.to_json(), "name": name, "input": (batch, arch.in_channels, *axes), "threads": threads,
                     "device": device, "files": files,
                 }  # fmt: skip
+                progress(f"building {m.side}")
                 running.append(Process(said, environment_for(m.side.who, threads, device), threads))
-                found = running[-1].answer()
+                if device == "cpu" and not lenient:  # whose cores each needs for itself
+                    running[-1].ready()
+            for m, process in zip(measured, running, strict=True):
+                progress(f"waiting for {m.side}")
+                try:
+                    found = process.ready()
+                except RosettaError as e:
+                    failed[str(m.side)] = str(e)
+                    process.close()
+                    if not lenient or len(failed) == len(measured):
+                        raise
+                    continue
                 m.built, m.first, card = found["built"], found["first"], found["device"] or card
                 m.made = found.get("made", "")
+            taking = [i for i, m in enumerate(measured) if str(m.side) not in failed]
+            measured, running = [measured[i] for i in taking], [running[i] for i in taking]
             times = [max(1, math.ceil(0.3 / max(p.run(1)["seconds"][0], 1e-4))) for p in running]
             for round_ in range(rounds):
                 progress(f"round {round_ + 1} of {rounds}")
@@ -380,7 +307,7 @@ def bench(
             if fastest <= max(best.values()):
                 break
     shape = (batch, arch.in_channels, *axes)
-    return Result(name, shape, card or processor(), threads, _versions(sides), measured, products, rounds)
+    return Result(name, shape, card or processor(), threads, _versions(sides), measured, products, rounds, failed)
 
 
 def _versions(sides: Sequence[Side]) -> dict[str, str]:

@@ -3,7 +3,8 @@
 import os
 from typing import Any
 
-from common.speed.bench import INFERENCE, Measured, Result, quartiles
+from common.speed.bench import Measured, Result, quartiles
+from common.speed.sides import INFERENCE
 from common.tools.figures import figure
 
 OURS, THEIRS, MUTED = "#1f5fa8", "#b9bec6", "#5b6470"

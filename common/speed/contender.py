@@ -204,6 +204,10 @@ def keras_side(spec: Spec) -> Run:
         x = _last(spec.images())
         return lambda: model.predict_on_batch(x)
     model, x = impl.create_model(spec.row, weights=_weights(spec)), _last(spec.images())
+    if spec.device == "gpu":  # where PyTorch's images are, too
+        import keras
+
+        x = keras.ops.convert_to_tensor(x)
     return _Fast(impl.optimize(model, x, dtype=spec.dtype, engine=spec.engine), x, np.asarray)
 
 
@@ -318,14 +322,19 @@ def _seconds(run: Run, times: int) -> list[float]:
     return found
 
 
-def _prepare(side: str, device: str) -> str:
-    """The GPU's name, with float32 in full; nothing of a CPU. Raises RosettaError where there is none."""
+def _prepare(side: str, dtype: str, device: str) -> tuple[str, str]:
+    """(the GPU's name, the dtype of its arrays), with products of float32 in full but in tf32; no name of a CPU. Raises
+    RosettaError where there is no GPU."""
     if device == "cpu":
-        return ""
-    from common.parity.engines import versions
+        return "", dtype
+    from common.parity.engines import fewer_bits, versions
 
     ours = {"keras.applications": "keras:tensorflow"}.get(side, side if side.startswith("keras") else "torch")
-    return versions(ours, device)["device"]
+    name = versions(ours, device)["device"]
+    if dtype != "tf32":
+        return name, dtype
+    fewer_bits(ours)
+    return name, "float32"
 
 
 def _waited(run: Run) -> Run:
@@ -359,11 +368,12 @@ def main(text: str) -> None:
 
     try:
         if "product" in said:
-            _prepare("torch", said["device"])
-            reply(matrix_product(said["product"], said["device"]))
+            _, dtype = _prepare("torch", said["product"], said["device"])
+            reply(matrix_product(dtype, said["device"]))
             return
         spec = Spec(**{**said, "input": tuple(said["input"])})
-        name = _prepare(spec.side, spec.device)
+        name, dtype = _prepare(spec.side, spec.dtype, spec.device)
+        spec = dataclasses.replace(spec, dtype=dtype)
         start = time.perf_counter()
         run = SIDES[spec.side.split(":")[0]](spec)
         made = str(run.fast) if isinstance(run, _Fast) else ""

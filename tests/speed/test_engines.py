@@ -14,8 +14,9 @@ import torch_impl
 from common.arch import get
 from common.errors import RosettaError
 from common.init import randomised
-from common.speed import bench, runners
+from common.speed import runners
 from common.speed.fast import Optimized
+from common.speed.sides import sides_of
 
 ARCH = get("cifar_resnet20", depths=(1, 1, 1), shortcut="project")
 MAKES = {"torch": torch_impl, "keras": keras_impl}
@@ -194,11 +195,10 @@ def test_a_processor_without_the_dtype_says_so(monkeypatch):
 
 def test_the_benchmarks_sides(monkeypatch):
     monkeypatch.setattr(runners, "installed", lambda framework, dtype: ["compiler", "openvino"])
-    monkeypatch.setattr(bench, "require", lambda *given: None)
     arch = get("resnet18")
 
     def sides(engines, *backends, modes=("optimised",)):
-        found = bench.sides_of("resnet18", arch, False, backends, (), modes, ("float32",), (224, 224), engines)
+        found = sides_of("resnet18", arch, False, backends, (), modes, ("float32",), (224, 224), engines)
         return [str(s).removesuffix(", float32") for s in found]
 
     assert sides(None, "torch", modes=("eager", "optimised")) == [

@@ -17,9 +17,10 @@ from common.arch import get
 from common.errors import RosettaError
 from common.init import randomised
 from common.parity.comparison import TOLERANCE
-from common.speed import bench
-from common.speed.bench import Measured, Side, ratio
+from common.speed import bench, sides
+from common.speed.bench import Measured, ratio
 from common.speed.fast import in_parts
+from common.speed.sides import Side
 from keras_impl import fast as keras_fast
 from torch_impl import fast
 from torch_impl.fast import InParts
@@ -304,6 +305,9 @@ def test_a_product_that_a_net_outruns_is_measured_again(monkeypatch):
         def answer(self):
             return {"numpy": products.pop(0)} if "product" in self.said else {"built": 0, "first": 0, "device": ""}
 
+        def ready(self):
+            return self.answer()
+
         def run(self, times):
             return {"seconds": [1e-3] * times, "peak": 1}
 
@@ -347,13 +351,13 @@ def test_bench_of_everything(tmp_path):
     ],
 )
 def test_bench_bad_input(arguments, words, monkeypatch):
-    monkeypatch.setattr(bench, "require_packages", lambda peer, packages: None)
+    monkeypatch.setattr(sides, "require_packages", lambda peer, packages: None)
     found = rosetta("bench", *arguments)
     assert found.exit_code == 2 and words in found.output, found.output
 
 
 def test_bench_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(bench.PEERS, "openvino", (("nowhere_to_be_found",), ("optimised",)))
+    monkeypatch.setitem(sides.PEERS, "openvino", (("nowhere_to_be_found",), ("optimised",)))
     found = rosetta("bench", "resnet50", "--against", "openvino")
     assert found.exit_code == 2 and "pip install nowhere_to_be_found" in found.output
 

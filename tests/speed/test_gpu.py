@@ -1,0 +1,177 @@
+"""`make gpu` without a GPU: what it says, how it goes on, and that a rehearsal's figures can't be taken for results."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from conftest import ROOT
+
+from common.errors import RosettaError
+
+sys.path.append(str(ROOT / "benchmarks"))
+import atlas
+import gpu
+import gpu_parts
+from gpu_parts import Part, Place
+
+
+def run(*arguments):
+    return CliRunner().invoke(gpu.main, [str(a) for a in arguments])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_is_one_line():
+    done = run()
+    assert done.exit_code == 2 and done.output.count("\n") == 1 and "torch finds no GPU" in done.output, done.output
+
+
+@pytest.fixture
+def three(tmp_path, monkeypatch):
+    """Three parts, of which the second fails while `broken`; run in this process."""
+    broken, asked = [True], []
+
+    def part(name):
+        def find(place):
+            asked.append(name)
+            if name == "b" and broken:
+                raise RosettaError("out of memory:\n3 GiB were asked for")
+            return {"figure": 1}
+
+        return Part(name, "device", find, most=100)
+
+    def attempt(p, place, seconds):
+        try:
+            gpu.one(p.name, place)
+        except SystemExit as e:
+            return str(e)
+        return ""
+
+    made = [part(name) for name in "abc"]
+    monkeypatch.setattr(gpu, "parts", lambda place: made)
+    monkeypatch.setattr(gpu, "attempt", attempt)
+    monkeypatch.setattr(gpu, "written", lambda place: "")
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    return broken, asked
+
+
+def test_a_part_that_fails_leaves_the_others_and_is_tried_again(three, tmp_path):
+    broken, asked = three
+    done = run("--rehearse", "--root", tmp_path)
+    assert done.exit_code == 1 and asked == ["a", "b", "c"]
+    assert "REHEARSAL: 2 of 3 parts are done" in done.output
+    assert done.output.endswith("failed: b: out of memory: 3 GiB were asked for\n"), done.output
+    (file,) = (tmp_path / "build" / "gpu-rehearsal").glob("*.json")
+    assert file.name == "device-gpu-rehearsal.json" and json.loads(file.read_text())["rehearsal"] is True
+    broken.clear()
+    done = run("--rehearse", "--root", tmp_path)  # goes on with what is missing
+    assert done.exit_code == 0 and asked == ["a", "b", "c", "b"] and "3 of 3" in done.output
+    assert run("--rehearse", "--root", tmp_path).exit_code == 0 and len(asked) == 4
+    assert run("--rehearse", "--root", tmp_path, "--again").exit_code == 0 and len(asked) == 7
+
+
+def test_what_was_measured_on_another_card_is_measured_again(three, tmp_path, monkeypatch):
+    _, asked = three
+    run("--rehearse", "--root", tmp_path)
+    asked.clear()
+    monkeypatch.setattr(gpu_parts, "versions", lambda *given, **more: {"torch": "9", "device": "another card"})
+    run("--rehearse", "--root", tmp_path)
+    assert asked == ["a", "b", "c"]
+
+
+def test_the_budget_ends_it_and_says_what_is_left(three, tmp_path):
+    done = run("--rehearse", "--root", tmp_path, "--minutes", 0.1)
+    assert done.exit_code == 0 and "not finished in 0.1 minutes" in done.output and "a; b; c" in done.output
+
+
+def test_a_part_that_hangs_is_ended_with_its_children(tmp_path, monkeypatch):
+    script = tmp_path / "hangs.py"
+    child = "import time; time.sleep(60)"
+    script.write_text(
+        f"import subprocess, sys\nc = subprocess.Popen([sys.executable, '-c', '{child}'])\nprint(c.pid, flush=True)\n"
+        "c.wait()"
+    )
+    monkeypatch.setattr(gpu, "__file__", str(script))
+    begin = time.monotonic()
+    why = gpu.attempt(Part("a", "device", print), Place(True, tmp_path), 1.0)
+    pid = int(why.split("last: ")[1])
+    assert why.startswith("took more than 1 s") and time.monotonic() - begin < 20
+    for _ in range(100):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().split()[2]
+        except OSError:
+            break
+        if state == "Z":
+            break
+        time.sleep(0.05)
+    else:
+        raise AssertionError("the child goes on")
+    script.write_text("raise SystemExit('why')")
+    assert gpu.attempt(Part("a", "device", print), Place(True, tmp_path), 20.0) == "why"
+
+
+def test_a_rehearsals_figures_are_no_results(tmp_path):
+    """Neither is read for the other, nor made a page of, whatever the file is called."""
+    rehearsal, real = Place(True, tmp_path), Place(False, tmp_path)
+    for stem in ("device", "speed", "race", "tests", "atlas"):
+        there, here = rehearsal.results(stem), real.results(stem)
+        assert "rehearsal" in there.name and "rehearsal" not in str(here.relative_to(tmp_path))
+        here.parent.mkdir(parents=True, exist_ok=True)
+        here.write_text(json.dumps({"rehearsal": True, "variants": {}, "versions": {}}))
+        with pytest.raises(RosettaError, match="was written by a rehearsal"):
+            gpu.written(real)
+        with pytest.raises(RosettaError, match="was written by a rehearsal"):
+            atlas.load(here)
+        here.write_text("{}")
+        there.parent.mkdir(parents=True, exist_ok=True)
+        there.write_text("{}")
+        with pytest.raises(RosettaError, match="was written by no rehearsal"):
+            gpu.written(rehearsal)
+        there.unlink()
+    assert "none of this is a result" in gpu.written(rehearsal) and "rehearsal" not in gpu.written(real).lower()
+
+
+def test_the_most_worth_comes_first():
+    made = gpu_parts.parts(Place(False))
+    names = [p.name for p in made]
+    assert len(set(names)) == len(names) and names[:2] == ["device", "parity, begun"]
+    dtypes = {p.arguments["dtype"] for p in made if p.stem == "speed"}
+    nets = {p.arguments["net"] for p in made if p.stem == "speed"}
+    assert dtypes == {"bfloat16", "tf32", "float32"} and len(nets) == 5
+    assert set(atlas.SMALLEST) <= {n for p in made if p.stem == "atlas" for n in p.arguments["names"]}
+
+
+NO_TENSORFLOW = """
+import importlib.machinery, sys
+real = importlib.machinery.PathFinder.find_spec
+def find_spec(name, *given):
+    return None if name.split(".")[0] in ("tensorflow", "tf2onnx", "openvino", "keras_hub") else real(name, *given)
+importlib.machinery.PathFinder.find_spec = find_spec
+"""
+
+
+@pytest.mark.slow
+def test_the_rehearsal_runs_every_part_without_tensorflow(tmp_path):
+    """As on a machine that has PyTorch and JAX, and of Keras' wheels Keras alone. 2 minutes on two cores."""
+    (tmp_path / "sitecustomize.py").write_text(NO_TENSORFLOW)
+    env = {**os.environ, "PYTHONPATH": str(tmp_path), "KERAS_BACKEND": "jax"}
+    check = "import importlib.util as u; assert u.find_spec('jax') and not u.find_spec('tensorflow')"
+    subprocess.run([sys.executable, "-c", check], env=env, check=True)
+    command = [sys.executable, "benchmarks/gpu.py", "--rehearse", "--root", tmp_path]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0 and "6 of 6 parts are done" in done.stdout, done.stdout + done.stderr
+    assert not (tmp_path / "docs").exists() and not (tmp_path / "benchmarks").exists()
+    page = (tmp_path / "build" / "gpu-rehearsal" / "performance-gpu-rehearsal.md").read_text()
+    for words in (
+        "none of this is a result",
+        "torchvision, optimised",
+        "timm, train",
+        "keras:jax",
+        "Parity: 2 runs, 0",
+    ):
+        assert words in page, page
