@@ -14,6 +14,7 @@ Papers, as cited below:
 [8] geekfeiw/Multi-Scale-1D-ResNet, 2018
 [9] Zhang, Making Convolutional Networks Shift-Invariant Again, 2019, arXiv 1904.11486
 [10] Wang et al., ECA-Net: Efficient Channel Attention, 2019, arXiv 1910.03151
+[11] Bello et al., Revisiting ResNets (ResNet-RS), 2021, arXiv 2103.07579
 """
 
 from dataclasses import fields, replace
@@ -43,24 +44,24 @@ _DEPTHS = {
 _D = Stem(((32, 3, 2), (32, 3, 1), (64, 3, 1)))  # [5] figure 2(b), ResNet-C's
 _T = Stem(((24, 3, 2), (32, 3, 1), (64, 3, 1)))  # timm's name for the same in tiers
 _S = Stem(((64, 3, 2), (64, 3, 1), (128, 3, 1)))  # timm's name for the same, twice as wide
+_RS = Stem(((32, 3, 2), (32, 3, 1), (64, 3, 1), (64, 3, 2)), pool=False)
 _CIFAR16 = dict(stem=Stem(((16, 3, 1),), pool=False), widths=(16, 32, 64), num_classes=10)
 _CIFAR64 = dict(stem=Stem(((64, 3, 1),), pool=False), num_classes=10)
 _SIGNAL = dict(dims=1, in_channels=1, num_classes=10)
 
 _basic = {n: Arch(_DEPTHS[n], block="basic") for n in (18, 34)}  # [1] Table 1
 _bottle = {n: Arch(_DEPTHS[n]) for n in (50, 101, 152)}  # [1] Table 1, with v1.5's stride
+_26, _200 = Arch((2, 2, 2, 2)), Arch(_DEPTHS[200])  # timm's resnet26; [2] Table 5
 _nets = _basic | _bottle
 _cifar_a = Arch((3, 3, 3), block="basic", shortcut="pad", **_CIFAR16)  # type: ignore[arg-type]
-_d = {
-    n: replace(a, stem=_D, shortcut="pool")
-    for n, a in sorted((_nets | {26: Arch((2, 2, 2, 2)), 200: Arch(_DEPTHS[200])}).items())
-}
+_d = {n: replace(a, stem=_D, shortcut="pool") for n, a in sorted((_nets | {26: _26, 200: _200}).items())}
 _resnext50, _resnext101 = (replace(_nets[n], groups=32, width_per_group=4) for n in (50, 101))
+_seresnext26 = replace(_resnext50, depths=(2, 2, 2, 2), shortcut="pool", se_ratio=16)
 _seresnextaa = replace(_resnext101, width_per_group=8, stem=_D, shortcut="pool", antialias="avg", se_ratio=16)
 
 FAMILIES: dict[str, dict[str, Arch]] = {
     # [1] Table 1; the stride on the 3x3 is torchvision's and NVIDIA's "v1.5"
-    "resnet": {f"resnet{n}": a for n, a in _nets.items()},
+    "resnet": {f"resnet{n}": a for n, a in (_nets | {26: _26, 200: _200}).items()},
     # [1] as published: the first 1x1 of a bottleneck strides
     "resnet_v1": {f"resnet{n}_v1": replace(a, stride_in=1) for n, a in _bottle.items()},
     # [1] section 3.3: the same nets without shortcuts
@@ -72,16 +73,31 @@ FAMILIES: dict[str, dict[str, Arch]] = {
         for n, a in _basic.items()
     },
     # [2], with timm's strides (on the 3x3) and no norm after the stem
-    "preact": {f"resnetv2_{n}": replace(a, preact=True) for n, a in (_nets | {200: Arch(_DEPTHS[200])}).items()},
+    "preact": {f"resnetv2_{n}": replace(a, preact=True) for n, a in (_nets | {200: _200}).items()},
+    # the same with [5]'s stem and shortcut, as timm has them
+    "preact_d": {
+        **{f"resnetv2_{n}d": replace(a, stem=_D, shortcut="pool", preact=True) for n, a in _nets.items()},
+        "resnetv2_50t": replace(_d[50], stem=_T, preact=True),
+    },
     # [3] Table 1 and section 5; groups x width_per_group
     "resnext": {
         "resnext50_32x4d": _resnext50,
         "resnext101_32x4d": _resnext101,
         "resnext101_32x8d": replace(_resnext101, width_per_group=8),
         "resnext101_64x4d": replace(_resnext101, groups=64),
+        **{f"resnext101_32x{n}d": replace(_resnext101, width_per_group=n) for n in (16, 32)},
+        "resnext50d_32x4d": replace(_resnext50, stem=_D, shortcut="pool"),
     },
     # [4] section 3: twice the inner width
     "wide": {f"wide_resnet{n}_2": replace(_nets[n], width_per_group=128) for n in (50, 101)},
+    # [5] figure 2(b), the stem alone; timm's s, twice as wide; timm's t, in tiers and with ResNet-D's shortcut
+    "resnet_c": {f"resnet{n}c": replace(a, stem=_D) for n, a in _bottle.items()},
+    "resnet_s": {f"resnet{n}s": replace(a, stem=_S) for n, a in _bottle.items()},
+    "resnet_t": {
+        "resnet10t": replace(_d[18], depths=(1, 1, 1, 1), stem=_T),
+        "resnet14t": replace(_d[50], depths=(1, 1, 1, 1), stem=_T),
+        **{f"resnet{n}t": replace(_d[n], stem=_T) for n in (26, 50)},
+    },
     # [5] section 4: three 3x3 in the stem, average pooling before the projection
     "resnet_d": {f"resnet{n}d": a for n, a in _d.items()},
     # PaddleClas' and KerasHub's "vd": the first block of stage 1 projects, too, which only basic blocks can tell
@@ -92,6 +108,24 @@ FAMILIES: dict[str, dict[str, Arch]] = {
         "seresnext50_32x4d": replace(_resnext50, se_ratio=16),
         "seresnext101_32x4d": replace(_resnext101, se_ratio=16),
         "seresnext101_32x8d": replace(_resnext101, width_per_group=8, se_ratio=16),
+        "seresnext101_64x4d": replace(_resnext101, groups=64, se_ratio=16),
+    },
+    # the same with [5]'s stem and shortcut, as timm builds them
+    "se_d": {
+        "seresnet50t": replace(_d[50], stem=_T, se_ratio=16),
+        **{f"seresnet{n}d": replace(_d[n], se_ratio=16) for n in (152, 200)},
+        "seresnet269d": replace(_d[200], depths=(3, 30, 48, 8), se_ratio=16),
+        "seresnext26d_32x4d": replace(_seresnext26, stem=_D),
+        "seresnext26t_32x4d": replace(_seresnext26, stem=_T),
+        "seresnext101d_32x8d": replace(_resnext101, width_per_group=8, stem=_D, shortcut="pool", se_ratio=16),
+    },
+    # [11] Table 11: a convolution for the stem's pooling, and SE that reduces by 4
+    "resnetrs": {
+        f"resnetrs{n}": replace(_d[50], depths=depths, stem=_RS, se_ratio=4)
+        for n, depths in (
+            *((n, _DEPTHS[n]) for n in (50, 101, 152, 200)), (270, (4, 29, 53, 4)), (350, (4, 36, 72, 4)),
+            (420, (4, 44, 87, 4)),
+        )
     },
     # [10], as timm builds them
     "eca": {

@@ -1,14 +1,14 @@
 """What a file says of its net beside the arrays: a configuration names layers that have no parameters, such as an
 activation or a dilation. It is held against the row, so that nothing is taken for the plain net that it resembles."""
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
-from common.arch import Arch, Stem
+from common.arch import Arch
 from common.checkpoints.containers import Container
 from common.checkpoints.libraries.keras_hub import backbone_config
 from common.checkpoints.libraries.library import Library
+from common.checkpoints.libraries.timm import claimed
 from common.checkpoints.libraries.transformers import TRANSFORMERS, transformers_config
 from common.errors import RosettaError
 from common.plan import Conv, Norm, make_plan
@@ -30,7 +30,7 @@ def check(held: Container, library: Library, arch: Arch) -> str:
     if library.keras:
         wrong, named = _keras(config, held.metadata.get("task.json"), library, arch)
     elif timm := timm_claim(held):
-        wrong, named = _timm(*timm, library, arch), f"timm's {timm[0]}"
+        wrong, named = _timm(*timm, arch), f"timm's {timm[0]}"
     elif library is TRANSFORMERS:
         wrong, named = _transformers(config, arch), "Transformers' ResNet"
     else:
@@ -45,19 +45,6 @@ def check(held: Container, library: Library, arch: Arch) -> str:
 
 # -- timm
 
-_NAME = re.compile(r"(se|eca)?(resnet|resnext|wide_resnet|resnetv2_)(aa|blur)?(\d+)([cdst]?)(?:_(\d+)x(\d+)d|_(2))?")
-_SHAPED = (  # arguments that names and shapes of tensors tell
-    "num_classes", "in_chans", "layers", "channels", "cardinality", "base_width", "stem_width", "stem_type", "stem_chs",
-    "avg_down", "block_reduce_first", "width_factor", "bottle_ratio", "basic",
-)  # fmt: skip
-_TRAINED = ("drop_rate", "drop_path_rate", "drop_block_rate", "zero_init_last", "pretrained", "pretrained_cfg")
-_PLAIN: dict[str, tuple[Any, ...]] = {  # and those of what has no parameters: the values that a row can say
-    "output_stride": (32,), "global_pool": ("avg",), "act_layer": ("relu",), "aa_layer": ("avg", "blur"),
-    "norm_layer": ("batchnorm", "batchnorm2d", "BatchNorm2d"), "replace_stem_pool": (False,),
-    "block_args": ({}, {"attn_layer": "se"}, {"attn_layer": "eca"}),
-    "down_kernel_size": (1,), "preact": (True,), "bn_eps": (1e-5,),
-}  # fmt: skip
-
 
 def timm_claim(held: Container) -> tuple[str, dict[str, Any]] | None:
     """The architecture and the arguments of timm's `create_model` that a file names, if it does."""
@@ -71,36 +58,37 @@ def timm_claim(held: Container) -> tuple[str, dict[str, Any]] | None:
     return config["architecture"], pool | {k: v for k, v in arguments.items() if v is not None}
 
 
-def timm_antialias(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The field, which names and shapes can't tell, where the architecture is one that is known."""
-    found = _NAME.fullmatch(name.split(".")[0])
-    said = arguments.get("aa_layer", {"aa": "avg"}.get(found[3], found[3]) if found else None)
-    return {"antialias": said} if said in ("avg", "blur") else {}
+def timm_fields(held: Container) -> dict[str, Any]:
+    """Fields of the row that a timm configuration says; none where there is none, or one that no row says."""
+    try:
+        claim = timm_claim(held)
+        return claimed(*claim) if claim else {}
+    except RosettaError:  # which `check` repeats
+        return {}
 
 
-def _timm(name: str, arguments: dict[str, Any], library: Library, arch: Arch) -> str:
+def timm_row(held: Container) -> Arch | None:
+    """The whole row, if the configuration says one, with the classes and channels that the file has."""
+    fields = timm_fields(held)
+    if "depths" not in fields:
+        return None
+
+    def size(axis: int, names: tuple[str, ...]) -> int | None:
+        found = [held.entries[name].shape for name in names if name in held.entries]
+        return found[0][axis] if found and len(found[0]) > axis else None
+
+    classes = size(0, ("fc.weight", "head.fc.weight")) or 0
+    channels = size(1, ("conv1.weight", "conv1.0.weight", "stem.conv.weight", "stem.conv1.weight")) or 3
+    return Arch(**fields, num_classes=classes, in_channels=channels)
+
+
+def _timm(name: str, arguments: dict[str, Any], arch: Arch) -> str:
     """What is wrong, or nothing."""
-    for key, value in arguments.items():
-        if key not in _SHAPED + _TRAINED and value not in _PLAIN.get(key, ()):
-            return f"timm's {name} with {key} = {str(value)[:60]!r}"
-    found = _NAME.fullmatch(name.split(".")[0])
-    if not found:
-        return f"timm's {name[:60]}"
-    se, kind, _, depth, letter, groups, width, wide = found.groups()
-    said: dict[str, Any] = {
-        "stride_in": 2, "norm_eps": 1e-5, "first_stride": 1, "stride_block": "first", "preact": kind == "resnetv2_",
-        "antialias": "none", **timm_antialias(name, arguments),
-    }  # fmt: skip
-    se = (arguments.get("block_args") or {}).get("attn_layer", se)
-    if not set(arguments) & set(_SHAPED[2:]):
-        said |= {"layers": int(depth), "se_ratio": se == "se", "eca": se == "eca", "stem": len(letter) or Stem()}
-        said |= {"shortcut": "pool" if letter in ("d", "t") else "project"}
-        if arch.block == "bottleneck":
-            said |= {"groups": int(groups or 1), "width_per_group": int(width or (128 if wide else 64))}
-    has = {key: getattr(arch, key, None) for key in said} | {"se_ratio": bool(arch.se_ratio)}
-    has["layers"] = 2 + sum(arch.depths) * (2 if arch.block == "basic" else 3)
-    has["stem"] = int(len(arch.stem.convs) > 1) or arch.stem
-    wrong = [key for key in said if said[key] != has[key]]
+    try:
+        said = claimed(name, arguments)
+    except RosettaError as e:
+        return str(e)
+    wrong = [field for field, value in said.items() if getattr(arch, field) != value]
     return f"timm's {name}, where {', '.join(wrong)} would be otherwise" if wrong else ""
 
 

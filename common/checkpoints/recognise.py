@@ -287,12 +287,14 @@ def _by_names(
     best: tuple[int, Library, dict[str, tuple[str, str]]] | None = None
     if held.ordered:
         return _by_order(held, entries, unused, library, arch)
-    if arch is not None:
-        for lib in (lib for lib in (*LIBRARIES, OURS, OURS_KERAS) if library in (None, lib.name)):
-            slots = _slots(lib, arch)
-            if slots and {s.theirs: s.shape for s in slots} == {n: e.shape for n, e in entries.items()}:
-                return _found(held, lib, arch, slots, unused, {"arch": "named"})
     timm = library is None and claims.timm_claim(held) is not None  # most of whose nets have torchvision's names
+    if (named := arch or claims.timm_row(held)) is not None:
+        for lib in (*LIBRARIES, OURS, OURS_KERAS):
+            if library not in (None, lib.name) or (timm and lib is TORCHVISION):
+                continue
+            slots = _slots(lib, named)
+            if slots and {s.theirs: s.shape for s in slots} == {n: e.shape for n, e in entries.items()}:
+                return _found(held, lib, named, slots, unused, {"arch": "named"})
     for lib in (*LIBRARIES, OURS_KERAS, OURS):
         if library not in (None, lib.name) or (timm and lib is TORCHVISION):
             continue
@@ -489,9 +491,10 @@ class _Net:
         sizes = [(self.shapes[n][0], self.shapes[n][-1]) for n in self.stem_convs]
         small = len(sizes) == 1 and sizes[0][1] < 7
         strides = [1 if small or i else 2 for i in range(len(sizes))]
+        strides[-1] = strides[-1] if pool or small else 2  # ResNet-RS' convolution in the pooling's place
         convs = tuple((c, n, s) for (c, n), s in zip(sizes, strides, strict=True))
         which = f"one convolution of {sizes[0][1]}" if len(sizes) == 1 else f"{len(sizes)} convolutions"
-        pooling = "no pooling" if small else "max pooling"
+        pooling = "no pooling" if small or not pool else "max pooling"
         return {"stem": Stem(convs, False if small else pool)}, {
             "stem": f"{which}: stride {strides[0]}, {pooling}, as is usual for it"
         }
@@ -558,8 +561,8 @@ def _configured(held: Container, library: Library) -> dict[str, Any]:
         if "downsample_in_first_stage" in config:
             said["first_stride"] = 2 if config["downsample_in_first_stage"] else 1
         return said
-    if timm := claims.timm_claim(held):
-        return claims.timm_antialias(*timm)
+    if timm := claims.timm_fields(held):
+        return {"antialias": timm["antialias"]}
     layers = claims.keras_layers(config)
     if library.keras and layers:
         by_name = {str(layer["config"].get("name")): layer["config"] for layer in layers}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import relative
+from test_referees import TIMM_NARROW
 
 import keras_impl
 import torch_impl
@@ -26,7 +27,7 @@ FIRST = {next(iter(variants)) for variants in FAMILIES.values()}
 LARGE = {n for n, arch in VARIANTS.items() if count(parameters(arch)) > 30e6 or sum(arch.depths) > 60}
 # the same; here a quarter as wide, with one block a stage, which is one net for many: the blocks above with one more
 # choice
-NARROW = {name: narrow(VARIANTS[name]) for family in ("antialias", "eca") for name in FAMILIES[family]}
+NARROW = {name: narrow(VARIANTS[name]) for name in TIMM_NARROW}
 
 
 def sizes(arch: Arch) -> list[tuple[int, ...]]:

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 import keras_impl
 import torch_impl
 from common.arch import VARIANTS, get
-from common.checkpoints.libraries import LIBRARIES, RESNETV2
+from common.checkpoints.libraries import LIBRARIES
+from common.checkpoints.libraries.library import TRANSFORMS
 from common.checkpoints.recognise import cannot_hold
 from common.checkpoints.writers import stored
 from common.init import randomised
@@ -31,9 +32,13 @@ resnetv2_50 resnetv2_101
 resnetv2_152""".split()
 # the same nets with one choice more: here narrow and with one block a stage, whole under `make test-slow`
 TIMM_NARROW = """resnetaa34d resnetaa50 resnetaa50d resnetaa101d resnetblur18 resnetblur50 resnetblur50d resnetblur101d
-seresnetaa50d seresnextaa101d_32x8d seresnextaa201d_32x8d
-ecaresnet26t ecaresnet50d ecaresnet50t ecaresnet101d ecaresnet200d ecaresnet269d ecaresnetlight ecaresnext26t_32x4d
-ecaresnext50t_32x4d""".split()
+seresnetaa50d seresnextaa101d_32x8d seresnextaa201d_32x8d ecaresnet26t ecaresnet50d ecaresnet50t ecaresnet101d
+ecaresnet200d ecaresnet269d ecaresnetlight ecaresnext26t_32x4d ecaresnext50t_32x4d resnet26 resnet200
+resnet10t resnet14t resnet26t resnet50t resnet50c resnet101c resnet152c resnet50s resnet101s resnet152s
+resnext50d_32x4d resnext101_32x16d resnext101_32x32d seresnet50t seresnet152d seresnet200d seresnet269d
+seresnext26d_32x4d seresnext26t_32x4d seresnext101d_32x8d seresnext101_64x4d resnetv2_18d resnetv2_34d
+resnetv2_50d resnetv2_50t resnetv2_101d resnetv2_152d resnetrs50 resnetrs101 resnetrs152 resnetrs200
+resnetrs270 resnetrs350 resnetrs420""".split()
 KERAS = [f"resnet{n}{v}_keras" for v in ("", "v2") for n in (50, 101, 152)]
 
 
@@ -79,18 +84,21 @@ def test_timm(referees, name):
 
 @pytest.mark.parametrize("name", TIMM_NARROW)
 def test_timm_narrow(referees, name):
-    small = {"layers": (1, 1, 1, 1), "channels": (16, 32, 48, 64)}
-    as_timm(referees[1].create_model(name, **small), get(name, depths=small["layers"], widths=small["channels"]))
+    """One block a stage, and a quarter as wide but for the stem."""
+    arch = get(name, depths=(1, 1, 1, 1), widths=(16, 32, 48, 64))
+    channels = [w * arch.expansion if arch.preact else w for w in arch.widths]
+    as_timm(referees[1].create_model(name, layers=arch.depths, channels=channels), arch)
 
 
 def as_timm(theirs: nn.Module, arch) -> None:
     randomise(theirs.eval())
     state = theirs.state_dict()
-    if arch.preact:  # other names, by rule, and a classifier that is a 1x1 convolution
-        counters = {n: v for n, v in torch_impl.create_model(arch).state_dict().items() if n.endswith("tracked")}
-        slots = {s.canonical: s for s in RESNETV2.slots(arch)}
-        state = counters | {n: state[s.theirs] for n, s in slots.items()}
-        state["fc.weight"] = state["fc.weight"][:, :, 0, 0]
+    library = next(lib for lib in LIBRARIES if lib.name.startswith("timm") and not cannot_hold(lib, arch))
+    counters = {n: v for n, v in torch_impl.create_model(arch).state_dict().items() if n.endswith("tracked")}
+    assert not {s.theirs for s in library.slots(arch)} ^ {n for n in state if not n.endswith("tracked")}
+    state = counters | {
+        s.canonical: torch.from_numpy(TRANSFORMS[s.transform][0](state[s.theirs].numpy())) for s in library.slots(arch)
+    }
     # timm's means of 2x2 leave the last row and column out, and its shortcuts don't: at other sizes its nets break off
     sizes = {"sizes": ((64, 64), (65, 97))} if arch.antialias == "avg" else {}
     same_logits(theirs, arch, state, **sizes)

@@ -141,6 +141,7 @@ def traits_of(arch: Arch) -> frozenset[str]:
     return frozenset(
         ["preact" if arch.preact else "postact", "deep" if len(arch.stem.convs) > 1 else "single"]
         + ["pooled"] * arch.shortcut.startswith("pool")
+        + ["replaced"] * (len(arch.stem.convs) == 4 and not arch.stem.pool)
         + ["headed" if arch.num_classes else "bare"]
     )
 

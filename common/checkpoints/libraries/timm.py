@@ -1,22 +1,80 @@
-"""timm's names of its pre-activation nets, `resnetv2`; those of its other ResNets are the canonical ones."""
+"""timm's names of its pre-activation nets and of ResNet-RS; those of its other ResNets are the canonical ones
+(torchvision.py). And what its configurations say."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
+from common.arch import VARIANTS, Arch
 from common.checkpoints.libraries.library import Library
-from common.checkpoints.libraries.torchvision import imagenet
+from common.checkpoints.libraries.torchvision import CONVENTIONS, RULES, TIMM, imagenet
 from common.checkpoints.preprocessing import IMAGENET
+from common.errors import RosettaError
 
-RULES = (
-    ("conv1", "stem.conv"),
+# -- ResNet-RS: the pooling of its stem is one convolution more, under the pooling's name
+
+_REPLACED = (("conv1.9", "maxpool.0"), ("conv1.7", "bn1"), ("bn1", "maxpool.1"))
+
+RESNETRS = dataclasses.replace(
+    TIMM, rules=_REPLACED + RULES, claims=lambda arch: arch.dims == 2 and arch.shortcut == "pool",
+    conventions={**CONVENTIONS, "stem.pool": False}, traits=(frozenset({"postact", "deep", "replaced"}),),
+)  # fmt: skip
+
+# -- pre-activation
+
+_BLOCKS = (
     ("layer{s}.{b}.bn{i}", "stages.{s-1}.blocks.{b}.norm{i}"),
     ("layer{s}.{b}.conv{i}", "stages.{s-1}.blocks.{b}.conv{i}"),
+    ("layer{s}.{b}.downsample.1", "stages.{s-1}.blocks.{b}.downsample.conv", "pooled"),
     ("layer{s}.{b}.downsample.0", "stages.{s-1}.blocks.{b}.downsample.conv"),
     ("norm", "norm"),
     ("fc", "head.fc"),
 )
+_DEEP = (
+    ("conv1.0", "stem.conv1"), ("conv1.1", "stem.norm1"), ("conv1.3", "stem.conv2"), ("conv1.4", "stem.norm2"),
+    ("conv1.6", "stem.conv3"),
+)  # fmt: skip
 
 RESNETV2 = Library(
-    "timm-resnetv2", RULES, claims=imagenet, conventions={"stride_in": 2, "norm_eps": 1e-5},
+    "timm-resnetv2", (("conv1", "stem.conv"), *_BLOCKS), claims=imagenet, conventions=CONVENTIONS,
     linear="1x1 convolution to matrix",
     preprocessing=dataclasses.replace(IMAGENET, interpolation="bicubic"), traits=(frozenset({"preact", "single"}),),
 )  # fmt: skip
+RESNETV2_DEEP = dataclasses.replace(
+    RESNETV2, rules=_DEEP + _BLOCKS, claims=RESNETRS.claims, traits=(frozenset({"preact", "deep", "pooled"}),)
+)
+
+# -- what a configuration says: arguments of timm's create_model
+
+_SHAPED = (  # what names and shapes of tensors tell, and so the fields that such an argument leaves open
+    "layers", "channels", "cardinality", "base_width", "stem_width", "stem_type", "stem_chs", "avg_down",
+    "block_reduce_first", "width_factor", "bottle_ratio", "basic",
+)  # fmt: skip
+_OPEN = ("depths", "widths", "block", "groups", "width_per_group", "stem", "shortcut")
+_EDGES = ("num_classes", "in_chans")
+_TRAINED = ("drop_rate", "drop_path_rate", "drop_block_rate", "zero_init_last", "pretrained", "pretrained_cfg")
+_UNSAID = ("in_channels", "num_classes", "drop_path", "dropout", "folded")
+_VALUES: dict[str, tuple[Any, ...]] = {  # of other arguments: those that a row says
+    "output_stride": (32,), "global_pool": ("avg",), "act_layer": ("relu",), "aa_layer": ("avg", "blur"),
+    "norm_layer": ("batchnorm", "batchnorm2d", "BatchNorm2d"), "replace_stem_pool": (False,),
+    "block_args": ({}, {"attn_layer": "se"}, {"attn_layer": "eca"}),
+    "down_kernel_size": (1,), "preact": (True,), "bn_eps": (1e-5,),
+}  # fmt: skip
+
+
+def claimed(architecture: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of the row that timm's create_model(architecture, **arguments) builds; without those that an argument
+    leaves to the shapes. Raises RosettaError, in a few words, where no row says that."""
+    row = VARIANTS.get(architecture.split(".")[0])
+    if row is None:
+        raise RosettaError(f"timm's {architecture[:60]}")
+    for key, value in arguments.items():
+        if key not in _EDGES + _SHAPED + _TRAINED and value not in _VALUES.get(key, ()):
+            raise RosettaError(f"timm's {architecture[:60]} with {key} = {str(value)[:60]!r}")
+    shaped = _OPEN if set(arguments) & set(_SHAPED) else ()
+    said = {f.name: getattr(row, f.name) for f in dataclasses.fields(Arch) if f.name not in (*shaped, *_UNSAID)}
+    if "aa_layer" in arguments:
+        said["antialias"] = arguments["aa_layer"]
+    if attention := arguments.get("block_args"):
+        said |= {"se_ratio": 16 if attention["attn_layer"] == "se" else 0, "eca": attention["attn_layer"] == "eca"}
+    return said

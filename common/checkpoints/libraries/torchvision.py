@@ -31,8 +31,9 @@ def _torchvision(arch: Arch) -> bool:
 
 
 def _timm(arch: Arch) -> bool:
-    """Those with squeeze-and-excitation, and ResNet-D's stem and shortcut, too."""
-    return arch.shortcut == "pool" or imagenet(arch)
+    """Those with attention, and ResNet-C's and D's stem and shortcut, too."""
+    deep = arch.dims == 2 and len(arch.stem.convs) > 1
+    return arch.shortcut == "pool" or imagenet(arch) or (deep and imagenet(dataclasses.replace(arch, stem=Stem())))
 
 
 TORCHVISION = Library("torchvision", RULES, conventions=CONVENTIONS, preprocessing=IMAGENET, claims=_torchvision)
