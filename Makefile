@@ -61,8 +61,8 @@ atlas: .venv/installed-test ## Every variant on every backend and check; writes 
 gpu: .venv/installed-test ## On a GPU: tests, parity, speed, training, in the order of their worth, in 9 minutes; goes on where it stopped
 	@$(BIN)/python benchmarks/gpu.py
 
-traps: .venv/installed-test ## What each fault does, for docs/traps.md
-	@PYTHONPATH=tests $(BIN)/python tests/parity/faults.py docs/traps.md
+traps: .venv/installed-test ## What each fault does, for docs/traps.md and docs/traps.json
+	@$(BIN)/python benchmarks/traps.py
 
 mutants: .venv/installed-test ## Faults in the project, one by one, against the tests that should see them; docs/mutants.md; goes on where it stopped
 	@$(BIN)/python tests/mutants.py

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import ROOT
-from faults import FAULTS
 from PIL import Image
 
 import common.weights as store
 from common.arch import FAMILIES, VARIANTS, get
 from common.cli import cli
 from common.init import randomised
+from common.teaching.faults import FAULTS
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = [
