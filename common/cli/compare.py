@@ -55,6 +55,10 @@ def _checks(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str
     "--json", "json_file", type=click.Path(), metavar="FILE", help="Write everything that was measured, array by array."
 )
 @click.option("--report", type=click.Path(), metavar="DIR", help="Write report.html and report.json into this folder.")
+@click.option(
+    "--with-fault", "fault", metavar="FAULT", help="Put this mistake into one net; `rosetta traps` lists them."
+)
+@click.option("--side", type=Choice(["torch", "keras"]), default="keras", help="Whose net has it. Default: keras.")
 def compare(
     name: str,
     overrides: dict[str, Any],
@@ -67,6 +71,8 @@ def compare(
     size: int | None,
     json_file: str | None,
     report: str | None,
+    fault: str | None,
+    side: str,
 ) -> None:
     """Run NAME on several backends with the same weights and images, and compare everything, array by array.
 
@@ -76,7 +82,10 @@ def compare(
     from common.checkpoints import port
     from common.parity import backends as engines
     from common.parity import comparison as parity
+    from common.parity.checks import CHECKS
     from common.plan import make_plan
+    from common.teaching.faults import named
+    from common.teaching.measured import with_fault
     from common.training.data import images as pictures
 
     arch, tensors = port.named(name, overrides)
@@ -90,12 +99,18 @@ def compare(
 
         pages.prepare(report)
 
-    with Progress() as progress, engines.started(backends, device) as running:
+    mistake = named(fault) if fault else None
+    if mistake:
+        checks = tuple(c for c in CHECKS if c in (*checks, *mistake.checks))
+    started = with_fault(mistake, side, backends, device) if mistake else engines.started(backends, device)
+    with Progress() as progress, started as running:
         result = parity.compare(
             arch, x, tensors, backends=running, dtypes=dtypes or ("float64", "float32"), checks=checks, steps=steps,
             name=name, progress=progress,
         )  # fmt: skip
     result.inputs = paths
+    if mistake and result.equal:
+        raise RosettaError(f"{mistake.name!r} does nothing to {name} here: it is a mistake of {mistake.net} nets")
     _print(result)  # before anything is written, which a full disk would end
     if json_file:
         with atomic(json_file) as temporary:

@@ -1,13 +1,16 @@
 """What a fault does to a net, measured: the net with it against the other framework's without."""
 
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from common.arch import Arch
-from common.parity.backends import Here
-from common.parity.comparison import Comparison, Difference, compare
+from common.errors import RosettaError
+from common.parity.backends import Elsewhere, Here, check_spec, environment_of
+from common.parity.comparison import Comparison, Difference, Runner, compare
 from common.teaching.faults import NETS, Fault
 
 BACKENDS = {"torch": "torch", "keras": "keras:tensorflow"}
@@ -39,6 +42,30 @@ def measure(
         return run()
     with fault.injected(framework):
         return run()
+
+
+@contextlib.contextmanager
+def with_fault(fault: Fault, framework: str, backends: Sequence[str], device: str = "cpu") -> Iterator[list[Runner]]:
+    """The backends, as `common.parity.backends.started` gives them, of which that of `framework` runs in this process
+    and has the fault. Raises RosettaError where there is none, or several, and where the net has no place for it."""
+    faulty = [spec for spec in backends if spec.partition(":")[0] == framework]
+    if len(faulty) != 1:
+        given = "none" if not faulty else ", ".join(faulty)
+        raise RosettaError(f"a fault in {framework}'s net needs exactly one backend of it: --backends has {given}")
+    sound = [check_spec(spec, device) for spec in backends if spec not in faulty]
+    if not sound:
+        raise RosettaError("--backends needs another one, without the fault, to compare with")
+    for name, value in environment_of(faulty[0], device).items():  # before a framework is imported here
+        os.environ.setdefault(name, value)
+    with contextlib.ExitStack() as stack:
+        running = {spec: stack.enter_context(contextlib.closing(Elsewhere(spec, device))) for spec in sound}
+        with fault.injected(framework):
+            try:
+                yield [running.get(spec) or Here(spec, device) for spec in backends]
+            except (AttributeError, KeyError) as e:  # a layer or a tensor that this net hasn't
+                raise RosettaError(
+                    f"{fault.name!r} has no place in this net: it is a mistake of {fault.net} nets ({e})"
+                ) from None
 
 
 def first(result: Comparison) -> Difference | None:

@@ -8,8 +8,9 @@ Weights = dict[str, np.ndarray]
 _LEAVES = ("weight", "bias", "running_mean", "running_var")
 
 
-def _exchange(w: Weights, a: str, b: str) -> None:
-    w[a], w[b] = w[b], w[a]
+def _exchange(w: Weights, pairs: list[tuple[str, str]]) -> None:
+    for a, b in pairs:
+        w[a], w[b] = w[b], w[a]
 
 
 def _norms(w: Weights) -> list[str]:
@@ -35,7 +36,7 @@ def _(side: Side) -> None:
 
 @fault("gamma and beta swapped", "scale for shift, in every norm", "basic", ("forward", "bn1"), 8)
 def _(side: Side) -> None:
-    side.carried(lambda w: [_exchange(w, f"{n}weight", f"{n}bias") for n in _norms(w)])
+    side.carried(lambda w: _exchange(w, [(f"{n}weight", f"{n}bias") for n in _norms(w)]))
 
 
 @fault("mean and variance swapped", "running_mean for running_var, made positive", "basic", ("forward", "bn1"), 8)
@@ -61,12 +62,13 @@ def _(side: Side) -> None:
 @fault("layers swapped", "two layers of one class and shape change places, as in a file that has order and no names",
        "basic", ("forward", "layer1.0.conv1"), 14)  # fmt: skip
 def _(side: Side) -> None:
-    side.carried(lambda w: _exchange(w, "layer1.0.conv1.weight", "layer1.0.conv2.weight"))
+    side.carried(lambda w: _exchange(w, [("layer1.0.conv1.weight", "layer1.0.conv2.weight")]))
 
 
 @fault("norms swapped", "bn1 for bn2: nothing at all in a fresh net", "basic", ("forward", "layer1.0.bn1"), 14)
 def _(side: Side) -> None:
-    side.carried(lambda w: [_exchange(w, f"layer1.0.bn1.{leaf}", f"layer1.0.bn2.{leaf}") for leaf in _LEAVES])
+    pairs = [(f"layer1.0.bn1.{leaf}", f"layer1.0.bn2.{leaf}") for leaf in _LEAVES]
+    side.carried(lambda w: _exchange(w, pairs))
 
 
 @fault(

@@ -1,5 +1,6 @@
 """What a layer computes."""
 
+import pkgutil
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,11 @@ def _(side: Side) -> None:
 
 
 def _epsilon(side: Side, value: float) -> None:
-    side.built(lambda net: [setattr(n, "eps" if side.torch else "epsilon", value) for n in side.norms(net)])
+    def change(net: Any) -> None:
+        for n in side.norms(net):
+            setattr(n, "eps" if side.torch else "epsilon", value)
+
+    side.built(change)
 
 
 @fault("epsilon 1e-3", "Keras' BatchNorm epsilon for PyTorch's 1e-5", "basic", ("forward", "bn1"), 5)
@@ -193,8 +198,5 @@ def _(side: Side) -> None:
 
 @fault("hard sigmoid", "squeeze-and-excitation with a hard sigmoid", "SE", ("forward", "layer1.0.se"))
 def _(side: Side) -> None:
-    if side.torch:
-        from torch.nn.functional import hardsigmoid as hard
-    else:
-        from keras.ops import hard_sigmoid as hard
-    side.set(side.blocks, "sigmoid", hard)
+    name = "torch.nn.functional.hardsigmoid" if side.torch else "keras.ops.hard_sigmoid"
+    side.set(side.blocks, "sigmoid", pkgutil.resolve_name(name))
