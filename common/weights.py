@@ -83,7 +83,7 @@ def save(
     more = {f"{TRAINING}{name}": np.ascontiguousarray(a) for name, a in (training or {}).get("arrays", {}).items()}
     if training:
         said["training"] = json.dumps(training["progress"])
-        said["training_crc32"] = checksum({}, crc_of(more[name] for name in sorted(more)))
+        said["training_crc32"] = checksum({}, (more[name] for name in sorted(more)))
     meta = {FORMAT: described(said, plain)}
     plain |= more
     with atomic(path, sum(w.nbytes for w in plain.values())) as temporary:
@@ -108,49 +108,18 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Ma
 def described(said: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> str:
     """Our metadata: one text, since safetensors writes several keys in an order that changes from run to run; with
     a checksum over itself and `arrays`, in their order, since no container but a zip has one."""
-    return json.dumps({**said, "crc32": checksum(said, crc_of(arrays.values()))})
+    return json.dumps({**said, "crc32": checksum(said, arrays.values())})
 
 
-Crc = tuple[int, int]  # the CRC-32 of bytes, and how many they are
-
-
-def crc_of(arrays: Iterable[np.ndarray]) -> Crc:
-    """Of the arrays' bytes, one after the other."""
-    crc = length = 0
+def checksum(said: Mapping[str, Any], arrays: Iterable[np.ndarray]) -> str:
+    """CRC-32 of the metadata, but for the checksum in it, and of the bytes of the arrays, one after the other."""
+    crc = zlib.crc32(json.dumps({k: v for k, v in said.items() if k != "crc32"}, sort_keys=True).encode())
     for array in arrays:
         crc = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, crc)
-        length += array.nbytes
-    return crc, length
+    return f"{crc:08x}"
 
 
-def joined(first: Crc, second: Crc) -> Crc:
-    """The CRC-32 of bytes from those of their two parts. A CRC is a polynomial over two elements modulo one of degree
-    32, and what comes after the first part multiplies it by x as often as it has bits."""
-    power, factor, n = 1 << 31, 1 << 30, 8 * second[1]  # 1 and x: the highest bit is of the lowest degree
-    while n:
-        if n & 1:
-            power = _product(power, factor)
-        factor, n = _product(factor, factor), n >> 1
-    return _product(first[0], power) ^ second[0], first[1] + second[1]
-
-
-def _product(a: int, b: int) -> int:
-    """Of two such polynomials."""
-    result = 0
-    for degree in range(32):
-        if a & 1 << (31 - degree):
-            result ^= b
-        b = b >> 1 ^ (0xEDB88320 if b & 1 else 0)
-    return result
-
-
-def checksum(said: Mapping[str, Any], arrays: Crc) -> str:
-    """CRC-32 of the metadata, but for the checksum in it, and of the bytes of the arrays."""
-    text = json.dumps({k: v for k, v in said.items() if k != "crc32"}, sort_keys=True).encode()
-    return f"{joined((zlib.crc32(text), len(text)), arrays)[0]:08x}"
-
-
-def check_sum(path: str | os.PathLike, said: Mapping[str, Any], arrays: Crc) -> None:
+def check_sum(path: str | os.PathLike, said: Mapping[str, Any], arrays: Iterable[np.ndarray]) -> None:
     """Raises RosettaError where the metadata has another checksum than what it came with."""
     if said.get("crc32") != (found := checksum(said, arrays)):
         raise RosettaError(f"{path} is damaged: its checksum is {found}, and should be {said.get('crc32', 'there')}")
@@ -203,7 +172,7 @@ def load(path: str | os.PathLike) -> tuple[Arch, Weights, dict[str, str]]:
             except RosettaError as e:
                 raise RosettaError(f"{path}: {e}") from None
             weights = {name: f.get_tensor(name) for name in parameters(arch)}
-            check_sum(path, {**meta, "arch": said}, crc_of(weights.values()))
+            check_sum(path, {**meta, "arch": said}, weights.values())
             meta.pop("crc32", None)
             return arch, weights, meta
     except safetensors.SafetensorError as e:
@@ -226,7 +195,7 @@ def load_training(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[
         raise RosettaError(f"{path} holds a net, and no training to go on with") from None
     except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as e:
         raise RosettaError(f"{path} is not a whole safetensors file: {e}") from None
-    if meta.get("training_crc32") != checksum({}, crc_of(arrays.values())):
+    if meta.get("training_crc32") != checksum({}, arrays.values()):
         raise RosettaError(f"{path} is damaged: what the training keeps has another checksum")
     if not isinstance(progress, dict):
         raise RosettaError(f"{path} is damaged: how far the training is, is no JSON object")

@@ -11,7 +11,7 @@ import numpy as np
 
 from common.arch import Arch
 from common.checkpoints.libraries.keras_hub import backbone_config
-from common.checkpoints.recognise import Recognised
+from common.checkpoints.recognised import Recognised
 from common.errors import RosettaError
 from common.tools.frameworks import require
 from keras_impl.model import to_numpy

@@ -873,7 +873,7 @@ mutant("alike in value is alike", "float32 for float64 passes as the same bits",
         "        a.shape == b.shape\n        and bool((a == b).all())"))
 mutant("our checksum not computed over arrays", "a damaged file of ours is read without a word",
        "test_by_hand.py",
-       ("common/weights.py", "        crc = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, crc)\n", ""))
+       ("common/weights.py", "        crc = zlib.crc32(np.ascontiguousarray(array)", "        zlib.crc32(np.ascontiguousarray(array)"))
 mutant("a training's state unchecked", "a damaged checkpoint is gone on with",
        f"{TRAIN}::test_a_damaged_checkpoint_is_not_gone_on_with",
        ("common/weights.py", 'if meta.get("training_crc32") != checksum(', "if False and checksum("))
@@ -891,28 +891,28 @@ mutant("caffe's mean in RGB", "keras.applications' nets get red's mean for blue'
        ("common/checkpoints/libraries/keras_applications.py", "(103.939, 116.779, 123.68)", "(123.68, 116.779, 103.939)"), audit=SEEN)
 mutant("Hugging Face's labels by alphabet", "class 0 has the name that comes first in the alphabet",
        f"{UNTRUSTED}::test_labels_and_names_of_a_file_are_shown_without_what_a_terminal_obeys",
-       ("common/checkpoints/recognise.py", "labels = tuple(rows[str(i)] for i in range(len(rows)))", "labels = tuple(sorted(rows.values()))"), audit=SEEN)
+       ("common/checkpoints/pictures.py", "labels = tuple(rows[str(i)] for i in range(len(rows)))", "labels = tuple(sorted(rows.values()))"), audit=SEEN)
 mutant("a .pt's checksum unread", "a damaged .pt of ours is read without a word",
        f"{PORT}::test_a_changed_value_in_a_file_of_ours_has_another_checksum",
-       ("common/checkpoints/containers.py", 'Container(path, "PyTorch checkpoint", entries, metadata, ours,', 'Container(path, "PyTorch checkpoint", entries, metadata, {},'), audit=SEEN)
+       ("common/checkpoints/torch_files.py", 'Container(path, "PyTorch checkpoint", entries, metadata, ours,', 'Container(path, "PyTorch checkpoint", entries, metadata, {},'), audit=SEEN)
 mutant("downsample_in_first_stage unread", "a Hugging Face net that strides in its first stage is another net",
        f"{PORT}::test_transformers_stride_in_the_first_stage",
-       ("common/checkpoints/recognise.py", 'said["first_stride"] = 2 if config["downsample_in_first_stage"] else 1', 'said["first_stride"] = 1'), audit=SEEN)
+       ("common/checkpoints/shapes.py", 'said["first_stride"] = 2 if config["downsample_in_first_stage"] else 1', 'said["first_stride"] = 1'), audit=SEEN)
 mutant("downsample_in_bottleneck upside down", "a Hugging Face net of version 1 is taken for 1.5",
        f"{PORT}::test_pytorch_libraries_there_and_back[transformers]",
-       ("common/checkpoints/recognise.py", 'said["stride_in"] = 1 if config["downsample_in_bottleneck"] else 2', 'said["stride_in"] = 2 if config["downsample_in_bottleneck"] else 1'))
+       ("common/checkpoints/shapes.py", 'said["stride_in"] = 1 if config["downsample_in_bottleneck"] else 2', 'said["stride_in"] = 2 if config["downsample_in_bottleneck"] else 1'))
 mutant("timm's crop ignored", "a timm net's images are cut with another margin than it was trained with",
        "test_transfer.py::test_frozen_features_are_the_librarys_own_from_the_file_on[timm]",
-       ("common/checkpoints/recognise.py", 'resize = int(side / float(cfg.get("crop_pct") or 0.875))', "resize = int(side / 0.875)"))
+       ("common/checkpoints/pictures.py", 'resize = int(side / float(cfg.get("crop_pct") or 0.875))', "resize = int(side / 0.875)"))
 mutant("NaN let in", "a checkpoint with NaN is loaded",
        f"{UNTRUSTED}::test_safetensors_that_lie",
-       ("common/checkpoints/recognise.py", "                    if not np.isfinite(some).all():\n", "                    if False:\n"))
+       ("common/checkpoints/recognised.py", "                if not np.isfinite(value).all():\n", "                if False:\n"))
 mutant("another net than was named", "`load(path, into=net)` takes weights of a net with other strides",
        "test_by_hand.py",
        ("common/checkpoints/recognise.py", "found.arch != arch and (said is not None or parameters(arch) != parameters(found.arch))", "found.arch != arch and parameters(arch) != parameters(found.arch)"))
 mutant("a name's checksum unread", "a file that isn't what its name says is loaded",
        "test_by_hand.py",
-       ("common/checkpoints/containers.py", "if not found.hexdigest().startswith(said[1]):", "if False:"))
+       ("common/checkpoints/files.py", "if not found.hexdigest().startswith(said[1]):", "if False:"))
 mutant("JSON's last key counts", "a header with a key twice is read as its last word has it",
        f"{UNTRUSTED}::test_safetensors_that_lie",
        ("common/checkpoints/containers.py", "if len(made) != len(pairs):", "if False:"))
@@ -924,7 +924,7 @@ mutant("numbers of a pickle without a value", "730 bytes of PyTorch file end the
        ("common/checkpoints/pickles.py", 'len(args) == 2 and getattr(args[0], "name", "") == "numpy.dtype"', 'getattr(args[0], "name", "") == "numpy.dtype"'))
 mutant("a storage of another size than its record", "weights are read from what lies beside them in the archive",
        f"{UNTRUSTED}::test_a_storage_is_a_record_of_its_size",
-       ("common/checkpoints/containers.py", 'if (there := sizes.get(f"{top}/data/{s.key}")) != s.nbytes:', 'if (there := sizes.get(f"{top}/data/{s.key}")) is None:'))
+       ("common/checkpoints/torch_files.py", 'if (there := sizes.get(f"{top}/data/{s.key}")) != s.nbytes:', 'if (there := sizes.get(f"{top}/data/{s.key}")) is None:'))
 mutant("HDF5 that was written over isn't opened anew", "the weights are those of the file that was there before",
        f"{UNTRUSTED}::test_hdf5_written_over_is_read_anew_whatever_its_times_say",
        ("common/checkpoints/hdf5.py", "if anew or key != self.key:", "if key != self.key:"))

@@ -6,7 +6,7 @@ import torch
 from common.arch import Arch
 from common.checkpoints.claims import timm_claim
 from common.checkpoints.libraries.transformers import transformers_config
-from common.checkpoints.recognise import Recognised
+from common.checkpoints.recognised import Recognised
 from common.errors import RosettaError
 from common.tools.frameworks import peer
 from torch_impl.model import to_numpy

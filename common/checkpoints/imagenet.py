@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from common.checkpoints.libraries import AKAMASTER, KUANGLIU, LIBRARIES
-from common.checkpoints.recognise import Recognised
+from common.checkpoints.recognised import Recognised
 
 
 @cache

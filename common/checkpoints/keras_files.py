@@ -1,8 +1,10 @@
 """Where Keras keeps what in its files, so that they can be written and read without Keras and its engine starting."""
 
+import functools
 import importlib.metadata
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,9 +13,96 @@ from typing import Any
 import numpy as np
 
 from common.arch import Arch
-from common.checkpoints.containers import numbered, snake
+from common.checkpoints.containers import Container, Entry, json_object, ours
+from common.checkpoints.hdf5 import READER
 from common.checkpoints.libraries.library import KERAS_LEAVES, Library
+from common.errors import RosettaError
 from common.plan import Layer, Linear, Norm, Plan, make_plan
+from common.tools.frameworks import require
+
+# -- reading
+
+
+def read(path: Path, member: str = "") -> Container:
+    require(f"{path} is HDF5, and reading it", ("h5py",), "keras")
+    attributes, found = READER.index(path, member)
+    own = ours(path, attributes)
+    legacy = "model_weights" in attributes or "layer_names" in attributes
+    entries: dict[str, Entry] = {}
+    unused: dict[str, str] = {}
+    ordered = False
+    for said in found:
+        name = where = said["where"]
+        if where.split("/")[0] in ("optimizer", "optimizer_weights"):
+            unused[where] = "the optimizer's"
+            continue
+        if legacy:
+            parts = where.removeprefix("model_weights/").split("/")
+            name = f"{parts[0]}/{parts[-1].removesuffix(':0')}"
+        elif said["layer"]:
+            at, names = where.rsplit("/", 1)[1], leaves(said["axes"])
+            name = f"{said['layer']}/{names[int(at)] if at.isdigit() and int(at) < len(names) else at}"
+        elif "/vars/" in where:
+            ordered = True
+        if name in entries:
+            cure = ". It is of a model in a model: save the weights of the inner one by itself" if legacy else ""
+            raise RosettaError(f"{path} has {name} twice: which one is meant can't be told{cure}")
+        read = functools.partial(READER.read, path, member, where)
+        entries[name] = Entry(tuple(said["shape"]), str(np.dtype(said["dtype"])), read, where)
+    if not entries:
+        raise RosettaError(f"{path} holds no arrays of a net")
+    kind = "HDF5, Keras' older layout" if legacy else "HDF5"
+    said = dict(own)
+    if text := attributes.get("model_config"):  # a whole model's
+        said["config"] = json_object(path, text.encode("utf-8", "replace"), "the model's configuration")
+    return Container(path, kind, entries, said, own, unused, ordered=ordered)
+
+
+def named(held: Container) -> Container:
+    """A Keras archive of an older Keras keeps no names beside its arrays, but has them, in order, in its
+    configuration."""
+    config = held.metadata.get("config", {}).get("config")
+    layers = config.get("layers") if isinstance(config, dict) else None
+    if not held.ordered or not isinstance(layers, list):
+        return held
+    names, counts = {}, dict[str, int]()
+    for layer in layers:
+        if not isinstance(layer, dict) or not isinstance(layer.get("class_name"), str):
+            return held
+        kind = snake(layer["class_name"])
+        n = counts.get(kind, 0)
+        counts[kind] = n + 1
+        names[f"layers/{numbered(kind, n)}"] = str(layer.get("config", {}).get("name", layer.get("name")))
+    entries = {}
+    for where, entry in held.entries.items():
+        group, _, at = where.rpartition("/vars/")
+        if group not in names:
+            return held
+        first = held.entries.get(f"{group}/vars/0", entry)
+        kinds = leaves(len(first.shape))
+        entries[f"{names[group]}/{kinds[int(at)] if at.isdigit() and int(at) < len(kinds) else at}"] = entry
+    held.entries, held.ordered = entries, False
+    return held
+
+
+def leaves(axes: int) -> list[str]:
+    """Keras' names of a layer's variables, which its files only count: a norm's have one axis all, a kernel more."""
+    return list(KERAS_LEAVES["norm" if axes == 1 else "kernel"].values())
+
+
+def numbered(kind: str, n: int) -> str:
+    """The `n`-th of a class, from 0, as Keras' files have it: "conv2d", "conv2d_1", ..."""
+    return f"{kind}_{n}" if n else kind
+
+
+def snake(name: str) -> str:
+    """ "BatchNormalization" as Keras' files have it: "batch_normalization"; "Conv2D" is "conv2d"."""
+    name = re.sub(r"\W+", "", name)
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+# -- where a layer's variables are
 
 
 def own_group(plan: Plan, layer: Layer) -> str:
@@ -86,6 +175,9 @@ def paths(library: Library, arch: Arch, own: bool) -> dict[str, str]:
         kind = "norm" if leaf in KERAS_LEAVES["norm"].values() and leaf != "bias" else "kernel"
         found[slot.theirs] = f"{where[layer]}/vars/{list(KERAS_LEAVES[kind].values()).index(leaf)}"
     return found
+
+
+# -- writing
 
 
 def write_weights(

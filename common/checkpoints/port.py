@@ -11,8 +11,10 @@ import numpy as np
 
 from common import weights as canonical
 from common.arch import Arch, get, name_of
-from common.checkpoints import containers, recognise, writers
-from common.checkpoints.recognise import Recognised
+from common.checkpoints import files, torch_files, writers
+from common.checkpoints.libraries.library import TRANSFORMS
+from common.checkpoints.recognise import recognise
+from common.checkpoints.recognised import Recognised
 from common.errors import RosettaError
 from common.fold import fold as fold_weights
 from common.fold import kept as not_folded
@@ -83,7 +85,7 @@ def inspect(
     No weights are read. Raises RosettaError for a file that is damaged, unknown, or another net than
     `arch` or `overrides` say.
     """
-    return recognise.recognise(containers.read(path), library=library, arch=arch, overrides=overrides)
+    return recognise(files.read(path), library=library, arch=arch, overrides=overrides)
 
 
 def named(source: str | os.PathLike, overrides: Mapping[str, Any] | None = None) -> tuple[Arch, Weights | None]:
@@ -92,7 +94,7 @@ def named(source: str | os.PathLike, overrides: Mapping[str, Any] | None = None)
     `overrides` replace fields of the row. Raises RosettaError for an unknown name or a bad file.
     """
     text = str(source)
-    looks = os.sep in text or text.endswith((*writers.SUFFIXES, *containers.PYTORCH))
+    looks = os.sep in text or text.endswith((*writers.SUFFIXES, *torch_files.SUFFIXES))
     if not looks and not os.path.isdir(text):
         return get(text, **(overrides or {})), None
     found = inspect(source, overrides=overrides)
@@ -297,9 +299,9 @@ def edited(old: Arch, new: Arch, weights: Weights, seed: int) -> tuple[Weights, 
 
 def _read_back(temporary: Path, path: Path, place: writers.Target, arch: Arch, weights: Weights) -> None:
     """Raises RosettaError unless the file is recognised as the row, and holds just these weights, bit for bit."""
-    again = recognise.recognise(containers.read(temporary), library=place.library.name, arch=arch)
+    again = recognise(files.read(temporary), library=place.library.name, arch=arch)
     for slot in again.slots:
-        value = recognise.TRANSFORMS[slot.transform][0](again.held.entries[slot.theirs].read())
+        value = TRANSFORMS[slot.transform][0](again.held.entries[slot.theirs].read())
         if not canonical.same(value, weights[slot.canonical]):
             raise RosettaError(f"{path} reads back otherwise than written, at {slot.canonical}; it is not kept")
 

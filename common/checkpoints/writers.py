@@ -10,13 +10,16 @@ import numpy as np
 
 from common.arch import Arch, nearly
 from common.checkpoints import keras_files
+from common.checkpoints.containers import Container
 from common.checkpoints.libraries import LIBRARIES
 from common.checkpoints.libraries.library import TRANSFORMS, Library, Slot
 from common.checkpoints.libraries.ours import OURS, OURS_KERAS
 from common.checkpoints.libraries.transformers import transformers_config
 from common.checkpoints.preprocessing import Preprocessing
-from common.checkpoints.recognise import cannot_hold
+from common.checkpoints.recognised import describe, differing
+from common.checkpoints.shapes import row_of
 from common.errors import RosettaError, nearest
+from common.names import parameters
 from common.tools.frameworks import load, require
 from common.weights import FORMAT, described, write_safetensors
 
@@ -102,6 +105,26 @@ def target_of(path: Path, library: str | None, arch: Arch) -> Target:
         f"{library} can't hold this net: {'; '.join(dict.fromkeys(reasons))}"
         + (f". For Keras without this package there is --as {others}" if others else "")
     )
+
+
+def cannot_hold(library: Library, arch: Arch) -> str:
+    """Why not, or nothing: a library holds a row if its names and shapes and conventions lead back to it."""
+    if arch.folded:
+        return "its nets have the norms that are folded here"
+    if not library.builds(arch):
+        return f"it has names for nets that are {' or '.join(', '.join(sorted(t)) for t in library.traits)}"
+    try:
+        library.slots(arch)  # which it may have no names for
+        # what a library's own configuration says, no convention does
+        said = {"config": transformers_config(arch, ())} if library.name == "transformers" else {}
+        again, _ = row_of(parameters(arch), library, Container(Path(library.name), "", {}, said))
+    except RosettaError as e:
+        return str(e)
+    # rates of training are in nobody's weights
+    again = dataclasses.replace(again, drop_path=arch.drop_path, dropout=arch.dropout)
+    if differ := differing(again, arch):
+        return ", ".join(f"{f} = {getattr(arch, f)!r}, where its files mean {getattr(again, f)!r}" for f in differ)
+    return "" if library.claims(arch) else f"it builds no such net: {describe(arch)}"
 
 
 def stored(slots: list[Slot], weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -41,7 +41,7 @@ class Side:
 def holds(peer: str, name: str) -> bool:
     """Whether a peer has a net of that name."""
     from common.checkpoints.libraries import LIBRARIES
-    from common.checkpoints.recognise import cannot_hold
+    from common.checkpoints.writers import cannot_hold
 
     if peer in ("onnxruntime", "openvino"):
         return True

@@ -12,7 +12,7 @@ import numpy as np
 
 from common.arch import Arch
 from common.checkpoints.preprocessing import LARGEST, Preprocessing, imagenet
-from common.checkpoints.recognise import Recognised
+from common.checkpoints.recognised import Recognised
 from common.errors import RosettaError
 from common.parity.backends import Elsewhere
 from common.parity.checks import Item

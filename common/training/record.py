@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from common import weights as canonical
-from common.checkpoints.containers import OF_FOLDERS
+from common.checkpoints.files import OF_FOLDERS
 from common.errors import RosettaError
 from common.tools.files import atomic
 from common.tools.typed import check_fields

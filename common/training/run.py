@@ -14,7 +14,8 @@ from common import names
 from common.arch import Arch, get
 from common.checkpoints.port import inspect
 from common.checkpoints.preprocessing import Preprocessing
-from common.checkpoints.recognise import CONFIGURED, Recognised, differing, gap
+from common.checkpoints.recognised import Recognised, differing, gap
+from common.checkpoints.shapes import CONFIGURED
 from common.errors import RosettaError
 from common.init import initial
 from common.parity.backends import NO_GPU, check_spec

@@ -24,11 +24,12 @@ import keras_impl.originals
 import keras_impl.trace
 import torch_impl
 from common.arch import VARIANTS, Arch, get
-from common.checkpoints import claims, containers, port, writers
+from common.checkpoints import claims, files, port, writers
 from common.checkpoints.containers import Container, Entry
 from common.checkpoints.libraries import LIBRARIES, TRANSFORMERS
 from common.checkpoints.libraries.transformers import transformers_config
-from common.checkpoints.recognise import cannot_hold, recognise
+from common.checkpoints.recognise import recognise
+from common.checkpoints.writers import cannot_hold
 from common.errors import RosettaError, nearest
 from common.init import randomised
 from common.tools import frameworks
@@ -923,7 +924,7 @@ def _layer(config, name, **changes):
     ],
 )
 def test_a_keras_configuration_that_no_row_says(applications, net, change, words):
-    held = containers.read(applications / f"{net}.keras")
+    held = files.read(applications / f"{net}.keras")
     assert recognise(held).claim
     _layer(held.metadata["config"], change[0], **change[1])
     with pytest.raises(RosettaError, match=f"says that it is another net.*{words}"):

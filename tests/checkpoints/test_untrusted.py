@@ -25,7 +25,8 @@ from mutations import ARCH, BARE, KINDS, LARGE, OURS, gadgets
 
 from common import weights as canonical
 from common.arch import get
-from common.checkpoints import port, recognise
+from common.checkpoints import files, port
+from common.checkpoints.recognise import recognise
 from common.errors import RosettaError
 from common.init import randomised
 from common.training import record
@@ -226,7 +227,7 @@ def test_a_row_that_says_more_than_the_file_holds_is_not_worked_out(tmp_path, su
     """Whether or not it can be: one of 10^9 blocks is no more than ten characters longer than an honest one."""
     honest = tmp_path / f"honest{suffix}"
     port.writers.write(honest, port.writers.target_of(honest, None, ARCH), ARCH, WEIGHTS)
-    held = port.containers.read(honest)
+    held = files.read(honest)
     monkey = dict(held.metadata)
     for what, fields in HUGE.items():
         sys.set_int_max_str_digits(0)
@@ -235,7 +236,7 @@ def test_a_row_that_says_more_than_the_file_holds_is_not_worked_out(tmp_path, su
         held.metadata = monkey | {"arch": text}
         began = time.perf_counter()
         with pytest.raises(RosettaError, match="names a net") as error:
-            recognise.recognise(held)
+            recognise(held)
         assert time.perf_counter() - began < 2 and len(str(error.value)) < 2000, what
 
 

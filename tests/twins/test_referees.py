@@ -17,8 +17,7 @@ import torch_impl
 from common.arch import VARIANTS, get
 from common.checkpoints.libraries import LIBRARIES
 from common.checkpoints.libraries.library import TRANSFORMS
-from common.checkpoints.recognise import cannot_hold
-from common.checkpoints.writers import stored
+from common.checkpoints.writers import cannot_hold, stored
 from common.init import randomised
 from common.names import parameters
 
