@@ -20,12 +20,13 @@ from peers import processor
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from common import parity
 from common.arch import FAMILIES, VARIANTS, Arch
 from common.errors import RosettaError
 from common.names import count, multiply_adds, parameters
-from common.parity import comparison as parity
 from common.parity.backends import Elsewhere
 from common.parity.checks import CHECKS
+from common.parity.comparison import worst_of
 from common.plan import make_plan
 from common.tools.files import atomic
 
@@ -72,7 +73,7 @@ def measure(name: str, first: Elsewhere, others: Sequence[Elsewhere]) -> dict[st
             rows = r.rows.get((other.spec, "float64"), ())
             members = [d for d in rows if d.check.split()[0] == check and part in (d.part, "")]
             if members:
-                worst = parity.worst_of(members)
+                worst = worst_of(members)
                 figures[heading] = {"relative": worst.relative, "of": f"{worst.name} ({worst.check})"}
         logits = next(d for d in r.rows[other.spec, "float32"] if d.part == "logits")
         verdicts = {d: r.verdict_of(other.spec, d) for d in r.dtypes}

@@ -80,7 +80,7 @@ class Mutant:
 
 
 KINDS = {
-    "the comparison": {"comparison", "checks", "backends", "differentiated", "fast", "race"},
+    "the comparison": {"comparison", "difference", "lockstep", "checks", "backends", "differentiated", "fast", "race"},
     "data and scores": {"data", "examples", "scores", "preprocessing", "images", "evaluation"},
     "training": {"run", "record", "loop", "recipe", "rules", "kept", "train", "optim", "autodiff"},
     "files": {"checkpoints", "libraries", "tools", "weights", "text"},
@@ -935,7 +935,7 @@ mutant("a projection before the whole branch", "a .weights.h5 for keras.applicat
 # ---- the comparison
 
 CHECKER = "test_tolerances.py"
-PARITY = "common/parity/comparison.py"
+PARITY, FOUND, STEP = (f"common/parity/{room}.py" for room in ("difference", "comparison", "lockstep"))
 mutant("evaluation ten times as loose", "1e-12 passes as equal in float64", CHECKER,
        (PARITY, '"forward": 1e-13,', '"forward": 1e-12,'))
 mutant("training ten times as loose", "logits in training mode may differ by 1e-9 in float64", CHECKER,
@@ -967,7 +967,7 @@ mutant("the input moved further", "a larger drift excuses larger differences", C
 mutant("gradients a thousandth are zero", "a small layer's gradient is measured by the largest of all", CHECKER,
        (PARITY, "NOTHING = 1e-12", "NOTHING = 1e-9"))
 mutant("evaluation excused by drift", "another function in evaluation passes where the framework drifts", CHECKER,
-       (PARITY, 'd.check != "forward" and math.isfinite(d.relative) for d in over', "math.isfinite(d.relative) for d in over"))
+       (STEP, 'd.check != "forward" and math.isfinite(d.relative) for d in over', "math.isfinite(d.relative) for d in over"))
 mutant("drift excuses nothing", "deep plain nets are called different where they are the same", CHECKER,
        (PARITY, "verdict=ROUNDING if d.relative <= allowed else d.verdict", "verdict=d.verdict"), audit="caught")
 mutant("drift excuses everything", "whatever comes after an excused difference is equal", CHECKER,
@@ -977,11 +977,11 @@ mutant("NaN is equal", "a net that gives NaN passes", "test_compare.py::test_not
 mutant("reshaped to fit", "arrays of another shape with as many elements are compared", "test_compare.py::test_what_one_side_lacks_is_a_difference",
        (PARITY, "if b is None or a.shape != b.shape:", "if b is not None and a.size == b.size:\n        b = b.reshape(a.shape)\n    if b is None or a.shape != b.shape:"))
 mutant("what one side has more is ignored", "a layer that only the other backend has isn't seen", "test_compare.py::test_what_one_side_lacks_is_a_difference",
-       (PARITY, "rows += [(_between(i, None, i.value), 0.0) for i in surplus.get(key, ())]", "rows += []"))
+       (STEP, "rows += [(_between(i, None, i.value), 0.0) for i in surplus.get(key, ())]", "rows += []"))
 mutant("counts ignored", "nets of other sizes are equal", "test_compare.py::test_counts_and_weights_that_change_are_a_difference",
-       (PARITY, "if not self.same_counts or not all(self.exact.values()):", "if not all(self.exact.values()):"))
+       (FOUND, "if not self.same_counts or not all(self.exact.values()):", "if not all(self.exact.values()):"))
 mutant("changed weights ignored", "a backend that changes weights on the way in is equal", "test_compare.py::test_counts_and_weights_that_change_are_a_difference",
-       (PARITY, "if not self.same_counts or not all(self.exact.values()):", "if not self.same_counts:"))
+       (FOUND, "if not self.same_counts or not all(self.exact.values()):", "if not self.same_counts:"))
 mutant("judged by the mean", "a single wrong element is lost in a large array", CHECKER,
        (PARITY, "absolute, largest = float(gap.flat[worst])", "absolute, largest = float(gap.mean())"))
 mutant("every step has the first one's images", "the comparison's steps see one batch",

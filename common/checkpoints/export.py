@@ -11,7 +11,8 @@ from common.checkpoints import port
 from common.errors import RosettaError
 from common.names import count, parameters
 from common.parity import graphs
-from common.parity.comparison import LOGITS, TOLERANCE, difference, refuse_not_finite
+from common.parity.difference import LOGITS, TOLERANCE, difference
+from common.parity.lockstep import refuse_not_finite
 from common.plan import make_plan
 from common.tools.files import atomic
 from common.tools.frameworks import load, require

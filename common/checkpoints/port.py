@@ -308,8 +308,8 @@ def _read_back(temporary: Path, path: Path, place: writers.Target, arch: Arch, w
 
 def _probe(done: Ported, weights: Weights) -> str:
     """One image through both frameworks; what is wrong, or nothing."""
+    from common import parity
     from common.parity import backends
-    from common.parity import comparison as parity
 
     x = probe_image(done.arch)
     with backends.started(["torch", "keras:tensorflow"]) as running:
@@ -318,13 +318,13 @@ def _probe(done: Ported, weights: Weights) -> str:
         rows = result.rows["keras:tensorflow", dtype]
         logits = next(d for d in rows if d.part == "logits")
         done.probes.append((f"Keras against PyTorch, {dtype}", logits.relative, logits.floor))
-    over = [d for d in result.dtypes if result.verdict_of("keras:tensorflow", d) != parity.ROUNDING]
+    over = [d for d in result.dtypes if result.first_over("keras:tensorflow", d)]
     return "; ".join(f"{d}: {result.why('keras:tensorflow', d)}" for d in over)
 
 
 def _probe_folded(done: Ported, side: str, before: Weights, weights: Weights) -> str:
     """One image through the net with norms and without, in float64; what is wrong, or nothing."""
-    from common.parity.comparison import LOGITS, TOLERANCE, difference
+    from common.parity.difference import LOGITS, TOLERANCE, difference
 
     x, impl = probe_image(done.arch), load(side)
     a, b = (
@@ -342,7 +342,7 @@ def _with_source(done: Ported, found: Recognised, new: Arch, weights: Weights) -
     """The probe through the library that the source is from, in float64, against our own net of that framework."""
     if new != found.arch:
         raise RosettaError("--verify-with-source can't be with another head or stem, or folded: the source isn't so")
-    from common.parity.comparison import difference
+    from common.parity.difference import difference
 
     side = "keras" if found.library.keras else "torch"
     x = probe_image(found.arch)

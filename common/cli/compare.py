@@ -79,10 +79,11 @@ def compare(
     NAME is a variant or a checkpoint of any library. Exit code 0: every difference is rounding. 1: not. 2: the
     command was misused.
     """
+    from common import parity
     from common.checkpoints import port
     from common.parity import backends as engines
-    from common.parity import comparison as parity
     from common.parity.checks import CHECKS
+    from common.parity.lockstep import refuse_not_finite
     from common.plan import make_plan
     from common.teaching.faults import named
     from common.teaching.measured import with_fault
@@ -91,7 +92,7 @@ def compare(
     arch, tensors = port.named(name, overrides)
     paths = [str(p) for p in images or pictures.photographs()]
     x = pictures.read(paths, make_plan(arch), size)
-    parity.refuse_not_finite(x, tensors, paths)
+    refuse_not_finite(x, tensors, paths)
     if json_file:
         writable(json_file)
     if report:

@@ -4,6 +4,7 @@ In come a row of the table, backends and checks; each backend runs in a process 
 comes a `Comparison`: for each array how far it is from the reference's, and beside what rounding does to it.
 """
 
-from common.parity.comparison import Comparison, compare
+from common.parity.comparison import Comparison
+from common.parity.lockstep import compare
 
 __all__ = ["Comparison", "compare"]

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from common import __version__
-from common.parity.comparison import PARTS, WORDS, Comparison, Difference, worst_of
+from common.parity.comparison import PARTS, WORDS, Comparison, worst_of
+from common.parity.difference import Difference
 from common.tools.files import atomic, make_folder
 from common.tools.frameworks import require
 from common.tools.text import to_json

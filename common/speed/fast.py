@@ -12,7 +12,7 @@ import numpy as np
 from common.arch import Arch
 from common.errors import RosettaError
 from common.names import parameters, sections
-from common.parity.comparison import TOLERANCE, difference
+from common.parity.difference import TOLERANCE, difference
 from common.weights import differences
 
 CACHED = 8 * 2**20  # bytes of an activation that a processor keeps near

@@ -9,8 +9,10 @@ import numpy as np
 
 from common.arch import Arch
 from common.errors import RosettaError
+from common.parity import Comparison, compare
 from common.parity.backends import Elsewhere, Here, check_spec, environment_of
-from common.parity.comparison import Comparison, Difference, Runner, compare
+from common.parity.difference import Difference
+from common.parity.lockstep import Runner
 from common.teaching.faults import NETS, Fault
 
 BACKENDS = {"torch": "torch", "keras": "keras:tensorflow"}

@@ -16,7 +16,7 @@ from common.checkpoints.recognised import Recognised
 from common.errors import RosettaError
 from common.parity.backends import Elsewhere
 from common.parity.checks import Item
-from common.parity.comparison import EPSILON
+from common.parity.difference import EPSILON
 from common.plan import make_plan
 from common.tools.figures import figure
 from common.training.data import Batches, Data, Examples, folder

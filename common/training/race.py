@@ -12,7 +12,7 @@ import numpy as np
 
 from common.parity.backends import started
 from common.parity.checks import Item
-from common.parity.comparison import EPSILON, difference
+from common.parity.difference import EPSILON, difference
 from common.plan import make_plan
 from common.tools.figures import figure, logarithmic
 from common.tools.files import atomic

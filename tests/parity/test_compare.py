@@ -12,15 +12,16 @@ from conftest import relative
 
 import keras_impl
 import torch_impl
+from common import parity
 from common.arch import FAMILIES, VARIANTS, get
 from common.errors import RosettaError
 from common.init import randomised
 from common.names import count, parameters
-from common.parity import comparison as parity
 from common.parity import report
 from common.parity.backends import Here, started
 from common.parity.checks import CHECKS, Item, Job, run
-from common.parity.comparison import DIFFERENT, ROUNDING, SUSPICIOUS
+from common.parity.comparison import WORDS, worst_of
+from common.parity.difference import DIFFERENT, ROUNDING, SUSPICIOUS, added_up
 from common.plan import make_plan
 from common.tools.frameworks import load
 
@@ -273,7 +274,7 @@ def test_a_net_that_magnifies_rounding_is_measured_by_its_own_drift():
     x = np.random.default_rng(0).standard_normal((2, 3, 32, 32))
     with started(["torch", "keras:torch"]) as running:
         r = parity.compare(arch, x, backends=running, checks=("gradients", "steps"), dtypes=("float64",), every=False)
-    worst = parity.worst_of(r.rows["keras:torch", "float64"])
+    worst = worst_of(r.rows["keras:torch", "float64"])
     assert worst.relative > 1e-8 and r.verdict == "rounding", r.why("keras:torch", "float64")
     assert "torch is from itself" in r.why("keras:torch", "float64")
 
@@ -312,9 +313,9 @@ def test_what_sums_can_be_off_is_small_for_photographs():
     from common.training.data import images
 
     arch = VARIANTS["cifar_resnet20"]
-    assert parity._added_up(np.zeros((1, 3, 8, 8))) == 0
-    assert parity._added_up(images.read(images.photographs(), make_plan(arch), 32)) < 2e-6
-    assert 1e-6 < parity._added_up(np.ones((1, 3, 32, 32))) < 1e-4
+    assert added_up(np.zeros((1, 3, 8, 8))) == 0
+    assert added_up(images.read(images.photographs(), make_plan(arch), 32)) < 2e-6
+    assert 1e-6 < added_up(np.ones((1, 3, 32, 32))) < 1e-4
 
 
 def test_a_report_explains_itself(tmp_path):
@@ -327,7 +328,7 @@ def test_a_report_explains_itself(tmp_path):
     page = report.write(tmp_path, result).read_text()
     assert "<title>cifar_resnet20: the same function, to rounding</title>" in page
     assert "keras:jax against torch, with the same weights and input" in page
-    for word, meaning in parity.WORDS.items():
+    for word, meaning in WORDS.items():
         assert f">{word}</dt><dd>" in page and meaning.replace("'", "&#39;") in page
     said = (tmp_path / "report.json").read_text()
     assert json.loads(said)["inputs"] == ["cat.jpg"] and "/home" not in said + page

@@ -10,14 +10,14 @@ import math
 import numpy as np
 import pytest
 
+from common import parity
 from common.arch import get
 from common.errors import RosettaError
 from common.init import randomised
 from common.names import count, parameters
-from common.parity import comparison as parity
 from common.parity import rules
 from common.parity.checks import Item, Job
-from common.parity.comparison import DIFFERENT, ROUNDING, SUSPICIOUS
+from common.parity.difference import DIFFERENT, ROUNDING, SUSPICIOUS, tolerance
 from common.speed import fast
 from common.training import race, recipe
 from common.training import run as training
@@ -99,7 +99,7 @@ def test_a_graph_in_float64():
 @pytest.mark.parametrize(("layers", "times"), [(20, 1), (101, 1), (1000, 1), (1001, 10), (1202, 10)])
 def test_only_gradients_of_the_deepest_nets_may_differ_more(layers, times):
     for kind, allowed in EXACT.items():
-        assert parity.tolerance(*kind, layers) == pytest.approx(allowed * (times if kind[0] == "gradients" else 1))
+        assert tolerance(*kind, layers) == pytest.approx(allowed * (times if kind[0] == "gradients" else 1))
 
 
 def test_what_is_zero_is_measured_by_the_largest_and_nothing_else_is():

@@ -16,7 +16,7 @@ import torch_impl
 from common.arch import get
 from common.errors import RosettaError
 from common.init import randomised
-from common.parity.comparison import TOLERANCE
+from common.parity.difference import TOLERANCE
 from common.speed import bench, sides
 from common.speed.bench import Measured, ratio
 from common.speed.fast import in_parts
