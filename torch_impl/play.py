@@ -14,7 +14,7 @@ from torch_impl.model import to_numpy
 
 def play(chain: Chain, arrays: Arrays, x: np.ndarray, training: bool = False) -> Ran:
     """What `chain` puts out for `x`, as `Live.run` does. Raises NotImplementedError for an op that it doesn't know."""
-    tensors = {n: torch.from_numpy(np.array(a, np.float64)) for n, a in arrays.items()}
+    tensors = {n: torch.from_numpy(np.asarray(a, np.float64)) for n, a in arrays.items()}
     trained = {
         n: t.requires_grad_(training) for n, t in tensors.items() if not n.endswith(("running_mean", "running_var"))
     }

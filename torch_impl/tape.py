@@ -47,8 +47,13 @@ class Live:
             for name, value in arrays.items():
                 self.tensors[name].copy_(torch.from_numpy(np.asarray(value, np.float64)))
 
+    def restore(self, state: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        for buffer, before in state:
+            buffer.copy_(before)
+        self.model.eval()
+
     def record(self, x: np.ndarray, training: bool = False) -> Tape:
-        state = copy.deepcopy(self.model.state_dict())
+        state = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         try:
             with torch.no_grad(), _Layers(self.model) as layers, _Recorder(self, layers) as recorder:
                 tensor = torch.from_numpy(np.asarray(x, np.float64))
@@ -57,11 +62,10 @@ class Live:
             numbers = tuple(recorder.numbers.get(id(t), -1) for t in outputs)
             return Tape(tuple(recorder.calls), numbers, tuple(x.shape), names)
         finally:
-            self.model.load_state_dict(state)
-            self.model.eval()
+            self.restore(state)
 
     def run(self, x: np.ndarray, training: bool = False) -> Ran:
-        state = copy.deepcopy(self.model.state_dict())
+        state = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         try:
             with _Unmasked(), torch.set_grad_enabled(training):
                 tensor = torch.from_numpy(np.asarray(x, np.float64)).requires_grad_(training)
@@ -75,8 +79,7 @@ class Live:
             statistics = {n: to_numpy(t).copy() for n, t in buffers.items()} if training else {}
             return Ran(to_numpy(output.detach()), statistics, gradients)
         finally:
-            self.model.load_state_dict(state)
-            self.model.eval()
+            self.restore(state)
 
 
 def _shaped(model: nn.Module) -> None:

@@ -23,6 +23,7 @@ KINDS = {
 # how much it takes to believe a difference: of an attribute, and of a layer more or less
 WEIGHT = {"kernel": 0.5, "stride": 0.3, "out": 0.4, "into": 0.2, "groups": 0.3, "bias": 0.1, "eps": 0.05, "op": 0.7}
 LAYER = {"conv": 1.5, "relu": 0.6, "norm": 0.9}
+BEHIND = 0.5  # the ReLU behind a sum
 UNJOINED = 1.2  # a block without its shortcut
 
 
@@ -93,8 +94,10 @@ class Aligner:
         self.items: dict[tuple[str, str], float] = {}
         self.size: dict[str, float] = {}
 
-    def cost(self, item: Item) -> float:
-        """Of an item more or less."""
+    def cost(self, item: Item, before: Item | None = None) -> float:
+        """Of an item more or less; a ReLU goes with the sum before it."""
+        if item.op == "relu" and isinstance(before, Join):
+            return BEHIND
         if item.key not in self.size:
             inside = sum(LAYER.get(x.op, 0.8) for x in layers((item,)))
             self.size[item.key] = inside if isinstance(item, Layer) else 0.8 + 0.7 * inside
@@ -130,9 +133,9 @@ class Aligner:
                 if i and j:
                     ways.append((cost[i - 1][j - 1] + self.difference(a[i - 1], b[j - 1]), 0))
                 if i:
-                    ways.append((cost[i - 1][j] + self.cost(a[i - 1]), 1))
+                    ways.append((cost[i - 1][j] + self.cost(a[i - 1], a[i - 2] if i > 1 else None), 1))
                 if j:
-                    ways.append((cost[i][j - 1] + self.cost(b[j - 1]), 2))
+                    ways.append((cost[i][j - 1] + self.cost(b[j - 1], b[j - 2] if j > 1 else None), 2))
                 if i and forks[0] > forks[1]:
                     ways += [(c + cost[i - 1][j - n], n + 2) for n, c in self.inline(a[i - 1], b[:j])]
                 if j and forks[1] > forks[0]:

@@ -20,19 +20,16 @@ class OtherAtSize(Exception):
     """The net is another graph at another size."""
 
 
-def capture(live: Live, *batches: np.ndarray) -> Net:
-    """The net as a run of each batch (N C *S) in each mode shows it. A padding that depends on the size is "same".
+def capture(live: Live, x: np.ndarray) -> Net:
+    """The net as a run of `x` (N C *S) in each mode shows it. Raises Unparsed or OtherInTraining."""
+    arrays = live.arrays()
+    net, training = (parse(normal(live.record(x, mode)), arrays) for mode in (False, True))
+    return replace(net, chain=_both(net.chain, training.chain))
 
-    Raises Unparsed, OtherInTraining or OtherAtSize.
-    """
-    arrays, found = live.arrays(), list[Net]()
-    for x in batches:
-        net, training = (parse(normal(live.record(x, mode)), arrays) for mode in (False, True))
-        found.append(replace(net, chain=_both(net.chain, training.chain)))
-    chain = found[0].chain
-    for other in found[1:]:
-        chain = _sizes(chain, other.chain)
-    return replace(found[0], chain=chain)
+
+def of_both(net: Net, other: Net) -> Net:
+    """Captures at two sizes as one. A padding that depends on the size is "same". Raises OtherAtSize."""
+    return replace(net, chain=_sizes(net.chain, other.chain))
 
 
 def _sizes(a: Chain, b: Chain) -> Chain:

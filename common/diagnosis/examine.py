@@ -13,7 +13,7 @@ import numpy as np
 from common import arch as rows
 from common.arch import Arch, get
 from common.diagnosis.align import Aligner
-from common.diagnosis.capture import OtherAtSize, OtherInTraining, capture
+from common.diagnosis.capture import OtherAtSize, OtherInTraining, capture, of_both
 from common.diagnosis.edits import Edit, Explained
 from common.diagnosis.explain import explain
 from common.diagnosis.guess import edges
@@ -174,7 +174,7 @@ def run_once(live: Live) -> tuple[tuple[np.ndarray, ...], Net]:
         found = [x for x in _sized(side, len(kernel), batch) if _runs(live, x)]
         if len(found) > 1:
             try:
-                return tuple(found), capture(live, *found[:2])
+                return tuple(found), of_both(net if side == s else capture(live, found[0]), capture(live, found[1]))
             except OtherAtSize:
                 if side == s:
                     raise RosettaError(f"the net is another graph at {s + 1} pixels, which isn't understood") from None
@@ -184,7 +184,7 @@ def run_once(live: Live) -> tuple[tuple[np.ndarray, ...], Net]:
 def _sized(s: int, axes: int, batch: Any) -> Iterator[np.ndarray]:
     yield batch(*[s] * axes)
     yield batch(*[s + 1] * axes)
-    yield batch(*[s] * (axes - 1), s + 16)
+    yield batch(*[s] * (axes - 1), s - s // 4 // 2 * 2)
 
 
 def _runs(live: Live, x: np.ndarray) -> bool:

@@ -58,10 +58,12 @@ def blocks(e: Explained, rest: list[Change]) -> Iterator[Edit]:
     """Whole blocks that one net lacks, each with the ReLU behind its sum; and shortcuts around what both have."""
     for kind, words in (("drop", "lacking"), ("add", "too many")):
         group = {c for c in rest if c.kind == kind and c.op == "add"}
-        for c in list(group):
+        for c in sorted(group, key=order):  # each with a ReLU: that behind its sum, or behind the sum before
             at, plus, k = c.path.partition("+")
-            after = f"{at}+{int(k) + 1}" if plus else str(int(at) + 1) if at.isdigit() else ""
-            group |= {d for d in rest if d.kind == kind and d.path == after and d.op == "relu"}
+            here, n = (f"{at}+", int(k)) if plus else ("", int(at) if at.isdigit() else -9)
+            relus = {d.path: d for d in rest if d.kind == kind and d.op == "relu" and d not in group}
+            beside = [relus[p] for p in (f"{here}{n + 1}", f"{here}{n - 1}") if p in relus]
+            group |= set(beside[:1])
         forks = sorted((c for c in group if c.op == "add"), key=order)
         if forks:
             n, where = len(forks), listed(e.block(c) if kind == "drop" else e.behind(c) for c in forks)
@@ -247,7 +249,8 @@ ATTRIBUTES: dict[tuple[str, str], Callable[[str, Any, Any], Words]] = {
         f"a pooling of {_across(b[0])} positions stands for the mean over all" if b else "the mean is over everything",
     ),
     ("pad_channels", "before"): lambda p, a, b: (
-        "option A" if b else "option A at the end", "shortcut", f"{p}: {b} zero channels in front for {a}",
+        ("option A", "shortcut", f"{p}: {b} zero channels in front for {a}") if b
+        else ("option A at the end", "shortcut", f"{p}: all zero channels are behind, and not on both sides")
     ),
     ("dropout", "shared"): lambda p, a, b: (
         "dropout by channel" if b else "stochastic depth by element", "dropout",
@@ -263,7 +266,9 @@ def attributes(e: Explained, rest: list[Change]) -> Iterator[Edit]:
     fronts = {c.path for c in rest if c.op == "pad_channels" and c.what == "before"}
     behind = [c for c in rest if c.path in fronts and c.what == "after"]
     others = [c for c in rest if c not in behind]
-    for (op, what, *_), group in _grouped(others, lambda c: (c.op, c.what, repr(c.a), c.value)):
+    for (op, what, *_), group in _grouped(
+        others, lambda c: (c.op, c.what) if c.op == "pad_channels" else (c.op, c.what, repr(c.a), c.value)
+    ):
         words = ATTRIBUTES.get((op, what))
         if what == "again":
             name, kind, says = f"shared {op}", op, f"{e.told(group)} is {group[0].b} once more"

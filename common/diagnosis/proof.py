@@ -95,9 +95,10 @@ class Prover:
     def matters(self, edit: Edit, everything: frozenset[Change]) -> str:
         """Where the net without this edit is another; empty where it is everywhere."""
         without = everything - edit.changes
-        seen = [self.distance(without, k, False) > OTHER * EQUAL[False] for k in range(len(self.batches))]
+        seen = [self.distance(without, k, False) > OTHER * EQUAL[False] for k in range(len(self.batches[:2]))]
         if all(seen):
             return ""
+        seen += [self.distance(without, k, False) > OTHER * EQUAL[False] for k in range(2, len(self.batches))]
         if any(seen):
             return SIZES.get(tuple(seen), "at some sizes")
         if any(self.distance(without, k, True) > OTHER * EQUAL[True] for k in range(len(self.batches))):
