@@ -17,7 +17,7 @@ from common.diagnosis.places import Place, listed, places, told
 from common.diagnosis.plans import tree
 
 MASKS = "in training alone, by masks: read, not proven"
-NOWHERE = "in no number: the same function"
+NOWHERE = "in no number: the same function wherever it was tried"
 UNSEEN = (MASKS, NOWHERE)
 
 

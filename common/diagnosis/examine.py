@@ -78,7 +78,7 @@ class Diagnosis:
             n = len(self.edits)
             all_of = "" if not n else " with 1" if n == 1 else f" with 1-{n}"
             needed = [i for i, e in enumerate(self.edits, 1) if e.shows and e.changes]
-            those = "it" if n == 1 else "any one of them" if len(needed) == n else f"any one of {_numbers(needed)}"
+            those = "any one of them" if len(needed) == n > 1 else "it" if n == 1 else _numbers(needed)
             without = f"; without {those} it isn't" if needed else ""
             lines.append(
                 f"proof        {self.row}{all_of} is your net: evaluation and training at {sizes}, float64, "
@@ -88,7 +88,9 @@ class Diagnosis:
 
 
 def _numbers(values: list[int]) -> str:
-    return f"{', '.join(map(str, values[:-1]))} and {values[-1]}" if values[1:] else str(values[0])
+    """1, any one of 1, 2 and 4."""
+    *first, last = map(str, values or [0])
+    return f"any one of {', '.join(first)} and {last}" if first else last
 
 
 def _plain(value: Any) -> Any:

@@ -40,9 +40,13 @@ def fork_moved(e: Explained, rest: list[Change]) -> Iterator[Edit]:
     for c in rest:
         fork = re.match(r"(\d+)\.0\.", c.path)
         if fork and c.kind in ("add", "drop"):
-            before = rf"({'|'.join(str(int(fork[1]) - k) for k in range(3))})(\+\d)?"
+            i = int(fork[1])
+            ahead = [
+                k for k in (i - 1, i - 2) if k >= 0 and not any(e.places[str(j)].item.op == "add" for j in range(k, i))
+            ]
+            near = {str(k) for k in ahead} if c.kind == "add" else {f"{k}+{n}" for k in (*ahead, i) for n in range(3)}
             other = "drop" if c.kind == "add" else "add"
-            twin = next((d for d in rest if d.kind == other and d.op == c.op and re.fullmatch(before, d.path)), None)
+            twin = next((d for d in rest if d.kind == other and d.op == c.op and d.path in near), None)
             if twin:
                 (raw if c.kind == "add" else activated).update({c, twin})
     for name, found, says in (
@@ -52,6 +56,21 @@ def fork_moved(e: Explained, rest: list[Change]) -> Iterator[Edit]:
         if found:
             inside = e.blocks(c for c in found if "." in c.path)
             yield Edit(name, "shortcut", says.format(inside), frozenset(found))
+
+
+def relu_first(e: Explained, rest: list[Change]) -> Iterator[Edit]:
+    """ReLU and norm in the other order."""
+    dropped = {c.path: c for c in rest if c.kind == "drop" and c.op == "relu"}
+    both = set[Change]()
+    for c in rest:
+        if c.kind == "add" and c.op == "relu":
+            *outer, n = c.path.split("+")[0].split(".")
+            norm, relu = (".".join([*outer, str(int(n) + k)]) for k in (0, 1))
+            if relu in dropped and e.places[norm].item.op == "norm":
+                both |= {c, dropped[relu]}
+    if both:
+        where = e.told(c for c in both if c.kind == "drop")
+        yield Edit("ReLU before the norm", "ReLU", f"the ReLU comes before the norm, and not {where}", frozenset(both))
 
 
 def blocks(e: Explained, rest: list[Change]) -> Iterator[Edit]:
@@ -129,8 +148,10 @@ def averages(e: Explained, rest: list[Change]) -> Iterator[Edit]:
 
 
 def _half(layer: Any) -> bool:
+    """Whether a window is padded by half of it on both sides."""
     a = layer.attributes
-    return a["before"] == a["after"] == tuple(k // 2 * d for k, d in zip(a["kernel"], a["dilation"], strict=True))
+    wide = a.get("dilation", (1,) * len(a["kernel"]))
+    return a["before"] == a["after"] == tuple(k // 2 * d for k, d in zip(a["kernel"], wide, strict=True))
 
 
 def padding(e: Explained, rest: list[Change]) -> Iterator[Edit]:
@@ -181,6 +202,8 @@ def head(e: Explained, rest: list[Change]) -> Iterator[Edit]:
         pools = [c for c in here if c.kind == "add" and c.op == "avg_pool"]
         says = f"{_across(at)} positions are flattened, where their mean is meant"
         yield Edit("flattened head", "head", says, frozenset([*lost, *flat, *into, *pools]))
+    elif {c.op for c in lost} == {"mean", "flatten"}:
+        yield Edit("no pooling", "head", "every position comes out, where their mean is meant", frozenset(lost))
 
 
 def strides(e: Explained, rest: list[Change]) -> Iterator[Edit]:
@@ -347,5 +370,6 @@ def _kind_of(c: Change, rest: list[Change], e: Explained) -> str:
 
 
 FINDERS: tuple[Finder, ...] = (
-    relu_across, fork_moved, blocks, head, kinds, kernels, averages, padding, strides, widths, attributes, more_or_less,
+    relu_across, fork_moved, relu_first, blocks, head, kinds, kernels, averages, padding, strides, widths,
+    attributes, more_or_less,
 )  # fmt: skip

@@ -297,6 +297,8 @@ def _flat(c: Call, g: _Graph) -> New:
         return [inner, replace(s, inputs=inner.outputs, outputs=c.outputs, shape=c.shape)]
     if c.op == "index" and a["at"] == 0 and g.single(c.inputs[0]) and len(size) == 3:  # x[:, :, 0] of one position
         return _one(c, "flatten", order=None, at=None)
+    if c.op == "flatten" and a["at"] and g.single(c.inputs[0]):
+        return _one(c, order=None, at=None)
     if c.op == "flatten" and (u := g.before(c, "unflatten")):
         return u.inputs[0]
     if c.op == "unflatten" and (f := g.before(c, "flatten")) and f.attributes["at"] is None:
