@@ -121,7 +121,8 @@ def cannot_hold(library: Library, arch: Arch) -> str:
     except RosettaError as e:
         return str(e)
     # rates of training are in nobody's weights
-    again = dataclasses.replace(again, drop_path=arch.drop_path, dropout=arch.dropout)
+    same = {field: getattr(arch, field) for field in ("drop_path", "dropout", *library.unseen)}
+    again = dataclasses.replace(again, **same)
     if differ := differing(again, arch):
         return ", ".join(f"{f} = {getattr(arch, f)!r}, where its files mean {getattr(again, f)!r}" for f in differ)
     return "" if library.claims(arch) else f"it builds no such net: {describe(arch)}"

@@ -85,7 +85,7 @@ def test_every_net_that_a_library_can_hold_is_recognised_from_its_names(library)
         if library is TRANSFORMERS:
             file.metadata["config"] = transformers_config(arch, ())
         found = recognise(file)
-        same = dataclasses.replace(found.arch, drop_path=arch.drop_path, dropout=arch.dropout)
+        same = get(found.arch, **{f: getattr(arch, f) for f in ("drop_path", "dropout", *library.unseen)})
         assert same == arch and [s.canonical for s in found.slots] == [s.canonical for s in library.slots(arch)]
 
 

@@ -84,7 +84,7 @@ def test_timm(referees, name):
 @pytest.mark.parametrize("name", TIMM_NARROW)
 def test_timm_narrow(referees, name):
     """One block a stage, and a quarter as wide but for the stem."""
-    arch = get(name, depths=(1, 1, 1, 1), widths=(16, 32, 48, 64))
+    arch = get(name, depths=(1, 1, 1, 1), widths=(32, 32, 48, 64))
     channels = [w * arch.expansion if arch.preact else w for w in arch.widths]
     as_timm(referees[1].create_model(name, layers=arch.depths, channels=channels), arch)
 

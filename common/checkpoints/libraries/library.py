@@ -84,6 +84,9 @@ class Library:
     linear: str = ""  # the transform of the classifier's weight
     traits: tuple[frozenset[str], ...] = (frozenset(),)  # sets of traits that its nets have
     claims: Callable[[Arch], bool] = lambda arch: True  # of two libraries with the same names, whose it is
+    unseen: tuple[
+        str, ...
+    ] = ()  # fields of the row that it builds nets with, and that no name, shape or convention tells
     wraps: str = ""  # what a checkpoint of this library calls its weights, beside other things
     module: str = ""  # what every name begins with, in its own checkpoints
     labels: tuple[str, ...] = ()

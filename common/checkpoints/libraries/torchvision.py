@@ -38,6 +38,6 @@ def _timm(arch: Arch) -> bool:
 
 TORCHVISION = Library("torchvision", RULES, conventions=CONVENTIONS, preprocessing=IMAGENET, claims=_torchvision)
 TIMM = Library(
-    "timm", RULES, conventions=CONVENTIONS, claims=_timm,
+    "timm", RULES, conventions=CONVENTIONS, claims=_timm, unseen=("antialias",),
     preprocessing=dataclasses.replace(IMAGENET, interpolation="bicubic"),
 )  # fmt: skip
