@@ -15,6 +15,7 @@ Papers, as cited below:
 [9] Zhang, Making Convolutional Networks Shift-Invariant Again, 2019, arXiv 1904.11486
 [10] Wang et al., ECA-Net: Efficient Channel Attention, 2019, arXiv 1910.03151
 [11] Bello et al., Revisiting ResNets (ResNet-RS), 2021, arXiv 2103.07579
+[12] Wu and He, Group Normalization, 2018, arXiv 1803.08494
 """
 
 from dataclasses import fields, replace
@@ -126,6 +127,11 @@ FAMILIES: dict[str, dict[str, Arch]] = {
             *((n, _DEPTHS[n]) for n in (50, 101, 152, 200)), (270, (4, 29, 53, 4)), (350, (4, 36, 72, 4)),
             (420, (4, 44, 87, 4)),
         )
+    },
+    # [12], 32 groups, as timm builds them
+    "group_norm": {
+        "resnet50_gn": replace(_nets[50], norm_groups=32),
+        "resnetv2_50d_gn": replace(_d[50], preact=True, norm_groups=32),
     },
     # [10], as timm builds them
     "eca": {

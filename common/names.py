@@ -15,7 +15,7 @@ STATISTICS = ("running_mean", "running_var")  # of a BatchNorm: state, but not t
 def layer_parameters(layer: Layer) -> dict[str, Shape]:
     """{leaf name: shape} of one layer, in PyTorch's layout: kernels are (out, in / groups, *kernel)."""
     if isinstance(layer, Norm):
-        return {leaf: (layer.channels,) for leaf in ("weight", "bias", *STATISTICS)}
+        return {leaf: (layer.channels,) for leaf in ("weight", "bias", *(() if layer.groups else STATISTICS))}
     if isinstance(layer, Linear):
         return {"weight": (layer.out_features, layer.in_features), "bias": (layer.out_features,)}
     weight = (layer.out_channels, layer.in_channels // layer.groups, *(layer.kernel,) * layer.dims)
@@ -106,7 +106,7 @@ def layers(arch: Arch, size: int | Sequence[int] | None = None) -> list[Row]:
         return add(c.name, kind, (c.out_channels, *(c.out_size(n) for n in x[1:])), c)
 
     def norm(n: Norm | None, name: str, x: Shape) -> Shape:
-        return add(name, "batch norm" if n else "folded norm", x, n)
+        return add(name, "folded norm" if n is None else "group norm" if n.groups else "batch norm", x, n)
 
     def pool(p: Pool, x: Shape) -> Shape:
         output = (x[0], *(p.out_size(n) for n in x[1:]))

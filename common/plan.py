@@ -63,12 +63,13 @@ class Conv:
 
 @dataclass(frozen=True)
 class Norm:
-    """Batch normalisation over `channels`."""
+    """Batch normalisation over `channels`, or with `groups` group normalisation, which keeps no statistics."""
 
     name: str
     channels: int
     eps: float
     dims: int = 2
+    groups: int = 0
 
 
 @dataclass(frozen=True)
@@ -282,7 +283,7 @@ def make_plan(arch: Arch) -> Plan:
         return Conv(name, cin, cout, k, stride, groups, bias, a.dims)
 
     def norm(name: str, channels: int) -> Norm:
-        return Norm(name, channels, a.norm_eps, a.dims)
+        return Norm(name, channels, a.norm_eps, a.dims, a.norm_groups)
 
     def mean(name: str, channels: int, stride: int, ceil: bool = True) -> Pool:
         return Pool(name, "avg", channels, stride, stride, ceil=ceil, dims=a.dims)
@@ -391,7 +392,7 @@ def foldable(plan: Plan) -> Iterator[tuple[Conv, Norm]]:
     """Each convolution whose output nothing but a norm reads, with that norm: the two are one affine map in evaluation.
 
     In a pre-activation net these are the norms between a block's convolutions. Its first norm and the net's last read
-    a sum, which others read, too.
+    a sum, which others read, too. Group normalisation measures what it normalises in evaluation, too: none of it folds.
     """
     yield from _pairs(plan.stem.convs, plan.stem.norms)
     for trunk in plan.trunks:
@@ -403,7 +404,7 @@ def foldable(plan: Plan) -> Iterator[tuple[Conv, Norm]]:
 
 def _pairs(convs: Sequence[Conv], norms: Sequence[Norm | None]) -> Iterator[tuple[Conv, Norm]]:
     for conv, norm in zip(convs, norms, strict=False):
-        if norm:
+        if norm and not norm.groups:
             yield conv, norm
 
 

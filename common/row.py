@@ -100,6 +100,7 @@ class Arch:
     # biases that BatchNorm makes useless, as keras.applications and d2l have them; or "unnormed": where no norm follows
     conv_bias: bool | Literal["unnormed"] = False
     norm_eps: float = 1e-5
+    norm_groups: int = 0  # of channels, normalised in each example by themselves [12]; 0 is BatchNorm
     folded: bool = False  # for inference: norms are part of the convolutions before them (common/fold.py)
     in_channels: int = 3
     num_classes: int = 1000  # 0: no classifier, the pooled features come out
@@ -165,7 +166,7 @@ def _check(a: Arch) -> None:
         _refuse("depths", a.depths, f"as many stages as widths = {a.widths} has ({len(a.widths)})")
     for name, low in (
         ("first_stride", 1), ("groups", 1), ("width_per_group", 1),
-        ("se_ratio", 0), ("in_channels", 1), ("num_classes", 0),
+        ("se_ratio", 0), ("norm_groups", 0), ("in_channels", 1), ("num_classes", 0),
     ):  # fmt: skip
         if not _is_int(getattr(a, name)) or getattr(a, name) < low:
             _refuse(name, getattr(a, name), f"a whole number, at least {low}")
@@ -212,6 +213,11 @@ def _check(a: Arch) -> None:
                     "width_per_group", a.width_per_group,
                     f"whole channels in each group, where width * width_per_group / 64 isn't whole at width {width}",
                 )  # fmt: skip
+    if a.norm_groups:
+        inner = [a.inner_width(s) if a.block == "bottleneck" else w for s, w in enumerate(a.widths)]
+        for n in (*(c for c, *_ in a.stem.convs), *inner, *(w * a.expansion for w in a.widths)):
+            if n % a.norm_groups:
+                _refuse("norm_groups", a.norm_groups, f"a divisor of every number of channels, {n} among them")
     if a.eca and a.se_ratio:
         _refuse("eca", True, f"false with se_ratio = {a.se_ratio}: a block has one attention")
     if a.antialias != "none":

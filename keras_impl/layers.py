@@ -171,9 +171,36 @@ class BatchNorm(Part, keras.layers.BatchNormalization):
         return ops.batch_normalization(x, mean, variance, axis=-1, offset=beta, scale=gamma, epsilon=self.epsilon)
 
 
+class GroupNorm(Part, keras.layers.Layer):
+    """Group normalisation in the layer's own dtype: Keras' takes float64 for float32 (Keras 3.15), and its epsilon is
+    1e-3."""
+
+    def __init__(self, n: Norm):
+        super().__init__(name=keras_name(n.name))
+        self.groups, self.epsilon = n.groups, n.eps
+        self.gamma = self.add_weight((n.channels,), from_source(f"{n.name}.weight", "ones"), name="gamma")
+        self.beta = self.add_weight((n.channels,), from_source(f"{n.name}.bias"), name="beta")
+        self.built = True
+
+    def call(self, x):
+        dtype = "float32" if self.compute_dtype in ("float16", "bfloat16") else self.compute_dtype
+        shape, channels = ops.shape(x), x.shape[-1]
+        y = ops.reshape(ops.cast(x, dtype), (*shape[:-1], self.groups, channels // self.groups))
+        axes = (*range(1, len(shape) - 1), len(shape))  # positions, and the channels of a group
+        y = y - engines.mean(y, axes, keepdims=True)
+        y = y / ops.sqrt(engines.mean(ops.square(y), axes, keepdims=True) + self.epsilon)
+        y = ops.reshape(y, shape) * ops.cast(self.gamma, dtype) + ops.cast(self.beta, dtype)
+        return ops.cast(y, self.compute_dtype)
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, self.compute_dtype)
+
+
 def norm(n: Norm | None) -> keras.layers.Layer:
     """The norm, or nothing where it is folded into the convolution before it."""
-    return BatchNorm(n) if n else keras.layers.Identity()
+    if n is None:
+        return keras.layers.Identity()
+    return GroupNorm(n) if n.groups else BatchNorm(n)
 
 
 class Dense(Part, keras.layers.Dense):

@@ -71,6 +71,8 @@ def norm(n: Norm | None) -> nn.Module:
     variance; the running variance is the unbiased one."""
     if n is None:
         return nn.Identity()
+    if n.groups:
+        return nn.GroupNorm(n.groups, n.channels, n.eps)
     return (nn.BatchNorm1d if n.dims == 1 else nn.BatchNorm2d)(n.channels, n.eps, MOMENTUM)
 
 

@@ -111,7 +111,7 @@ def own_group(plan: Plan, layer: Layer) -> str:
     top, *inner = layer.name.split(".")
     if top.startswith("norm"):  # Keras goes through attributes by alphabet, and "layers", where all are, comes before
         n = [t.norm.name for t in plan.trunks if t.norm].index(layer.name)
-        return f"layers/{numbered('batch_norm', n)}"
+        return f"layers/{numbered(_class(layer), n)}"
     kinds = {b.name: snake(b.kind) for t in plan.trunks for s in t.stages for b in s.blocks}
     path, at = top, top
     for part in inner:
@@ -131,7 +131,9 @@ def own_group(plan: Plan, layer: Layer) -> str:
 
 def _class(layer: Layer) -> str:
     """The class of our own layer, as Keras' files have it."""
-    return "batch_norm" if isinstance(layer, Norm) else "dense" if isinstance(layer, Linear) else f"conv{layer.dims}d"
+    if isinstance(layer, Norm):
+        return "group_norm" if layer.groups else "batch_norm"
+    return "dense" if isinstance(layer, Linear) else f"conv{layer.dims}d"
 
 
 def groups(library: Library, arch: Arch, own: bool) -> dict[str, str]:

@@ -29,7 +29,7 @@ def row_of(shapes: Mapping[str, Shape], library: Library, held: Container) -> tu
     # what comes later is more certain: a library's convention beats what is usual, its configuration both
     for fields, why in (
         (net.blocks(), {}), net.trunks(), net.shortcuts(), net.stem(library.conventions.get("stem.pool", True)),
-        (net.extras(), {}), (conventions, dict.fromkeys(conventions, f"the convention of {library.name}")),
+        net.norms(), (net.extras(), {}), (conventions, dict.fromkeys(conventions, f"the convention of {library.name}")),
     ):  # fmt: skip
         row |= fields
         told |= why
@@ -136,7 +136,7 @@ class _Net:
         )
         # in blocks one by one only the first, which changes nothing, tells
         told = max(self.depths) > 1 or (self.block(1) in convs[0] and self.out[0] == enters)
-        normed = any(re.match(r"layer\d+(_k\d+)?\.\d+\.downsample\.1\.running_mean", n) for n in self.shapes)
+        normed = any(re.match(r"layer\d+(_k\d+)?\.\d+\.downsample\.1\.weight", n) for n in self.shapes)
         return {
             "shortcut": "project_all" if everywhere and told else "project",
             "shortcut_norm": self.preact or normed,
@@ -154,6 +154,12 @@ class _Net:
         return {"stem": Stem(convs, False if small else pool)}, {
             "stem": f"{which}: stride {strides[0]}, {pooling}, as is usual for it"
         }
+
+    def norms(self) -> _Fields:
+        """BatchNorm's have statistics."""
+        if any(n.endswith(".running_mean") for n in self.shapes):
+            return {}, {}
+        return {"norm_groups": 32}, {"norm_groups": "norms without statistics, of 32 groups as is usual for them"}
 
     def extras(self) -> dict[str, Any]:
         """Attention, and biases of convolutions."""

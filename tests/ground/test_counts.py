@@ -14,7 +14,7 @@ ROWS = list(csv.DictReader((ROOT / "tests/data/published.csv").read_text().split
 
 
 def row_of(published: dict[str, str]):
-    """Our row for a published net, or None where it has what no field of ours says (GroupNorm, ...)."""
+    """Our row for a published net, or None where no row of ours says it."""
     library, name = published["library"], published["name"]
     if library.startswith("akamaster"):
         return VARIANTS["cifar_" + name.split()[0]]
@@ -42,11 +42,9 @@ def test_published_counts_are_exact(published, arch):
     assert multiply_adds(arch, int(published["input_size"])) == int(published["multiply_adds"])
 
 
-def test_no_published_net_is_left_out_without_a_reason():
-    """What we can't say yet: other norms, SE on other terms."""
-    left = {r["name"] for r in ROWS} - {r["name"] for r, _ in KNOWN}
-    assert all(name.endswith("_gn") for name in left), left
-    assert len(KNOWN) >= 130
+def test_no_published_net_is_left_out():
+    assert not {r["name"] for r in ROWS} - {r["name"] for r, _ in KNOWN}
+    assert len(KNOWN) == len(ROWS) == 132
 
 
 @pytest.mark.parametrize(

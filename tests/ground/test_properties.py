@@ -30,7 +30,9 @@ def rows(draw) -> Arch:
     """Rows that can exist: what the refusals of common/arch.py leave."""
     block = draw(st.sampled_from(["basic", "bottleneck"]))
     stages = draw(st.integers(1, 3))
-    channels = st.tuples(st.integers(1, 12), st.sampled_from([1, 3, 5]), st.sampled_from([1, 2]))
+    channels = st.tuples(
+        st.sampled_from([*range(1, 13), 4, 8, 12, 4, 8, 12]), st.sampled_from([1, 3, 5]), st.sampled_from([1, 2])
+    )
     stem = Stem(tuple(draw(st.lists(channels, min_size=1, max_size=3))), draw(st.sampled_from([True, False, "zeros"])))
     shortcut = draw(st.sampled_from(["pad", "project", "project_all", "pool", "pool_first", "none"]))
     widths = draw(st.lists(st.integers(1, 4).map(lambda n: 4 * n), min_size=stages, max_size=stages))
@@ -40,6 +42,8 @@ def rows(draw) -> Arch:
     preact = draw(st.booleans())
     stride_in = draw(st.sampled_from([1, 2])) if block == "bottleneck" else 2
     se_ratio = draw(st.sampled_from([0, 2, 16]))
+    per_group = draw(st.sampled_from([16, 32, 64, 80])) if block == "bottleneck" else 64
+    divisible = all(w * per_group // 64 % 4 == 0 for w in widths) and all(c % 4 == 0 for c, *_ in stem.convs)
     means = stride_in == 2 and stem.pool != "zeros"
     bottleneck = block == "bottleneck"
     return Arch(
@@ -52,7 +56,7 @@ def rows(draw) -> Arch:
         antialias=draw(st.sampled_from(["none", "avg", "blur"])) if means else "none",
         stride_block=draw(st.sampled_from(["first", "last"])),
         groups=draw(st.integers(1, 4)) if bottleneck else 1,
-        width_per_group=draw(st.sampled_from([16, 32, 64, 80])) if bottleneck else 64,
+        width_per_group=per_group,
         shortcut=shortcut,
         shortcut_norm=preact or draw(st.booleans()),
         stem=stem,
@@ -63,6 +67,7 @@ def rows(draw) -> Arch:
         kernels=tuple(draw(st.lists(st.sampled_from([1, 3, 5, 7]), min_size=1, max_size=3, unique=True))),
         dims=draw(st.sampled_from([1, 2])),
         conv_bias=draw(st.sampled_from([True, False, "unnormed"])),
+        norm_groups=draw(st.sampled_from([0, 0, 1, 2, 4])) if divisible else 0,
         norm_eps=draw(st.sampled_from([1e-5, 1e-3])),
         in_channels=draw(st.integers(1, 4)),
         num_classes=draw(st.integers(0, 5)),

@@ -19,7 +19,8 @@ from common.plan import make_plan
 
 
 def narrow(arch: Arch) -> Arch:
-    return replace(arch, depths=(1,) * len(arch.depths), widths=tuple(w // 4 for w in arch.widths))
+    by = 2 if arch.norm_groups else 4  # 32 channels at least, for as many groups
+    return replace(arch, depths=(1,) * len(arch.depths), widths=tuple(w // by for w in arch.widths))
 
 
 FIRST = {next(iter(variants)) for variants in FAMILIES.values()}

@@ -37,7 +37,7 @@ resnet10t resnet14t resnet26t resnet50t resnet50c resnet101c resnet152c resnet50
 resnext50d_32x4d resnext101_32x16d resnext101_32x32d seresnet50t seresnet152d seresnet200d seresnet269d
 seresnext26d_32x4d seresnext26t_32x4d seresnext101d_32x8d seresnext101_64x4d resnetv2_18d resnetv2_34d
 resnetv2_50d resnetv2_50t resnetv2_101d resnetv2_152d resnetrs50 resnetrs101 resnetrs152 resnetrs200
-resnetrs270 resnetrs350 resnetrs420""".split()
+resnetrs270 resnetrs350 resnetrs420 resnet50_gn resnetv2_50d_gn""".split()
 KERAS = [f"resnet{n}{v}_keras" for v in ("", "v2") for n in (50, 101, 152)]
 
 
@@ -45,6 +45,9 @@ def randomise(module: nn.Module) -> None:
     """Statistics and scales that show a swap, in somebody else's net; calm enough for 200 layers."""
     generator = torch.Generator().manual_seed(0)
     for m in module.modules():
+        if isinstance(m, nn.GroupNorm):
+            m.weight.data.uniform_(0.2, 0.6, generator=generator)
+            m.bias.data.uniform_(-0.2, 0.2, generator=generator)
         if isinstance(m, nn.BatchNorm2d):
             for t, low, high in (
                 (m.weight, 0.2, 0.6),
@@ -84,7 +87,7 @@ def test_timm(referees, name):
 @pytest.mark.parametrize("name", TIMM_NARROW)
 def test_timm_narrow(referees, name):
     """One block a stage, and a quarter as wide but for the stem."""
-    arch = get(name, depths=(1, 1, 1, 1), widths=(32, 32, 48, 64))
+    arch = get(name, depths=(1, 1, 1, 1), widths=(32, 32, 64, 64))
     channels = [w * arch.expansion if arch.preact else w for w in arch.widths]
     as_timm(referees[1].create_model(name, layers=arch.depths, channels=channels), arch)
 

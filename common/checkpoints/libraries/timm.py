@@ -54,9 +54,10 @@ _OPEN = ("depths", "widths", "block", "groups", "width_per_group", "stem", "shor
 _EDGES = ("num_classes", "in_chans")
 _TRAINED = ("drop_rate", "drop_path_rate", "drop_block_rate", "zero_init_last", "pretrained", "pretrained_cfg")
 _UNSAID = ("in_channels", "num_classes", "drop_path", "dropout", "folded")
+_BATCH = ("batchnorm", "batchnorm2d", "BatchNorm2d")
 _VALUES: dict[str, tuple[Any, ...]] = {  # of other arguments: those that a row says
     "output_stride": (32,), "global_pool": ("avg",), "act_layer": ("relu",), "aa_layer": ("avg", "blur"),
-    "norm_layer": ("batchnorm", "batchnorm2d", "BatchNorm2d"), "replace_stem_pool": (False,),
+    "norm_layer": (*_BATCH, "groupnorm"), "replace_stem_pool": (False,),
     "block_args": ({}, {"attn_layer": "se"}, {"attn_layer": "eca"}),
     "down_kernel_size": (1,), "preact": (True,), "bn_eps": (1e-5,),
 }  # fmt: skip
@@ -75,6 +76,8 @@ def claimed(architecture: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     said = {f.name: getattr(row, f.name) for f in dataclasses.fields(Arch) if f.name not in (*shaped, *_UNSAID)}
     if "aa_layer" in arguments:
         said["antialias"] = arguments["aa_layer"]
+    if "norm_layer" in arguments:
+        said["norm_groups"] = 0 if arguments["norm_layer"] in _BATCH else 32
     if attention := arguments.get("block_args"):
         said |= {"se_ratio": 16 if attention["attn_layer"] == "se" else 0, "eca": attention["attn_layer"] == "eca"}
     return said
