@@ -53,7 +53,15 @@ def _(side: Side) -> None:
     ("forward", "layer1.0"),
 )  # fmt: skip
 def _(side: Side) -> None:
-    side.set(side.blocks, "add", lambda y, s: y if s is None else side.blocks.relu(y) + s)
+    sums: list[Any] = []
+    relu = side.blocks.relu
+
+    def add(y: Any, shortcut: Any) -> Any:
+        sums[:] = [relu(y) if shortcut is None else relu(y) + shortcut]
+        return sums[0]
+
+    side.set(side.blocks, "add", add)
+    side.set(side.blocks, "relu", lambda x: x if sums and x is sums[0] else relu(x))
 
 
 @fault("trunks in another order", "the features of several kernels are joined the other way round", "three kernels",

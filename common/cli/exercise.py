@@ -1,0 +1,92 @@
+"""`rosetta exercise`: a net with a hole, and which mistake you made."""
+
+import os
+import sys
+import textwrap
+from typing import Any
+
+import click
+
+from common.cli.group import cli, columns, writable
+from common.cli.options import Choice
+from common.errors import RosettaError
+from common.tools.text import to_json
+
+
+@cli.group()
+def exercise() -> None:
+    """Exercises that check themselves: list, start N, check N FILE, hint N."""
+
+
+@exercise.command("list")
+def list_() -> None:
+    """The exercises."""
+    from common.teaching.exercises import EXERCISES
+
+    columns([("", "exercise", "lesson"), *((str(e.number), e.title, str(e.lesson)) for e in EXERCISES)], "rlr")
+
+
+@exercise.command()
+@click.argument("number", type=int)
+@click.argument("file", type=click.Path(), required=False)
+@click.option("--framework", type=Choice(["torch", "keras"]), default="torch", help="Default: torch.")
+@click.option("--force", is_flag=True, help="Replace FILE where it is there already.")
+def start(number: int, file: str | None, framework: str, force: bool) -> None:
+    """Write the file of exercise NUMBER: the task, and a net with a hole or a mistake."""
+    from common.teaching.exercises import by_number
+    from common.tools.files import atomic
+
+    asked = by_number(number)
+    file = file or f"{asked.name}_{framework}.py"
+    writable(file)
+    if os.path.lexists(file) and not force:
+        raise RosettaError(f"can't write {file}: it is there already; --force replaces it")
+    with atomic(file) as temporary:
+        temporary.write_text(asked.skeleton(framework), "utf-8")
+    click.echo(f"{file}: exercise {number}, {asked.title}\n\n{textwrap.indent(asked.task, '  ')}\n")
+    click.echo(f"then: rosetta exercise check {number} {file}")
+
+
+@exercise.command()
+@click.argument("number", type=int)
+@click.option("--all", "every", is_flag=True, help="All of them, and not the first alone.")
+def hint(number: int, every: bool) -> None:
+    """A hint for exercise NUMBER; with --all, what there is."""
+    from common.teaching.exercises import by_number
+
+    asked = by_number(number)
+    for text in asked.hints if every else asked.hints[:1]:
+        click.echo(text)
+    if not every and len(asked.hints) > 1:
+        click.echo(f"({len(asked.hints) - 1} more with --all)")
+
+
+@exercise.command()
+@click.argument("number", type=int)
+@click.argument("file", type=click.Path())
+@click.option("--limit", type=click.FloatRange(min=1), default=120.0, metavar="SECONDS", help="Default: 120.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+def check(number: int, file: str, limit: float, as_json: bool) -> None:
+    """Say whether FILE solves exercise NUMBER, and if not, what differs first, and which mistake it is.
+
+    FILE is executed, in a process of its own with a time limit; that is no sandbox. Exit code: 0 where it is solved, 1
+    where it isn't.
+    """
+    from common.teaching.exercises import by_number
+    from common.teaching.exercises.asked import check_file
+
+    asked = by_number(number)
+    found: dict[str, Any] = check_file(file, number, limit)
+    if as_json:
+        click.echo(to_json({"exercise": number, "file": file, **found}))
+    elif found["passed"]:
+        click.echo(f"{file}: solved. It is the reference's function, in float64, at every size and in training mode.")
+    else:
+        click.echo(f"{file}: not yet. {found['what']}")
+        if "place" in found:
+            click.echo(f"  at {found['place']}: yours {found['values'][0]!r}, the reference's {found['values'][1]!r}")
+        elif "values" in found:
+            click.echo(f"  yours {found['values'][0]}, the reference's {found['values'][1]}")
+        if "fault" in found:
+            click.echo(f"  Yours is exactly the net with {found['fault']!r}: {found['says']} (lesson {asked.lesson}).")
+    sys.exit(0 if found["passed"] else 1)

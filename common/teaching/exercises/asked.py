@@ -1,0 +1,23 @@
+"""A student's file, checked in a process of its own."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from common.diagnosis.hers import run_file
+from common.errors import RosettaError
+
+
+def check_file(file: str, number: int, limit: float = 120.0) -> dict[str, Any]:
+    """What `checked` says of the file's ResNet. Executes the file.
+
+    Raises RosettaError where there is no such file, where it can't be imported or ends its process, where it takes more
+    than `limit` seconds, and where it is neither PyTorch's nor Keras'.
+    """
+    path = Path(file)
+    text = path.read_text(errors="replace") if path.is_file() else ""
+    framework = "torch" if re.search(r"^(from|import) torch\b", text, re.M) else "keras"
+    if text and framework == "keras" and not re.search(r"^(from|import) keras\b", text, re.M):
+        raise RosettaError(f"{file} imports neither torch nor keras: begin with `rosetta exercise start {number}`")
+    job = {"number": number, "framework": framework}
+    return run_file(file, "ResNet", "common.teaching.exercises.checked:checked", job, limit=limit)
