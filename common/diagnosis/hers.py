@@ -10,6 +10,7 @@ import importlib.util
 import inspect
 import json
 import os
+import pkgutil
 import socket
 import subprocess
 import sys
@@ -27,15 +28,35 @@ def diagnose_file(
 ) -> tuple[str, dict[str, Any]]:
     """(the text, the JSON) of a diagnosis of what `file` defines. Executes the file.
 
+    Raises what `run_file` does, and all that `diagnose` raises.
+    """
+    found = run_file(file, name, "common.diagnosis.hers:diagnosed", {"like": like}, call, limit)
+    return found["text"], found["json"]
+
+
+def diagnosed(net: Any, like: str | None) -> dict[str, Any]:
+    """The answer to `diagnose_file`, in the file's process."""
+    from common.diagnosis.examine import diagnose
+
+    found = diagnose(net, like)
+    return {"text": found.text(), "json": found.as_json()}
+
+
+def run_file(
+    file: str, name: str | None, do: str, arguments: dict[str, Any], call: str | None = None, limit: float = LIMIT
+) -> Any:
+    """What `do`, a "module:function", says of the net that `file` defines, and of `arguments`, as JSON can say it.
+    Executes the file.
+
     Raises RosettaError where there is no such file or name, where the file raises (with its exception and its line),
-    where it takes more than `limit` seconds, and all that `diagnose` raises.
+    where it takes more than `limit` seconds, and a RosettaError that `do` raises.
     """
     path = Path(file)
     if not path.is_file():
         raise RosettaError(f"no such file: {file}")
     if path.suffix != ".py":
         raise RosettaError(f"{file} is no Python file: expected FILE.py:NAME")
-    job = {"file": str(path.resolve()), "name": name, "call": call, "like": like}
+    job = {"file": str(path.resolve()), "name": name, "call": call, "do": do, "arguments": arguments}
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     ours = str(Path(__file__).parents[2])
     env["PYTHONPATH"] = os.pathsep.join(filter(None, (ours, env.get("PYTHONPATH"))))
@@ -56,7 +77,7 @@ def diagnose_file(
         raise RosettaError(f"{path.name} ended its process (exit code {worker.returncode}): {last}") from None
     if "error" in reply:
         raise RosettaError(reply["error"])
-    return reply["text"], reply["json"]
+    return reply["found"]
 
 
 def _end(worker: "subprocess.Popen[bytes]") -> None:
@@ -138,10 +159,8 @@ def main() -> None:
     socket.socket.connect = socket.getaddrinfo = _closed  # type: ignore[method-assign]
     reply: dict[str, Any]
     try:
-        from common.diagnosis.examine import diagnose
-
-        found = diagnose(find(job["file"], job["name"], job["call"]), job["like"])
-        reply = {"text": found.text(), "json": found.as_json()}
+        do = pkgutil.resolve_name(job["do"])
+        reply = {"found": do(find(job["file"], job["name"], job["call"]), **job["arguments"])}
     except RosettaError as e:
         reply = {"error": str(e)}
     except RecursionError:

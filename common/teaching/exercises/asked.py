@@ -20,4 +20,4 @@ def check_file(file: str, number: int, limit: float = 120.0) -> dict[str, Any]:
     if text and framework == "keras" and not re.search(r"^(from|import) keras\b", text, re.M):
         raise RosettaError(f"{file} imports neither torch nor keras: begin with `rosetta exercise start {number}`")
     job = {"number": number, "framework": framework}
-    return run_file(file, "ResNet", "common.teaching.exercises.checked:checked", job, limit=limit)
+    return run_file(file, None, "common.teaching.exercises.checked:checked", job, call="ResNet", limit=limit)

@@ -6,11 +6,13 @@ net has to be the function, with the reference's names.
 
 import contextlib
 import importlib
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
+from common.diagnosis.examine import said
 from common.errors import RosettaError
 from common.init import randomised
 from common.names import parameters
@@ -23,39 +25,58 @@ SIZES = ((16, 12), (13, 13))  # even and not square; odd, at which paddings that
 See = Callable[[str, np.ndarray], None]
 
 
-def checked(net: Any, number: int, framework: str) -> dict[str, Any]:
-    """What `rosetta exercise check` says of the student's net: "passed", or "what" is wrong, the "first" array that
-    differs with its "place" and both "values", and the "fault" that it is where it is one."""
+def checked(make: Callable[[], Any], number: int, framework: str) -> dict[str, Any]:
+    """What `rosetta exercise check` says of the student's net, which `make` gives: "passed", or "what" is wrong, the
+    "first" array that differs with its "place" and both "values", and the "fault" that it is where it is one."""
     exercise = by_number(number)
+    with _float64(framework):
+        try:
+            hers = Net(make(), framework, exercise.arch)
+            hers.take(randomised(exercise.arch))
+            found = list(hers.arrays())
+        except (NotImplementedError, RosettaError) as e:
+            return {"passed": False, "what": str(e)}
+        except Exception as e:  # of her code, or of Keras around it
+            hole = re.search(r"exercise \d+: \S+ is yours", str(e))
+            return {"passed": False, "what": hole[0] if hole else f"the net can't run: {said(e)}"}
+        difference = first_difference(found, reference(exercise.arch, framework))
+        if difference is None:
+            return {"passed": True}
+        expected = exercise.wrong.get(framework, {})
+        for fault in sorted((f for f in FAULTS.values() if not _stepping(f)), key=lambda f: f.name not in expected):
+            with contextlib.suppress(Exception), fault.injected(framework):  # a net that has no place for the fault
+                faulty = ends(reference(exercise.arch, framework))
+                if first_difference(ends(found), faulty) is None:
+                    return {"passed": False, **difference, "fault": fault.name, "says": fault.says}
+        return {"passed": False, **difference}
+
+
+@contextlib.contextmanager
+def _float64(framework: str) -> Iterator[None]:
+    """Keras' layers are made in float64 meanwhile; a net of PyTorch's is turned into one afterwards."""
+    if framework == "torch":
+        yield
+        return
+    import keras
+
+    before = keras.config.floatx(), keras.config.dtype_policy()
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
     try:
-        hers = Net(net, framework, exercise.arch)
-        found = list(hers.arrays())
-    except NotImplementedError as e:
-        return {"passed": False, "what": str(e)}
-    except RosettaError as e:
-        return {"passed": False, "what": str(e)}
-    except Exception as e:
-        return {"passed": False, "what": f"the net can't run: {type(e).__name__}: {e}"}
-    reference = list(Net(made(exercise.arch, framework), framework, exercise.arch).arrays())
-    difference = first_difference(found, reference)
-    if difference is None:
-        return {"passed": True}
-    wanted = exercise.wrong.get(framework, {})
-    for fault in sorted((f for f in FAULTS.values() if not _stepping(f)), key=lambda f: f.name not in wanted):
-        with contextlib.suppress(Exception), fault.injected(framework):  # a net that has no place for the fault
-            faulty = list(Net(made(exercise.arch, framework), framework, exercise.arch).arrays())
-            if ends(faulty) and first_difference(ends(found), ends(faulty)) is None:
-                return {"passed": False, **difference, "fault": fault.name, "says": fault.says}
-    return {"passed": False, **difference}
+        yield
+    finally:
+        keras.config.set_floatx(before[0])
+        keras.config.set_dtype_policy(before[1])
 
 
 def _stepping(fault: Fault) -> bool:
     return "gradients" in fault.checks
 
 
-def made(arch: Arch, framework: str) -> Any:
-    """The reference's net, in float64."""
-    return importlib.import_module(f"{framework}_impl").create_model(arch, dtype="float64", weights=randomised(arch))
+def reference(arch: Arch, framework: str) -> list[tuple[str, np.ndarray]]:
+    """The arrays of the reference's net, as it is made at the moment: with a fault, where one is injected."""
+    impl = importlib.import_module(f"{framework}_impl")
+    return list(Net(impl.create_model(arch, dtype="float64", weights=randomised(arch)), framework, arch).arrays())
 
 
 def first_difference(found: list[tuple[str, np.ndarray]], reference: list[tuple[str, np.ndarray]]) -> dict | None:
@@ -85,9 +106,8 @@ class Net:
 
     def __init__(self, net: Any, framework: str, arch: Arch):
         self.net, self.framework, self.arch = net, framework, arch
-        self._take(randomised(arch))
 
-    def _take(self, weights: dict[str, np.ndarray]) -> None:
+    def take(self, weights: dict[str, np.ndarray]) -> None:
         """Gives the net the weights. Raises RosettaError where its parameters are others."""
         if self.framework == "torch":
             import torch
@@ -141,7 +161,6 @@ class Net:
             yield f"logits at {'x'.join(map(str, size))}", logits
         yield "training mode's logits", self._run(x, None, training=True)
         yield from self._statistics()
-        self._take(randomised(self.arch))
 
     def _run(self, x: np.ndarray, see: See | None, training: bool = False) -> np.ndarray:
         if self.framework == "torch":

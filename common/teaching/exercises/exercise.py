@@ -43,7 +43,8 @@ class Exercise:
         for hole in self.holes:
             text = emptied(text, hole if framework == "torch" else hole.replace("forward", "call"), self.number)
         _, _, rest = text.partition('"""\n\nimport')  # the net's own heading gives way to the task
-        return f'"""Exercise {self.number}: {self.title}.\n\n{self.task.strip()}\n\nrosetta exercise check {self.number} FILE\n"""\n\nimport{rest}'
+        heading = f"Exercise {self.number}: {self.title}.\n\n{self.task}\n\nrosetta exercise check {self.number} FILE\n"
+        return f'"""{heading}"""\n\nimport{rest}'
 
     def answer(self, framework: str, fault: str) -> str:
         """The solution with the mistake of that name."""

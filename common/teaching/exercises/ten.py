@@ -30,7 +30,7 @@ _SAME: dict[str, Edits] = _both(
          "        y = torch.relu(self.bn1(self.conv1(nn.functional.pad(x, (left, 1, top, 1)))))"),
     ),
     (
-        ("self.conv1 = layers.Conv2D(out, 3, stride, use_bias", 'self.conv1 = layers.Conv2D(out, 3, stride, "same", use_bias'),
+        ("layers.Conv2D(out, 3, stride, use_bias", 'layers.Conv2D(out, 3, stride, "same", use_bias'),
         ("self.conv1(pad(x, 1))))  # N H/stride", "self.conv1(x)))  # N H/stride"),
     ),
 )  # fmt: skip
@@ -60,15 +60,14 @@ class BasicBlock(nn.Module):'''),
 _BROKEN: dict[str, Edits] = _both(
     (
         ("x = torch.relu(self.bn1(self.conv1(x)))", "x = self.bn1(self.conv1(x))"),
-        ("if stride > 1 or channels != out:", "if channels != out:"),
-        ("channels, stride = out, 1", "channels = out"),
+        ("nn.BatchNorm2d(out)", "nn.BatchNorm2d(out, eps=1e-3)"),
+        ("nn.BatchNorm2d(8)", "nn.BatchNorm2d(8, eps=1e-3)"),
         ("return torch.relu(y + self.downsample(x))", "return torch.relu(y) + self.downsample(x)"),
     ),
     (
         ("x = ops.relu(self.bn1(self.conv1(pad(x, 1)), training=training))",
          "x = self.bn1(self.conv1(pad(x, 1)), training=training)"),
-        ("if stride > 1 or channels != out:", "if channels != out:"),
-        ("channels, stride = out, 1", "channels = out"),
+        ("epsilon=1e-5", "epsilon=1e-3"),
         ("return ops.relu(y + self.downsample(x))", "return ops.relu(y) + self.downsample(x)"),
     ),
 )  # fmt: skip
@@ -81,20 +80,18 @@ EXERCISES = (
         BASIC, holes=("BasicBlock.forward",), lesson=6,
         hints=("The first ReLU stands between the two convolutions, behind the first norm.",
                "The second ReLU takes the sum, and not the branch."),
-        wrong=_wrong("ReLU before the addition",
-                     _both((("return torch.relu(y + self.downsample(x))", "return torch.relu(y) + self.downsample(x)"),),
-                           (("return ops.relu(y + self.downsample(x))", "return ops.relu(y) + self.downsample(x)"),))),
+        wrong=_wrong("ReLU before the addition", _both(_BROKEN["torch"][3:], _BROKEN["keras"][2:])),
     ),
     Exercise(
         2, "a bottleneck, and which convolution strides",
-        "Write Bottleneck: its layers and what it computes (He et al. 2015, figure 5 right): 1x1 to `width` channels,\n"
-        'then 3x3, then 1x1 to `out`. torchvision\'s net, "v1.5", halves the positions in another convolution than the\n'
-        "paper does. The shapes are the same, and so is the count.",
+        "Write Bottleneck: its layers and what it computes (He et al. 2015, figure 5 right): 1x1 to `width`\n"
+        'channels, then 3x3, then 1x1 to `out`. torchvision\'s net, "v1.5", halves the positions in another\n'
+        "convolution than the paper does. The shapes are the same, and so is the count.",
         BOTTLENECK, holes=("Bottleneck.__init__", "Bottleneck.forward"), lesson=1,
         hints=("Names are conv1, bn1, conv2, bn2, conv3, bn3 and downsample, a sequence of a convolution and a norm.",
                "In v1.5 the 3x3 strides."),
         wrong=_wrong("stride on the first 1x1", _both(
-            (("width, 1, bias=False)", "width, 1, stride, bias=False)"), ("width, 3, stride, padding", "width, 3, padding")),
+            (("width, 1, bias", "width, 1, stride, bias"), ("width, 3, stride, padding", "width, 3, padding")),
             (("(width, 1, use_bias", "(width, 1, stride, use_bias"), ("(width, 3, stride, use", "(width, 3, use")),
         )),
     ),
@@ -110,8 +107,8 @@ EXERCISES = (
     ),
     Exercise(
         4, "the running variance",
-        "Write the norm. While training it normalises by the batch's biased variance, and moves the running statistics\n"
-        "by a tenth towards the batch's. Which variance of the batch does PyTorch keep?",
+        "Write the norm. While training it normalises by the batch's biased variance, and moves the running\n"
+        "statistics by a tenth towards the batch's. Which variance of the batch does PyTorch keep?",
         BASIC, changed=_NORM, holes=("BatchNorm.forward",), lesson=8,
         hints=("The variance that normalises divides by n, the number of values of a channel.",
                "The variance that is kept divides by n - 1."),
@@ -122,9 +119,9 @@ EXERCISES = (
     ),
     Exercise(
         5, "option A",
-        "Write the shortcut that has no parameters (He et al. 2015, option A): every other position, and zero channels\n"
-        "for those that are new. The paper doesn't say where the zeros are: the code that everybody uses has them on\n"
-        "both sides.",
+        "Write the shortcut that has no parameters (He et al. 2015, option A): every other position, and zero\n"
+        "channels for those that are new. The paper doesn't say where the zeros are: the code that everybody\n"
+        "uses has them on both sides.",
         OPTION_A, holes=("PadShortcut.forward",), lesson=6,
         hints=("self.before and self.after are how many channels are new before and behind.",),
         wrong=_wrong("option A at the end", _both(
@@ -137,7 +134,8 @@ EXERCISES = (
         "Write what PreActBasicBlock computes (He et al. 2016): norm and ReLU stand before each convolution. What is\n"
         "added to the branch is the block's input where that fits, and else a projection. Of what?",
         PREACT, holes=("PreActBasicBlock.forward",), lesson=9,
-        hints=("Nothing follows the addition.", "A projection reads what the first norm and ReLU gave; the identity is x itself."),
+        hints=("Nothing follows the addition.",
+               "A projection reads what the first norm and ReLU gave; the identity is x itself."),
         wrong={
             framework: {
                 "identity after BN-ReLU": (("p if self.projects else x", "p"),),
@@ -148,11 +146,13 @@ EXERCISES = (
     ),
     Exercise(
         7, "a broken net",
-        "Somebody wrote this net from memory. It runs, and trains. Four lines aren't torchvision's: find them. `check`\n"
-        "names the first array that differs, and the mistake as soon as one alone is left.",
-        BASIC, given=_BROKEN, first="layer1.0 at 16x12", lesson=1,
-        hints=("What follows the stem's norm?", "How often may a stage halve the positions?",
-               "Which blocks need a projection, beside those whose channels change?"),
-        wrong=_wrong("ReLU before the addition", _both(_BROKEN["torch"][3:], _BROKEN["keras"][3:])),
+        "Somebody wrote this net from memory. It runs and trains. Three things aren't torchvision's: find them.\n"
+        "`check` names the first array that differs, and the mistake as soon as one alone is left.",
+        BASIC, given=_BROKEN, first="bn1 at 16x12", lesson=7,
+        hints=("Which epsilon has PyTorch's norm?", "What follows the stem's norm?", "What is the last ReLU of?"),
+        wrong={
+            "torch": {"ReLU before the addition": _BROKEN["torch"][3:], "epsilon 1e-3": _BROKEN["torch"][1:3]},
+            "keras": {"ReLU before the addition": _BROKEN["keras"][2:], "epsilon 1e-3": _BROKEN["keras"][1:2]},
+        },
     ),
 )  # fmt: skip
