@@ -1,0 +1,116 @@
+"""Every skeleton fails at its named array, every solution passes, and every mistake is called by its own name."""
+
+import importlib.util
+import json
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from common.cli import cli
+from common.errors import RosettaError
+from common.teaching.exercises import EXERCISES, by_number
+from common.teaching.exercises.asked import check_file
+from common.teaching.exercises.checked import checked
+from common.teaching.faults import FAULTS
+
+# Keras' nets take a second each to build, and a faulty one for each answer: two of them by default
+CASES = [
+    pytest.param(e, f, id=f"{e.number}-{f}", marks=[] if f == "torch" or e.number in (1, 4) else [pytest.mark.slow])
+    for e in EXERCISES for f in ("torch", "keras")
+]  # fmt: skip
+
+
+def answer(text: str, path, number: int, framework: str) -> dict:
+    """What `checked` says of a file with that text, in this process."""
+    path.write_text(text)
+    spec = importlib.util.spec_from_file_location("answered", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["answered"] = module
+    spec.loader.exec_module(module)
+    return checked(module.ResNet, number, framework)
+
+
+@pytest.mark.parametrize(("exercise", "framework"), CASES)
+def test_an_exercise(exercise, framework, tmp_path):
+    def said(text):
+        return answer(text, tmp_path / "a.py", exercise.number, framework)
+
+    begun = said(exercise.skeleton(framework))
+    assert not begun["passed"]
+    if exercise.first:
+        assert begun["first"] == exercise.first
+    else:
+        assert begun["what"].startswith(f"exercise {exercise.number}: ") and begun["what"].endswith(" is yours")
+    assert said(exercise.solution(framework)) == {"passed": True}
+    assert exercise.wrong[framework]
+    for fault in exercise.wrong[framework]:
+        found = said(exercise.answer(framework, fault))
+        assert not found["passed"] and found.get("fault") == fault, (fault, found)
+
+
+def test_the_mistakes_are_faults_and_the_texts_are_whole():
+    for exercise in EXERCISES:
+        assert exercise.hints and exercise.lesson and exercise.task
+        for framework in ("torch", "keras"):
+            assert set(exercise.wrong[framework]) <= set(FAULTS)
+            assert f"rosetta exercise check {exercise.number} FILE" in exercise.skeleton(framework)
+
+
+def test_parameters_of_ones_own_are_named(tmp_path):
+    text = by_number(1).solution("torch")
+    more = text.replace(
+        "self.bn2 = nn.BatchNorm2d(out)", "self.bn2 = nn.BatchNorm2d(out)\n        self.bn3 = nn.BatchNorm2d(out)"
+    )
+    assert (
+        answer(more, tmp_path / "a.py", 1, "torch")["what"]
+        == "the net has layer1.0.bn3.weight, which the reference hasn't"
+    )
+    wide = text.replace("nn.Linear(16, classes)", "nn.Linear(16, 6)")
+    assert answer(wide, tmp_path / "a.py", 1, "torch")["what"].startswith("fc.weight is 6 x 16, and should be 5 x 16")
+    crash = text.replace("return self.fc(x)", "return self.fc(x + unknown)")
+    assert "NameError" in answer(crash, tmp_path / "a.py", 1, "torch")["what"]
+
+
+def test_from_start_to_solved_by_the_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        return CliRunner().invoke(cli, ["exercise", *map(str, words)])
+
+    assert all(e.title in run("list").output for e in EXERCISES)
+    assert run("start", 5).exit_code == 0
+    again = run("start", 5)
+    assert again.exit_code == 2 and "is there already; --force" in again.stderr
+    assert "1 more" not in run("hint", 5).output and "2 more with --all" not in run("hint", 1).output
+    file = tmp_path / "exercise_05_torch.py"
+    file.write_text(by_number(5).answer("torch", "option A at the end"))
+    out = run("check", 5, file, "--json")
+    assert out.exit_code == 1 and json.loads(out.output)["fault"] == "option A at the end"
+    file.write_text(by_number(5).solution("torch"))
+    out = run("check", 5, file)
+    assert out.exit_code == 0 and "solved" in out.output, out.output
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "no such file"),
+        ("import numpy\n", "imports neither torch nor keras"),
+        ("import torch\nwhile True: pass\n", "still running after 4 s"),
+        ("import torch\nraise SystemExit(3)\n", "can't be imported: SystemExit"),
+        ("import torch\nimport missing_module\n", "missing_module"),
+        ("import torch\n\nclass Net: pass\n", "ResNet"),
+    ],
+)
+def test_bad_files(text, said, tmp_path):
+    file = tmp_path / "a.py"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(RosettaError, match=said):
+        check_file(str(file), 1, limit=4)
+
+
+def test_an_unknown_exercise():
+    out = CliRunner().invoke(cli, ["exercise", "start", "99"])
+    assert out.exit_code == 2 and f"there are 1 to {len(EXERCISES)}" in out.stderr
