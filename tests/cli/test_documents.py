@@ -41,6 +41,8 @@ SMALLER = [
     (r"^rosetta race (cifar\S+)", r"rosetta race \1 --set depths=1,1,1 --steps 2 --measure 20"),
 ]
 PARSED_ALONE = {
+    "rosetta exercise check 5 mine.py":
+        "it isn't solved, so the exit code is 1; tests/teaching/test_exercises.py solves it",
     "rosetta evaluate docs/cifar_resnet20-fashion-mnist --framework both --dtype float64":
         "needs Fashion-MNIST; tests/twins/test_real_models.py evaluates that net",
     "rosetta port resnet50-0676ba61.pth resnet50.keras --as keras-hub":
