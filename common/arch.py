@@ -16,6 +16,8 @@ Papers, as cited below:
 [10] Wang et al., ECA-Net: Efficient Channel Attention, 2019, arXiv 1910.03151
 [11] Bello et al., Revisiting ResNets (ResNet-RS), 2021, arXiv 2103.07579
 [12] Wu and He, Group Normalization, 2018, arXiv 1803.08494
+[13] Qiao et al., Weight Standardization, 2019, arXiv 1903.10520
+[14] Kolesnikov et al., Big Transfer (BiT), 2019, arXiv 1912.11370
 """
 
 from dataclasses import fields, replace
@@ -132,6 +134,14 @@ FAMILIES: dict[str, dict[str, Arch]] = {
     "group_norm": {
         "resnet50_gn": replace(_nets[50], norm_groups=32),
         "resnetv2_50d_gn": replace(_d[50], preact=True, norm_groups=32),
+    },
+    # [14] section 3.1: [13] and [12] for BatchNorm, widths times 1 to 4, and a pooling whose border is 0
+    "bit": {
+        f"resnetv2_{n}x{k}_bit": replace(
+            _nets[n], preact=True, stem=Stem(((64 * k, 7, 2),), "zeros"), widths=(64 * k, 128 * k, 256 * k, 512 * k),
+            norm_groups=32, weight_std=1e-8,
+        )
+        for n, k in ((50, 1), (50, 3), (101, 1), (101, 3), (152, 2), (152, 4))
     },
     # [10], as timm builds them
     "eca": {

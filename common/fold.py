@@ -1,4 +1,5 @@
-"""BatchNorm folded into the convolutions before it: the same function in evaluation, without the norms.
+"""BatchNorm folded into the convolutions before it: the same function in evaluation, without the norms. And kernels
+standardised once and for all.
 
 A norm in evaluation mode is an affine map of each channel, and so is a convolution's output of its kernel and bias
 (Jacob et al. 2017, arXiv 1712.05877, section 3.2). Which norms those are, says `common.plan.foldable`; here are the
@@ -31,6 +32,9 @@ def folding(arch: Arch, source: Source) -> Source:
     """Where each tensor of the folded net comes from, `source` having those of the net with norms. Nothing is computed
     before it is asked for; what is, is float64, and the rest as it was."""
     result = dict(source)
+    for layer in make_plan(unfolded(arch)).layers():
+        if isinstance(layer, Conv) and layer.std_eps:
+            result[f"{layer.name}.weight"] = partial(_kernel, source, layer)
     for conv, norm in foldable(make_plan(unfolded(arch))):
         result[f"{conv.name}.weight"] = partial(_weight, source, conv, norm)
         result[f"{conv.name}.bias"] = partial(_bias, source, conv, norm)
@@ -51,8 +55,18 @@ def _scale(source: Source, norm: Norm) -> np.ndarray:
     return gamma / np.sqrt(variance + norm.eps)
 
 
-def _weight(source: Source, conv: Conv, norm: Norm) -> np.ndarray:
+def _kernel(source: Source, conv: Conv) -> np.ndarray:
     weight = source[f"{conv.name}.weight"]()
+    if not conv.std_eps:
+        return weight
+    axes = tuple(range(1, weight.ndim))
+    weight = weight.astype(np.float64)
+    weight = weight - weight.mean(axes, keepdims=True)
+    return weight / np.sqrt(np.square(weight).mean(axes, keepdims=True) + conv.std_eps)
+
+
+def _weight(source: Source, conv: Conv, norm: Norm) -> np.ndarray:
+    weight = _kernel(source, conv)
     return weight * _scale(source, norm).reshape(-1, *(1,) * (weight.ndim - 1))
 
 

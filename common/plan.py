@@ -34,6 +34,7 @@ class Conv:
     groups: int = 1
     bias: bool = False
     dims: int = 2
+    std_eps: float = 0.0  # of weight standardisation ([13] of arch.py); 0 is none
 
     def __post_init__(self) -> None:
         _can_be(self.name, self.out_channels, self.in_channels // self.groups, *(self.kernel,) * self.dims)
@@ -280,7 +281,7 @@ def make_plan(arch: Arch) -> Plan:
 
     def conv(name: str, cin: int, cout: int, k: int, stride: int = 1, groups: int = 1, normed: bool = True) -> Conv:
         bias = not normed if a.conv_bias == "unnormed" else bool(a.conv_bias)
-        return Conv(name, cin, cout, k, stride, groups, bias, a.dims)
+        return Conv(name, cin, cout, k, stride, groups, bias, a.dims, a.weight_std)
 
     def norm(name: str, channels: int) -> Norm:
         return Norm(name, channels, a.norm_eps, a.dims, a.norm_groups)
@@ -409,12 +410,13 @@ def _pairs(convs: Sequence[Conv], norms: Sequence[Norm | None]) -> Iterator[tupl
 
 
 def _folded(plan: Plan, arch: Arch) -> Plan:
-    """The plan of `arch`, `plan` being that of the same row with its norms: what takes one up has a bias."""
+    """The plan of `arch`, `plan` being that of the same row with its norms: what takes one up has a bias. Standardised
+    kernels are kernels like any other."""
     pairs = list(foldable(plan))
     takers, gone = {conv.name for conv, _ in pairs}, {norm.name for _, norm in pairs}
 
     def conv(c: Conv) -> Conv:
-        return replace(c, bias=True) if c.name in takers else c
+        return replace(c, bias=c.bias or c.name in takers, std_eps=0.0)
 
     def norm(n: Norm | None) -> Norm | None:
         return n if n and n.name not in gone else None

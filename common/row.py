@@ -100,6 +100,8 @@ class Arch:
     # biases that BatchNorm makes useless, as keras.applications and d2l have them; or "unnormed": where no norm follows
     conv_bias: bool | Literal["unnormed"] = False
     norm_eps: float = 1e-5
+    # weight standardisation [13]: each output's kernel has mean 0 and variance 1, with this epsilon; 0 is off
+    weight_std: float = 0.0
     norm_groups: int = 0  # of channels, normalised in each example by themselves [12]; 0 is BatchNorm
     folded: bool = False  # for inference: norms are part of the convolutions before them (common/fold.py)
     in_channels: int = 3
@@ -187,12 +189,13 @@ def _check(a: Arch) -> None:
             _refuse(name, getattr(a, name), "true or false")
     if not isinstance(a.conv_bias, bool) and a.conv_bias != "unnormed":
         _refuse("conv_bias", a.conv_bias, "true, false or 'unnormed'")
-    for name in ("drop_path", "dropout", "norm_eps"):
+    for name in ("drop_path", "dropout", "norm_eps", "weight_std"):
         value = getattr(a, name)
         if isinstance(value, bool) or not isinstance(value, int | float):
             _refuse(name, value, "a number")
         if not 0 <= value < 1 or (name == "norm_eps" and value == 0):
-            _refuse(name, value, "a number in (0, 1)" if name == "norm_eps" else "a rate in [0, 1)")
+            what = {"norm_eps": "a number in (0, 1)", "weight_std": "0, or an epsilon below 1"}
+            _refuse(name, value, what.get(name, "a rate in [0, 1)"))
     if not isinstance(a.stem, Stem):
         _refuse("stem", a.stem, "a Stem: {'convs': ((channels, kernel, stride), ...), 'pool': true or false}")
     if any(k % 2 == 0 for k in a.kernels) or len(set(a.kernels)) != len(a.kernels):
@@ -213,8 +216,12 @@ def _check(a: Arch) -> None:
                     "width_per_group", a.width_per_group,
                     f"whole channels in each group, where width * width_per_group / 64 isn't whole at width {width}",
                 )  # fmt: skip
+    inner = [a.inner_width(s) if a.block == "bottleneck" else w for s, w in enumerate(a.widths)]
+    if a.weight_std:
+        fans = [a.in_channels * a.stem.convs[0][1], *(n for n, *_ in a.stem.convs), *a.widths]
+        if min(*fans, *(n // a.groups for n in inner)) < 2:
+            _refuse("weight_std", a.weight_std, "0 where a convolution reads one value: that alone has no variance")
     if a.norm_groups:
-        inner = [a.inner_width(s) if a.block == "bottleneck" else w for s, w in enumerate(a.widths)]
         for n in (*(c for c, *_ in a.stem.convs), *inner, *(w * a.expansion for w in a.widths)):
             if n % a.norm_groups:
                 _refuse("norm_groups", a.norm_groups, f"a divisor of every number of channels, {n} among them")

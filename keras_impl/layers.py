@@ -88,16 +88,27 @@ class _Conv(Part):
         self.before = ((0, 0), *((c.padding, c.padding),) * c.dims, (0, 0)) if explicit else None
         # TensorFlow and Keras' torch backend have no other layout, and no other way to stride
         self.every = c.stride if c.breaks_onednn else 1
+        self.std_eps = c.std_eps
         self.build((None, *(None,) * c.dims, c.in_channels))
 
     def call(self, x):
         strides = self.strides
+        kernel = self._standardised() if self.std_eps else self.kernel
         if self.before:
             x = ops.pad(x, self.before)
         if self.every > 1:
             x, strides = x[(slice(None), *(slice(None, None, self.every),) * self.rank)], 1
-        y = engines.convolve(x, self.kernel, strides, self.padding, self.groups)
+        y = engines.convolve(x, kernel, strides, self.padding, self.groups)
         return engines.add_bias(y, self.bias) if self.use_bias else y
+
+    def _standardised(self):
+        """The kernel with mean 0 and variance 1 for each output channel, the variance biased."""
+        half = self.compute_dtype in ("float16", "bfloat16")
+        kernel = ops.cast(self.kernel, "float32" if half else self.compute_dtype)
+        axes = tuple(range(self.rank + 1))
+        kernel = kernel - engines.mean(kernel, axes, keepdims=True)
+        kernel = kernel / ops.sqrt(engines.mean(ops.square(kernel), axes, keepdims=True) + self.std_eps)
+        return ops.cast(kernel, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         if self.before:

@@ -60,10 +60,33 @@ def of_channels(signal, dims: int):
     return signal.view(signal.shape[0], -1, *(1,) * dims)
 
 
+class _Standardised:
+    """A convolution whose kernel has mean 0 and variance 1 for each output channel, the variance biased."""
+
+    std_eps = 0.0
+
+    def forward(self, x):
+        # PyTorch's norm of batches, in training mode, of one batch of as many channels: so timm's, to the bit
+        rows = self.weight.reshape(1, self.out_channels, -1)
+        weight = F.batch_norm(rows, None, None, training=True, momentum=0.0, eps=self.std_eps)
+        return self._conv_forward(x, weight.reshape_as(self.weight), self.bias)
+
+
+class StdConv1d(_Standardised, nn.Conv1d):
+    pass
+
+
+class StdConv2d(_Standardised, nn.Conv2d):
+    pass
+
+
 def conv(c: Conv) -> nn.Module:
-    cls = nn.Conv1d if c.dims == 1 else nn.Conv2d
+    kinds = (StdConv1d, StdConv2d) if c.std_eps else (nn.Conv1d, nn.Conv2d)
     # PyTorch pads k // 2 on both sides at every stride; Keras has to be made to
-    return cls(c.in_channels, c.out_channels, c.kernel, c.stride, c.padding, groups=c.groups, bias=c.bias)
+    made = kinds[c.dims - 1](c.in_channels, c.out_channels, c.kernel, c.stride, c.padding, 1, c.groups, c.bias)
+    if c.std_eps:
+        made.std_eps = c.std_eps
+    return made
 
 
 def norm(n: Norm | None) -> nn.Module:

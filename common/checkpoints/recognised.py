@@ -105,6 +105,8 @@ def describe(arch: Arch) -> str:
     parts = [f"{arch.block} blocks {arch.depths}", f"widths {arch.widths}"]
     parts += ["pre-activation"] * arch.preact + [f"{arch.groups} groups"] * (arch.groups > 1)
     parts += ["BatchNorm folded"] * arch.folded
+    parts += [f"GroupNorm/{arch.norm_groups}"] * bool(arch.norm_groups)
+    parts += ["standardised weights"] * bool(arch.weight_std)
     parts += ["anti-aliasing"] * (arch.antialias != "none") + ["ECA"] * arch.eca
     parts += [f"SE/{arch.se_ratio}"] * bool(arch.se_ratio) + [f"{arch.num_classes} classes"]
     return f"{name} ({', '.join(parts)})" if name else ", ".join(parts)

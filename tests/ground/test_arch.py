@@ -27,7 +27,8 @@ ecaresnext50t_32x4d resnet26 resnet200 resnet10t resnet14t resnet26t resnet50t r
 resnet50s resnet101s resnet152s resnext50d_32x4d resnext101_32x16d resnext101_32x32d seresnet50t seresnet152d
 seresnet200d seresnet269d seresnext26d_32x4d seresnext26t_32x4d seresnext101d_32x8d seresnext101_64x4d
 resnetv2_18d resnetv2_34d resnetv2_50d resnetv2_50t resnetv2_101d resnetv2_152d resnetrs50 resnetrs101
-resnetrs152 resnetrs200 resnetrs270 resnetrs350 resnetrs420 resnet50_gn resnetv2_50d_gn""".split()
+resnetrs152 resnetrs200 resnetrs270 resnetrs350 resnetrs420 resnet50_gn resnetv2_50d_gn resnetv2_50x1_bit
+resnetv2_50x3_bit resnetv2_101x1_bit resnetv2_101x3_bit resnetv2_152x2_bit resnetv2_152x4_bit""".split()
 
 
 def test_every_promised_variant_is_there_and_no_two_are_the_same():
@@ -135,6 +136,8 @@ REFUSED = [
     ("conv_bias", dict(conv_bias="normed")),
     ("stride_block", dict(stride_block="middle")),
     ("antialias", dict(antialias="mean")),
+    ("weight_std", dict(weight_std=1)),
+    ("weight_std", dict(weight_std=1e-8, widths=(1, 2, 3, 4), width_per_group=64)),
     ("eca", dict(eca=3)),
     ("norm_groups", dict(norm_groups=-1)),
     ("norm_groups", dict(norm_groups=48)),

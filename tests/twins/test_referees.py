@@ -37,7 +37,8 @@ resnet10t resnet14t resnet26t resnet50t resnet50c resnet101c resnet152c resnet50
 resnext50d_32x4d resnext101_32x16d resnext101_32x32d seresnet50t seresnet152d seresnet200d seresnet269d
 seresnext26d_32x4d seresnext26t_32x4d seresnext101d_32x8d seresnext101_64x4d resnetv2_18d resnetv2_34d
 resnetv2_50d resnetv2_50t resnetv2_101d resnetv2_152d resnetrs50 resnetrs101 resnetrs152 resnetrs200
-resnetrs270 resnetrs350 resnetrs420 resnet50_gn resnetv2_50d_gn""".split()
+resnetrs270 resnetrs350 resnetrs420 resnet50_gn resnetv2_50d_gn resnetv2_50x1_bit resnetv2_50x3_bit
+resnetv2_101x1_bit resnetv2_101x3_bit resnetv2_152x2_bit resnetv2_152x4_bit""".split()
 KERAS = [f"resnet{n}{v}_keras" for v in ("", "v2") for n in (50, 101, 152)]
 
 
@@ -89,7 +90,10 @@ def test_timm_narrow(referees, name):
     """One block a stage, and a quarter as wide but for the stem."""
     arch = get(name, depths=(1, 1, 1, 1), widths=(32, 32, 64, 64))
     channels = [w * arch.expansion if arch.preact else w for w in arch.widths]
-    as_timm(referees[1].create_model(name, layers=arch.depths, channels=channels), arch)
+    create = referees[1].create_model
+    if name.endswith("_bit"):  # whose functions have depths and widths of their own, and take no other
+        create, arch = referees[1].models.resnetv2._create_resnetv2_bit, get(arch, stem=get("resnetv2_50x1_bit").stem)
+    as_timm(create(name, layers=arch.depths, channels=channels), arch)
 
 
 def as_timm(theirs: nn.Module, arch) -> None:

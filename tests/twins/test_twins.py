@@ -66,7 +66,7 @@ def public(source: str) -> list[str]:
 
 # what one framework needs and the other has no counterpart of, each for a reason that its docstring gives
 ONE_SIDED = {
-    "layers.py": {"he", "BatchNorm", "GroupNorm", "ConvLinear", "Conv1D", "Conv2D", "Dense"},
+    "layers.py": {"he", "BatchNorm", "GroupNorm", "ConvLinear", "StdConv1d", "StdConv2d", "Conv1D", "Conv2D", "Dense"},
     "model.py": {
         "Part",
         "keras_name",

@@ -4,12 +4,12 @@ from common.checkpoints.libraries.cifar import AKAMASTER, KUANGLIU
 from common.checkpoints.libraries.keras_applications import RESNET, RESNET_V2
 from common.checkpoints.libraries.keras_hub import KERAS_HUB
 from common.checkpoints.libraries.library import Library
-from common.checkpoints.libraries.timm import RESNETRS, RESNETV2, RESNETV2_DEEP
+from common.checkpoints.libraries.timm import BIT, RESNETRS, RESNETV2, RESNETV2_DEEP
 from common.checkpoints.libraries.torchvision import TIMM, TORCHVISION
 from common.checkpoints.libraries.transformers import TRANSFORMERS
 
 # in the order in which they are asked whose a file is
 LIBRARIES: tuple[Library, ...] = (
-    TORCHVISION, TIMM, RESNETRS, RESNETV2, RESNETV2_DEEP, TRANSFORMERS, AKAMASTER, KUANGLIU, RESNET, RESNET_V2,
+    TORCHVISION, TIMM, RESNETRS, RESNETV2, BIT, RESNETV2_DEEP, TRANSFORMERS, AKAMASTER, KUANGLIU, RESNET, RESNET_V2,
     KERAS_HUB,
 )  # fmt: skip

@@ -36,10 +36,17 @@ _DEEP = (
 )  # fmt: skip
 
 RESNETV2 = Library(
-    "timm-resnetv2", (("conv1", "stem.conv"), *_BLOCKS), claims=imagenet, conventions=CONVENTIONS,
+    "timm-resnetv2", (("conv1", "stem.conv"), *_BLOCKS), conventions=CONVENTIONS,
+    claims=lambda arch: imagenet(arch) and not arch.norm_groups,
     linear="1x1 convolution to matrix",
     preprocessing=dataclasses.replace(IMAGENET, interpolation="bicubic"), traits=(frozenset({"preact", "single"}),),
 )  # fmt: skip
+# BiT's convolutions are standardised, and its stem is padded with zeros; what tells it is that no norm has statistics
+BIT = dataclasses.replace(
+    RESNETV2,
+    conventions={**CONVENTIONS, "stem.pool": "zeros", "weight_std": 1e-8, "norm_groups": 32},
+    claims=lambda arch: arch.dims == 2 and arch.norm_groups == 32,
+)
 RESNETV2_DEEP = dataclasses.replace(
     RESNETV2, rules=_DEEP + _BLOCKS, claims=RESNETRS.claims, traits=(frozenset({"preact", "deep", "pooled"}),)
 )
