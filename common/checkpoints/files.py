@@ -14,7 +14,6 @@ from pathlib import Path
 
 from common.checkpoints import keras_files, torch_files
 from common.checkpoints.containers import Container, Entry, clear, from_file, json_object, ours, widened
-from common.checkpoints.prefixes import strip
 from common.errors import RosettaError
 from common.weights import DTYPES
 
@@ -104,9 +103,7 @@ def _safetensors(path: Path) -> Container:
             as_it_is = (path, at) if dtype != "bfloat16" and sys.byteorder == "little" else None
             entries[name] = Entry(shape, dtype, functools.partial(from_file, path, at, shape, dtype), at=as_it_is)
     said = ours(path, metadata)
-    unused: dict[str, str] = {}
-    entries, notes = (entries, []) if said else strip(entries, unused)
-    return Container(path, "safetensors", entries, dict(said), said, unused, notes + widened(entries))
+    return Container(path, "safetensors", entries, dict(said), said, {}, widened(entries))
 
 
 # -- zip archives: Keras' and PyTorch's

@@ -78,14 +78,14 @@ class Ported:
 
 def inspect(
     path: str | os.PathLike, *, library: str | None = None, arch: Arch | None = None,
-    overrides: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None, prefix: str | None = None,
 ) -> Recognised:  # fmt: skip
     """What a checkpoint is: whose names, which row, what couldn't be told from shapes, where each tensor is.
 
     No weights are read. Raises RosettaError for a file that is damaged, unknown, or another net than
     `arch` or `overrides` say.
     """
-    return recognise(files.read(path), library=library, arch=arch, overrides=overrides)
+    return recognise(files.read(path), library=library, arch=arch, overrides=overrides, prefix=prefix)
 
 
 def named(source: str | os.PathLike, overrides: Mapping[str, Any] | None = None) -> tuple[Arch, Weights | None]:
@@ -109,6 +109,7 @@ def port(
     library: str | None = None,
     arch: Arch | None = None,
     overrides: Mapping[str, Any] | None = None,
+    prefix: str | None = None,
     num_classes: int | None = None,
     in_channels: int | None = None,
     fold: bool = False,
@@ -122,9 +123,9 @@ def port(
 ) -> Ported:
     """Converts the checkpoint `source` to `target`, whose suffix says its container and `to` whose names (our own).
 
-    `library`, `arch` and `overrides` are what the source is, where it can't tell. `num_classes` gives the net a fresh
-    classifier drawn from `seed`, or none with 0; `in_channels` 1 sums the kernels of the stem. `fold` puts the norms
-    into the convolutions before them (common/fold.py), for inference. The target is written
+    `library`, `arch`, `overrides` and `prefix` are what the source is, where it can't tell. `num_classes` gives the
+    net a fresh classifier drawn from `seed`, or none with 0; `in_channels` 1 sums the kernels of the stem. `fold` puts
+    the norms into the convolutions before them (common/fold.py), for inference. The target is written
     whole or not at all: first it is read back, and every tensor compared bit by bit. `probe` (by default where the
     two sides are for different frameworks) then runs an image through both implementations, and `verify_with_source`
     through the library that the source is from. A file that is there already is replaced only with `force`, and the
@@ -136,7 +137,7 @@ def port(
     path = Path(target)
     _spare(Path(source), path, force)
     progress(f"reading {Path(source).name}")
-    found = inspect(source, library=library, arch=arch, overrides=overrides)
+    found = inspect(source, library=library, arch=arch, overrides=overrides, prefix=prefix)
     new = _edited(found.arch, num_classes, in_channels, fold)
     place = writers.target_of(path, to, new)
     slots = {s.canonical: s for s in place.library.slots(new)}

@@ -8,11 +8,13 @@ from typing import Any
 from common.arch import VARIANTS, Arch, get
 from common.checkpoints import claims, keras_files
 from common.checkpoints.containers import Container, Entry
+from common.checkpoints.heads import with_head
 from common.checkpoints.libraries import LIBRARIES
 from common.checkpoints.libraries.library import KERAS_LEAVES, Library, Slot, canonical_shape
 from common.checkpoints.libraries.ours import OURS, OURS_KERAS
 from common.checkpoints.libraries.torchvision import TORCHVISION
 from common.checkpoints.pictures import preprocessing_of
+from common.checkpoints.prefixes import BATCHES, asked, chosen, places, under
 from common.checkpoints.recognised import Recognised, describe, differing, gap
 from common.checkpoints.shapes import row_of
 from common.errors import RosettaError, nearest, printable
@@ -20,49 +22,35 @@ from common.names import parameters
 from common.plan import make_plan
 from common.weights import TRAINING, differences
 
-BATCHES = "a counter of batches, which nothing reads"
 STATE = "what the training needs to go on"
 
 
 def recognise(
-    held: Container, *, library: str | None = None, arch: Arch | None = None, overrides: Mapping[str, Any] | None = None
-) -> Recognised:
+    held: Container, *, library: str | None = None, arch: Arch | None = None,
+    overrides: Mapping[str, Any] | None = None, prefix: str | None = None,
+) -> Recognised:  # fmt: skip
     """Understands a container. `library` is asked alone; `arch` must be what the file holds; `overrides` are fields of
-    the row that no shape tells.
+    the row that no shape tells; `prefix` is what the names of the net's tensors begin with, where several nets do.
 
     Raises RosettaError where no library has such names, or no row such shapes, or one of the three contradicts the
     file: with what was recognised and what broke it.
     """
     if library is not None and library not in (known := sorted({lib.name for lib in (OURS, *LIBRARIES)})):
         raise RosettaError(f"unknown library {library!r}{nearest(library, known) or '; there are ' + ', '.join(known)}")
-    entries = _weights_of(held)
-    left = [name for name in held.entries if name not in entries]
-    unused = held.unused | {name: STATE if name.startswith(TRAINING) else BATCHES for name in left}
-    if not entries:
+    if not _weights_of(held):
         raise RosettaError(f"{held.path} holds no weights")
     said = held.metadata.get("arch")
     if said is not None:
-        row = _row(held, str(said))
-        named = str(held.metadata.get("library", OURS.name))
-        ours = OURS_KERAS if any("/" in name for name in entries) else OURS
-        for lib in [lib for lib in (ours, *LIBRARIES) if lib.name == (library or named)]:
-            slots = _slots(lib, row)
-            if slots and {s.theirs for s in slots} == set(entries):
-                break
-        else:
-            lib = ours
-            slots = _slots(lib, row) or []
-        found = _found(held, lib, row, slots, unused, {})
+        found = _as_said(held, library, prefix)
     else:
-        found = _by_names(held, entries, unused, library, arch)
+        found = _anywhere(held, library, arch, prefix)
+    held = found.held
     if arch is not None:  # a variant's name says nothing of classes and channels
         arch = get(arch, num_classes=found.arch.num_classes, in_channels=found.arch.in_channels)
     if arch is not None and found.arch != arch and (said is not None or parameters(arch) != parameters(found.arch)):
         raise RosettaError(f"{held.path} is another net than the one that was named: {gap(found.arch, arch)}")
     if arch is not None and found.arch != arch:  # fields that no shape tells, as the variant has them
-        found = _found(
-            held, found.library, arch, found.slots, unused, dict.fromkeys(differing(found.arch, arch), "named")
-        )
+        found = _found(held, found.library, arch, found.slots, dict.fromkeys(differing(found.arch, arch), "named"))
     if overrides:
         if said is not None and any(getattr(found.arch, k, None) != v for k, v in overrides.items()):
             raise RosettaError(f"{held.path} says what it is: --set can't change it to {dict(overrides)}")
@@ -85,6 +73,44 @@ def recognise(
         elif found.library.name == "keras.applications" and not found.claim:
             found.notes.append("keras.applications' nets end in softmax unless told otherwise; nets here end in logits")
     return found
+
+
+def _as_said(held: Container, library: str | None, prefix: str | None) -> Recognised:
+    """A file that names its row."""
+    known = places(_weights_of(held), [lib for lib in (OURS, *LIBRARIES) if not lib.keras])
+    place = asked(held, prefix) if prefix is not None else "" if "" in known or not known else known[0]
+    held = under(held, place, ())
+    entries = _weights_of(held)
+    row = _row(held, str(held.metadata["arch"]))
+    named = str(held.metadata.get("library", OURS.name))
+    ours = OURS_KERAS if any("/" in name for name in entries) else OURS
+    for lib in [lib for lib in (ours, *LIBRARIES) if lib.name == (library or named)]:
+        slots = _slots(lib, row)
+        if slots and {s.theirs for s in slots} == set(entries):
+            return _found(held, lib, row, slots, {})
+    return _found(held, ours, row, _slots(ours, row) or [], {})
+
+
+def _anywhere(held: Container, library: str | None, arch: Arch | None, prefix: str | None) -> Recognised:
+    """A file of names and shapes: the net under the longest prefix that has a whole one."""
+    if clip := next((name for name in held.entries if "attnpool.positional_embedding" in name), ""):
+        raise RosettaError(
+            f"{held.path} is CLIP's ResNet ({clip}): its stem and shortcuts pool by the average and its head is "
+            "attention, which no row here says; it is not the plain ResNet that its names resemble"
+        )
+    known = places(_weights_of(held), [lib for lib in LIBRARIES if library in (None, lib.name)])
+    asks = known if prefix is None else [asked(held, prefix)]
+    found: dict[str, Recognised] = {}
+    wrong: dict[str, RosettaError] = {}
+    for place in asks or [""]:
+        try:
+            found[place] = _by_names(under(held, place, known), library, arch)
+        except RosettaError as e:
+            wrong[place] = e
+    if not found:
+        raise wrong[max(wrong, key=lambda place: sum(name.startswith(place) for name in held.entries))]
+    most = sorted(found, key=lambda place: (-len(found[place].slots), -len(place)))
+    return found[chosen(held, {place: place + found[place].slots[0].theirs for place in most})]
 
 
 def _weights_of(held: Container) -> dict[str, Entry]:
@@ -113,9 +139,7 @@ def _slots(library: Library, arch: Arch) -> list[Slot] | None:
         return None
 
 
-def _found(
-    held: Container, library: Library, arch: Arch, slots: list[Slot], unused: dict[str, str], told: dict[str, str]
-) -> Recognised:
+def _found(held: Container, library: Library, arch: Arch, slots: list[Slot], told: dict[str, str]) -> Recognised:
     """Checks the file's tensors against the slots, and gathers the rest."""
     there = {n: (e.shape, "float32" if e.dtype == "bfloat16" else e.dtype) for n, e in _weights_of(held).items()}
     if rows := differences({s.theirs: s.shape for s in slots}, there):
@@ -127,7 +151,8 @@ def _found(
         preprocessing, labels = preprocessing_of(held, library, arch)
     except RosettaError as e:
         raise RosettaError(f"{held.path}: {e}") from None
-    unused = {printable(name): printable(why) for name, why in unused.items()}
+    left = {n: STATE if n.startswith(TRAINING) else BATCHES for n in held.entries if n not in there}
+    unused = {printable(name): printable(why) for name, why in (held.unused | left).items()}
     labels, notes = tuple(map(printable, labels)), list(map(printable, held.notes))
     made = Recognised(held, library, arch, slots, unused, told, preprocessing, labels, notes=notes)
     if "," in made.dtype:
@@ -137,15 +162,15 @@ def _found(
     return made
 
 
-def _by_names(
-    held: Container, entries: Mapping[str, Entry], unused: dict[str, str], library: str | None, arch: Arch | None
-) -> Recognised:
+def _by_names(held: Container, library: str | None, arch: Arch | None) -> Recognised:
+    entries = _weights_of(held)
+
     def row(lib: Library, names: Mapping[str, tuple[str, str]]) -> tuple[Arch, dict[str, str]]:
         return row_of({c: canonical_shape(entries[t].shape, how) for t, (c, how) in names.items()}, lib, held)
 
     best: tuple[int, Library, dict[str, tuple[str, str]]] | None = None
     if held.ordered:
-        return _by_order(held, entries, unused, library, arch)
+        return _by_order(held, entries, library, arch)
     timm = library is None and claims.timm_claim(held) is not None  # most of whose nets have torchvision's names
     if (named := arch or claims.timm_row(held)) is not None:
         for lib in (*LIBRARIES, OURS, OURS_KERAS):
@@ -153,7 +178,7 @@ def _by_names(
                 continue
             slots = _slots(lib, named)
             if slots and {s.theirs: s.shape for s in slots} == {n: e.shape for n, e in entries.items()}:
-                return _found(held, lib, named, slots, unused, {"arch": "named"})
+                return _found(held, lib, named, slots, {"arch": "named"})
     for lib in (*LIBRARIES, OURS_KERAS, OURS):
         if library not in (None, lib.name) or (timm and lib is TORCHVISION):
             continue
@@ -171,7 +196,7 @@ def _by_names(
                     continue
                 slots = _slots(lib, found)
                 if (timm or lib.claims(found)) and slots and {s.theirs for s in slots} == set(entries):
-                    return _found(held, lib, found, slots, unused, told)
+                    return _found(held, lib, found, slots, told)
     if best is None or best[0] > len(entries) // 2:
         some = ", ".join(list(entries)[:5])
         raise RosettaError(
@@ -179,11 +204,13 @@ def _by_names(
         )
     _, lib, names = best
     found, told = row(lib, names)
+    if (headed := with_head(held, lib, found, {t: c for t, (c, _) in names.items()})) is not None:
+        return _by_names(headed, lib.name, arch)
     try:
         slots = lib.slots(found)
     except RosettaError as e:
         raise RosettaError(f"{held.path} looks like {describe(found)}, but {e}") from None
-    return _found(held, lib, found, slots, unused, told)
+    return _found(held, lib, found, slots, told)
 
 
 def _traits(entries: Mapping[str, Any]) -> frozenset[str]:
@@ -221,9 +248,7 @@ def _canonical_names(lib: Library, entries: Mapping[str, Any], traits: frozenset
 # -- files that keep no names
 
 
-def _by_order(
-    held: Container, entries: Mapping[str, Any], unused: dict[str, str], library: str | None, arch: Arch | None
-) -> Recognised:
+def _by_order(held: Container, entries: Mapping[str, Any], library: str | None, arch: Arch | None) -> Recognised:
     """An older Keras file has class and position for a name. So every row that a library saves is laid out as
     Keras would, and one whose every shape is the file's is taken."""
     shapes = {name: entry.shape for name, entry in entries.items()}
@@ -246,6 +271,6 @@ def _by_order(
         )
     lib, row, slots = fits[0]
     _, told = row_of(parameters(row), lib, held)
-    found = _found(held, lib, row, slots, unused, told)
+    found = _found(held, lib, row, slots, told)
     found.notes.append("the file keeps no names: matched by class and position, with every shape checked")
     return found

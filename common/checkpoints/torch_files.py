@@ -8,6 +8,7 @@ import re
 import struct
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,12 +16,11 @@ import numpy as np
 
 from common.checkpoints.containers import Container, Entry, widened
 from common.checkpoints.pickles import NUMBERS, Number, storages
-from common.checkpoints.prefixes import strip
 from common.errors import RosettaError
 from common.tools.frameworks import require
 
 SUFFIXES = (".pt", ".pth", ".th", ".bin", ".ckpt", ".tar")
-WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "state_dict_ema")
+DEEPEST = 4  # dictionaries in dictionaries in which weights are looked for
 
 
 def read(path: Path, zipped: bool = False) -> Container:
@@ -54,38 +54,34 @@ def read(path: Path, zipped: bool = False) -> Container:
         )
         raise RosettaError(f"{path} is not a whole PyTorch checkpoint of tensors alone: {reason[:200]}") from None
 
-    state, outside, metadata = _state_dict(path, held)
-    said = getattr(state, "_metadata", None)
-    row = said.get("resnet_rosetta") if isinstance(said, dict) else None
-    if isinstance(row, dict):
-        metadata |= {k: v for k, v in row.items() if isinstance(k, str) and isinstance(v, str)}
-    entries, unused, size = {}, dict(outside), path.stat().st_size
+    if not isinstance(held, dict):
+        raise RosettaError(f"{path} holds a {type(held).__name__}, no state_dict: expected {{name: tensor}}")
+    unused: dict[str, str] = {}
+    ours: dict[str, Any] = {}
+    entries, size = {}, path.stat().st_size
     seen: dict[int, int] = {}
-    for name, value in state.items():
-        if not isinstance(value, torch.Tensor):
-            unused[str(name)] = f"a {type(value).__name__}, no tensor"
-            continue
+    for name, where, value in _tensors(held, unused, ours):
         dtype = str(value.dtype).removeprefix("torch.")
         if value.layout is not torch.strided or value.is_quantized or value.is_meta:
             raise RosettaError(f"{path}: {name} is a {value.layout} tensor: expected a plain one")
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise RosettaError(f"{path}: {name} claims {tuple(value.shape)}, more than the file holds of it")
         seen[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
-        entries[str(name)] = Entry(tuple(value.shape), dtype, functools.partial(_from_torch, value))
+        entries[name] = Entry(tuple(value.shape), dtype, functools.partial(_from_torch, value), where)
     if sum(seen.values()) > 2 * size:
         raise RosettaError(f"{path} claims {sum(seen.values()):,} bytes of tensors in a file of {size:,}")
     if not entries:
-        raise RosettaError(
-            f"{path} holds no tensors" + (f": its keys are {', '.join(list(unused)[:8])}" if unused else "")
-        )
-    entries, notes = strip(entries, unused)
-    ours = {k: v for k, v in metadata.items() if k != "wrapped"}
+        keys = ", ".join(map(str, list(held)[:8])) or "none"
+        optimizer = {"param_groups", "state"} <= set(held) or "optimizer" in held
+        what = "an optimizer's state and no weights" if optimizer else "no state_dict"
+        raise RosettaError(f"{path} holds {what}: its keys are {keys}")
+    metadata: dict[str, Any] = dict(ours)
     arguments = held.get("args")
     if isinstance(arguments, argparse.Namespace) and held.get("arch") == getattr(arguments, "model", 0):  # timm's
         more = {k: getattr(arguments, n, None) for k, n in (("global_pool", "gp"), ("bn_eps", "bn_eps"))}
         more |= arguments.model_kwargs if isinstance(getattr(arguments, "model_kwargs", 0), dict) else {}
         metadata["config"] = {"architecture": str(held["arch"]), "model_args": more}
-    return Container(path, "PyTorch checkpoint", entries, metadata, ours, unused, notes + widened(entries))
+    return Container(path, "PyTorch checkpoint", entries, metadata, ours, unused, widened(entries))
 
 
 def _from_torch(tensor: Any) -> np.ndarray:
@@ -94,39 +90,37 @@ def _from_torch(tensor: Any) -> np.ndarray:
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
 
 
-def _state_dict(path: Path, held: Any) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
-    """(the state_dict, what lies beside it and why it isn't used, metadata) of what a checkpoint holds."""
+def _tensors(held: dict, unused: dict[str, str], ours: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """(name, its last part, tensor) of what a checkpoint holds: the names of dictionaries in dictionaries go before
+    those of what is in them. What can be no net goes to `unused`; what we wrote of ourselves, to `ours`."""
     import torch
 
-    if not isinstance(held, dict):
-        raise RosettaError(f"{path} holds a {type(held).__name__}, no state_dict: expected {{name: tensor}}")
+    seen: set[int] = set()  # a file may have one dictionary under many names
 
-    def tensors(values: dict[Any, Any]) -> int:
-        return sum(isinstance(v, torch.Tensor) for v in values.values())
-
-    dicts = {id(v): v for v in held.values() if isinstance(v, dict)}  # a file may have one under many names
-    full = {i: n for i, v in dicts.items() if (n := tensors(v))}
-    inner = {k: v for k, v in held.items() if id(v) in full}
-    # beside a state_dict there may be some, such as the best accuracy
-    if tensors(held) and tensors(held) >= max(full.values(), default=0):
-        return held, {}, {}
-    chosen = next((k for k in WRAPPERS if k in inner), next(iter(inner), None) if len(inner) == 1 else None)
-    if chosen is None and len(inner) > 1:
-        raise RosettaError(
-            f"{path} holds several sets of weights: {', '.join(map(str, list(inner)[:8]))}. Save the one that is "
-            f"meant, such as torch.save(torch.load({path.name!r})[{str(next(iter(inner)))!r}], 'weights.pth')"
+    def arrays(values: dict, depth: int) -> bool:
+        if depth > DEEPEST or {"param_groups", "state"} <= set(values):
+            return False
+        return any(
+            isinstance(v, torch.Tensor) and v.ndim > 2 or (isinstance(v, dict) and arrays(v, depth + 1))
+            for v in values.values()
         )
-    if chosen is None:
-        keys = ", ".join(map(str, list(held)[:8])) or "none"
-        optimizer = {"param_groups", "state"} <= set(held) or "optimizer" in held
-        what = "an optimizer's state and no weights" if optimizer else "no state_dict"
-        raise RosettaError(f"{path} holds {what}: its keys are {keys}")
-    unused = {str(k): _beside(k) for k in held if k != chosen}
-    return inner[chosen], unused, {"wrapped": str(chosen)}
 
+    def walk(values: dict, before: str, depth: int) -> Iterator[tuple[str, str, Any]]:
+        said = getattr(values, "_metadata", None)
+        row = said.get("resnet_rosetta") if isinstance(said, dict) else None
+        if isinstance(row, dict):
+            ours.update((k, v) for k, v in row.items() if isinstance(k, str) and isinstance(v, str))
+        for key, value in values.items():
+            name = f"{before}{key}"
+            if isinstance(value, torch.Tensor):
+                yield name, str(key), value
+            elif isinstance(value, dict) and id(value) not in seen and arrays(value, depth):
+                seen.add(id(value))
+                yield from walk(value, f"{name}.", depth + 1)
+            else:
+                unused[name] = "of the training, not of the net"
 
-def _beside(key: Any) -> str:
-    return "another copy of the weights" if "ema" in str(key) else "of the training, not of the net"
+    return walk(held, "", 0)
 
 
 # -- the archive around the pickle

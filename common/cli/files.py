@@ -19,8 +19,9 @@ from common.tools.text import to_json
 @click.option("--tensors", is_flag=True, help="Each tensor: its names in the file and here, its shape.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text, with the tensors.")
 def inspect(
-    file: str, overrides: dict[str, Any], name: str | None, library: str | None, tensors: bool, as_json: bool
-) -> None:
+    file: str, overrides: dict[str, Any], name: str | None, library: str | None, prefix: str | None, tensors: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Say what a checkpoint is: whose, which net, what no shape tells, its preprocessing, and where each tensor goes.
 
     FILE is .safetensors, .pt / .pth / .th, .h5, .weights.h5, .keras, or a folder of Hugging Face or KerasHub.
@@ -28,7 +29,7 @@ def inspect(
     from common.arch import get
     from common.checkpoints import port as porter
 
-    found = porter.inspect(file, library=library, arch=get(name) if name else None, overrides=overrides)
+    found = porter.inspect(file, library=library, arch=get(name) if name else None, overrides=overrides, prefix=prefix)
     click.echo(to_json(found.to_json()) if as_json else "\n".join(_recognised(found)))
     if as_json:
         return
@@ -100,9 +101,9 @@ def _unused(found: Any) -> None:
 @click.option("--force", is_flag=True, help="Replace TARGET where it is there already.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def port(
-    source: str, target: str, to: str | None, name: str | None, library: str | None, overrides: dict[str, Any],
-    dry_run: bool, num_classes: int | None, no_head: bool, in_channels: int | None, fold: bool, seed: int,
-    probe: bool | None, verify_with_source: bool, keep: bool, force: bool, as_json: bool,
+    source: str, target: str, to: str | None, name: str | None, library: str | None, prefix: str | None,
+    overrides: dict[str, Any], dry_run: bool, num_classes: int | None, no_head: bool, in_channels: int | None,
+    fold: bool, seed: int, probe: bool | None, verify_with_source: bool, keep: bool, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Convert the checkpoint SOURCE to TARGET, whose suffix says its container, and prove that nothing was lost.
 
@@ -119,7 +120,7 @@ def port(
         try:
             done = porter.port(
                 source, target, to=to, library=library, arch=get(name) if name else None, overrides=overrides,
-                num_classes=0 if no_head else num_classes, in_channels=in_channels, fold=fold, seed=seed,
+                prefix=prefix, num_classes=0 if no_head else num_classes, in_channels=in_channels, fold=fold, seed=seed,
                 dry_run=dry_run, probe=probe, verify_with_source=verify_with_source, keep=keep, force=force,
                 progress=progress,
             )  # fmt: skip

@@ -119,6 +119,7 @@ def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         set_option,
         click.option("--arch", "name", metavar="NAME", help="The variant that the file must be."),
+        click.option("--prefix", metavar="P", help="What the names of the net begin with, where a file holds several."),
         click.option("--library", metavar="L", help="Whose names the file has; by default that is worked out."),
     ):
         command = option(command)

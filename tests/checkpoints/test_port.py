@@ -1113,10 +1113,9 @@ def archive(path, *names):
         ("m", lambda p: (p.mkdir(), (p / "saved_model.pb").write_bytes(b"")), "SavedModel"),
         ("m", lambda p: (p.mkdir(), (p / "config.json").write_text("{}"),
                          (p / "model.safetensors.index.json").write_text("{}")), "in several files"),
-        ("a.pth", lambda p: torch.save({"teacher": {"a": torch.ones(1)}, "student": {"a": torch.ones(1)},
-                                        "optimizer": {"state": {}}}, p), r"several sets of weights: teacher, student"),
-        ("a.pth", lambda p: torch.save({"online_model": {"a": torch.ones(1)}, "ema_model": {"a": torch.ones(1)}}, p),
-         "several sets of weights: online_model"),
+        ("a.pth", lambda p: torch.save({
+            k: {n: torch.from_numpy(w) for n, w in randomised(SMALL).items()} for k in ("online_model", "ema_model")
+         }, p), r"several sets of weights, each a net: under ema_model.*, such as --prefix ema_model\."),
     ],
 )  # fmt: skip
 def test_what_is_no_checkpoint_is_called_what_it_is(tmp_path, name, make, words):

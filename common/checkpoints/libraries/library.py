@@ -118,6 +118,15 @@ class Library:
                 return template(theirs).fill(numbers)
         raise RosettaError(f"{self.name} has no layer that is {canonical}")
 
+    def spelt(self, *layers: str) -> set[str]:
+        """Their names of the weights of canonical layers, whatever traits a net has."""
+        leaf, found = "/kernel" if self.keras else ".weight", set()
+        for layer in layers:
+            for ours, theirs, *_ in self.rules:
+                if (numbers := template(ours).match(layer)) is not None:
+                    found.add(template(theirs).fill(numbers) + leaf)
+        return found
+
     def slots(self, arch: Arch) -> list[Slot]:
         """Where each tensor of the row is, in canonical order. Raises RosettaError for a row that the library can't
         hold."""

@@ -1,0 +1,250 @@
+"""Checkpoints as people really have them: made as their scripts make them, each taken with its source's numbers, or
+refused in words that say what to do."""
+
+# ruff: noqa: E501 (a kind of checkpoint a line)
+
+import argparse
+import collections
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+from common.arch import get
+from common.checkpoints import port
+from common.init import randomised
+
+BASIC = get("resnet18", depths=(1, 1, 1, 1), widths=(4, 6, 8, 10), num_classes=5)
+BOTTLENECK = get("resnet50", depths=(1, 1, 1, 1), widths=(4, 6, 8, 10), num_classes=5)
+WEIGHTS = {arch: randomised(arch) for arch in (BASIC, BOTTLENECK)}
+
+
+def state(arch=BASIC, prefix="", head=True, rename=lambda n: n, counters=True):
+    """A state_dict as PyTorch makes it, with the counters of its norms."""
+    found = collections.OrderedDict()
+    for name, w in WEIGHTS[arch].items():
+        if head or not name.startswith("fc."):
+            found[prefix + rename(name)] = torch.from_numpy(w.copy())
+            if counters and name.endswith("running_var"):
+                found[prefix + rename(name).replace("running_var", "num_batches_tracked")] = torch.tensor(7)
+    return found
+
+
+def other(found):
+    """Another net of the same shapes: what must not be taken."""
+    return {n: t + 1 if t.is_floating_point() else t for n, t in found.items()}
+
+
+def children(name):
+    top, _, rest = name.partition(".")
+    return ".".join([{"conv1": "0", "bn1": "1", **{f"layer{i}": f"{i + 3}" for i in range(1, 5)}}[top], rest])
+
+
+def detectron2(name):
+    for i in range(1, 5):
+        name = name.replace(f"layer{i}.", f"res{i + 1}.")
+    for i in range(1, 4):
+        name = name.replace(f".bn{i}.", f".conv{i}.norm.")
+    name = name.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm").replace("fc.", "linear.")
+    return "stem." + name.replace("bn1.", "conv1.norm.", 1) if name.startswith(("conv1", "bn1")) else name
+
+
+def transformers(name):
+    import re
+
+    name = re.sub(r"^conv1\.", "embedder.embedder.convolution.", name)
+    name = re.sub(r"^bn1\.", "embedder.embedder.normalization.", name)
+    name = re.sub(r"layer(\d)\.(\d)\.", lambda m: f"encoder.stages.{int(m[1]) - 1}.layers.{m[2]}.", name)
+    name = re.sub(r"(?<=\d\.)conv(\d)", lambda m: f"layer.{int(m[1]) - 1}.convolution", name)
+    name = re.sub(r"(?<=\d\.)bn(\d)", lambda m: f"layer.{int(m[1]) - 1}.normalization", name)
+    return name.replace("downsample.0", "shortcut.convolution").replace("downsample.1", "shortcut.normalization")
+
+
+def linear(name, into, out, bias=True):
+    made = {f"{name}.weight": torch.randn(out, into)}
+    return made | ({f"{name}.bias": torch.randn(out)} if bias else {})
+
+
+def mlp(before, *widths, at=2):
+    return {k: v for i in range(len(widths) - 1) for k, v in linear(f"{before}.{at * i}", *widths[i : i + 2]).items()}
+
+
+body = dict(head=False)
+OPT = {"state": {0: {"exp_avg": torch.zeros(4, 3, 7, 7)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+FPN = {f"{n}.weight": torch.randn(2, 4, 1, 1) for n in ("neck.fpn.0", "rpn.head.conv", "roi.mask.0")}
+renamed = lambda f, **k: state(rename=f, **k)  # noqa: E731
+heads = lambda more, **k: {**state(head=False, **k), **more}  # noqa: E731
+
+# what a script makes: the file, and whether it keeps the classifier ("head") or the body alone ("body")
+TAKEN = {
+    # plain, and the trainers' dictionaries
+    "state_dict": (lambda: state(), "head"),
+    "without counters": (lambda: state(counters=False), "head"),
+    "bottleneck": (lambda: state(BOTTLENECK), "head"),
+    "pytorch/examples": (lambda: {"epoch": 90, "arch": "resnet18", "state_dict": state(prefix="module."),
+                                  "best_acc1": torch.tensor(71.5), "optimizer": OPT, "scheduler": {"step": 1}}, "head"),
+    "torchvision's reference": (lambda: {"model": state(), "optimizer": OPT, "lr_scheduler": {}, "epoch": 3,
+                                         "args": argparse.Namespace(output_dir="x", lr=0.1),
+                                         "model_ema": {"n_averaged": torch.tensor(3), **other(state(prefix="module."))},
+                                         "scaler": {"scale": 1.0}}, "head"),
+    "timm's training": (lambda: {"epoch": 1, "state_dict": state(), "state_dict_ema": other(state()), "optimizer": OPT,
+                                 "metric": 71.2, "version": 2}, "head"),
+    "timm's EMA alone": (lambda: {"state_dict_ema": state()}, "head"),
+    "a loss beside it": (lambda: {"model_state_dict": state(), "loss": torch.tensor(0.3), "optimizer_state_dict": OPT}, "head"),
+    "model_state": (lambda: {"model_state": state(), "iteration": 12}, "head"),
+    "net": (lambda: {"net": state(prefix="module."), "acc": 95.4, "epoch": 199}, "head"),
+    "network": (lambda: {"network": state()}, "head"),
+    "weights": (lambda: {"weights": state()}, "head"),
+    "params": (lambda: {"params": state()}, "head"),
+    "ignite": (lambda: {"model": state(), "trainer": {"epoch": 1}, "optimizer": OPT}, "head"),
+    "accelerate": (lambda: state(prefix="module._orig_mod."), "head"),
+    "torch.compile": (lambda: state(prefix="_orig_mod."), "head"),
+    "compiled and parallel": (lambda: state(prefix="_orig_mod.module."), "head"),
+    "parallel and compiled": (lambda: state(prefix="module._orig_mod."), "head"),
+    "Lightning": (lambda: {"state_dict": state(prefix="model."), "pytorch-lightning_version": "2.6", "global_step": 1,
+                           "callbacks": {}, "hyper_parameters": {"lr": 0.1}, "optimizer_states": [OPT]}, "head"),
+    "Lightning, a weighted loss": (lambda: {"state_dict": {**state(prefix="model."), "loss.weight": torch.ones(5)}}, "head"),
+    "Lightning, a metric": (lambda: {"state_dict": {**state(prefix="backbone."), "acc.confmat": torch.zeros(5, 5)}}, "head"),
+    "Composer": (lambda: {"state": {"model": state(prefix="module."), "timestamp": {}, "optimizers": {"SGD": OPT}},
+                          "rng": [{"torch": torch.zeros(5056, dtype=torch.uint8)}]}, "head"),
+    "DeepSpeed": (lambda: {"module": state(), "ds_config": {}, "dp_world_size": 1}, "head"),
+    "SWA": (lambda: {"n_averaged": torch.tensor(5), **state(prefix="module.")}, "head"),
+    "catalyst": (lambda: {"model_state_dict": state(), "criterion_state_dict": {}, "epoch": 1}, "head"),
+    "EMA in a dictionary": (lambda: {"ema": {"module": state(), "decay": 0.9999}}, "head"),
+    "keys of numbers beside": (lambda: {0: "x", "state_dict": state()}, "head"),
+    "one tensor too many": (lambda: {**state(), "criterion.weight": torch.ones(5)}, "head"),
+    "several wrappers deep": (lambda: {"a": {"b": {"c": state(prefix="module.model.net.")}}}, "head"),
+    "half": (lambda: {n: t.half() if t.is_floating_point() else t for n, t in state().items()}, "half"),
+    "bfloat16": (lambda: {n: t.bfloat16() if t.is_floating_point() else t for n, t in state().items()}, "half"),
+    "parameters": (lambda: {n: torch.nn.Parameter(t) if t.is_floating_point() else t for n, t in state().items()}, "head"),
+    # wrappers' prefixes
+    **{f"{p} before the names": ((lambda p=p: state(prefix=p)), "head") for p in (
+        "module.", "model.", "net.", "network.", "timm_model.", "model.timm_model.", "backbone.", "encoder.", "resnet.",
+        "base_model.", "cnn.", "feature_extractor.", "student.", "vision_model.", "trunk.", "model.resnet.",
+        "module.model.", "classifier.model.", "image_encoder.", "visual.", "img_backbone.", "extractor.model.",
+    )},
+    # self-supervised
+    "MoCo v1": (lambda: {"state_dict": {**state(prefix="module.encoder_q."), **other(state(prefix="module.encoder_k.")),
+                                        "module.queue": torch.randn(5, 20), "module.queue_ptr": torch.tensor([0])}}, "head"),
+    "MoCo v2": (lambda: {"state_dict": {**heads(mlp("module.encoder_q.fc", 10, 10, 4), prefix="module.encoder_q."),
+                                        **other(heads(mlp("module.encoder_k.fc", 10, 10, 4), prefix="module.encoder_k.")),
+                                        "module.queue": torch.randn(4, 20)}}, "body"),
+    "MoCo v3": (lambda: {"state_dict": {**state(prefix="module.base_encoder.", **body), **mlp("module.base_encoder.fc", 10, 8, 4, at=3),
+                                        **other(state(prefix="module.momentum_encoder.", **body)),
+                                        **mlp("module.predictor", 4, 8, 4, at=3)}}, "body"),
+    "MoCo linear": (lambda: {"state_dict": state(prefix="module."), "best_acc1": torch.tensor(60.0)}, "head"),
+    "DINO": (lambda: {"student": other({**state(prefix="module.backbone.", **body), **mlp("module.head.mlp", 10, 8, 4)}),
+                      "teacher": {**state(prefix="backbone.", **body), **mlp("head.mlp", 10, 8, 4)}, "optimizer": OPT,
+                      "epoch": 3, "args": argparse.Namespace(arch="resnet50"), "dino_loss": {"center": torch.zeros(1, 4)}}, "body"),
+    "SimCLR": (lambda: {"epoch": 1, "arch": "resnet18", "optimizer": OPT,
+                        "state_dict": heads(mlp("backbone.fc", 10, 10, 4), prefix="backbone.")}, "body"),
+    "SimSiam": (lambda: {"state_dict": {**state(prefix="module.encoder.", **body), **mlp("module.encoder.fc", 10, 10, 4, at=3),
+                                        **mlp("module.predictor", 4, 2, 4, at=3)}}, "body"),
+    "SwAV": (lambda: heads({**mlp("module.projection_head", 10, 8, 4, at=3), "module.prototypes.weight": torch.randn(9, 4)},
+                           prefix="module."), "body"),
+    "VICReg": (lambda: {"model": {**state(prefix="module.backbone.", **body), **mlp("module.projector", 10, 8, 8)}}, "body"),
+    "VICReg's backbone": (lambda: state(**body), "body"),
+    "Barlow Twins": (lambda: {"model": {**state(prefix="module.backbone.", **body), **mlp("module.projector", 10, 8, 8, at=3),
+                                        "module.bn.running_mean": torch.zeros(8)}}, "body"),
+    "BYOL": (lambda: {**state(prefix="online_encoder.net.", **body), **other(state(prefix="target_encoder.net.", **body)),
+                      **mlp("online_predictor.net", 10, 8, 4, at=3)}, "body"),
+    "lightly": (lambda: {"state_dict": {**renamed(children, head=False, prefix="backbone."), **mlp("projection_head.layers", 10, 8, 4)}}, "body"),
+    "lightly's momentum": (lambda: {"state_dict": {**renamed(children, head=False, prefix="backbone."),
+                                                   **other(renamed(children, head=False, prefix="backbone_momentum."))}}, "body"),
+    "solo-learn": (lambda: {"state_dict": {**state(prefix="backbone.", **body), **linear("classifier", 10, 5),
+                                           **mlp("projector", 10, 8, 4)}}, "body"),
+    # taken apart
+    "children": (lambda: renamed(children, head=False), "body"),
+    "children, RadImageNet": (lambda: renamed(children, head=False, prefix="backbone."), "body"),
+    "fastai": (lambda: {"model": {**renamed(children, head=False, prefix="0."), **linear("1.8", 20, 5)}, "opt": OPT}, "body"),
+    "fastai's export": (lambda: {**renamed(children, head=False, prefix="0."), **linear("1.4", 20, 8), **linear("1.8", 8, 5)}, "body"),
+    "features of children": (lambda: {**renamed(children, head=False, prefix="features."), **linear("classifier", 10, 5)}, "linear"),
+    "children, Dropout and Linear": (lambda: {**renamed(children, head=False, prefix="encoder."), **linear("fc.1", 10, 5)}, "linear"),
+    "children, flattened": (lambda: {**renamed(children, head=False), **linear("10", 10, 5)}, "linear"),
+    # detectors and segmenters
+    "Faster R-CNN": (lambda: {**state(prefix="backbone.body.", counters=False, **body), **FPN, **linear("roi_heads.box", 8, 5)}, "body"),
+    "Mask R-CNN in a dictionary": (lambda: {"model": {**state(prefix="backbone.body.", **body), **FPN}, "epoch": 3}, "body"),
+    "RetinaNet": (lambda: {"state_dict": {**state(prefix="model.backbone.body.", **body), **FPN}}, "body"),
+    "DETR": (lambda: {"model": {**state(prefix="backbone.0.body.", counters=False, **body), **linear("class_embed", 8, 5),
+                                "query_embed.weight": torch.randn(9, 8), "input_proj.weight": torch.randn(8, 10, 1, 1)}}, "body"),
+    "DETR of Transformers": (lambda: {**state(prefix="model.backbone.conv_encoder.model.", counters=False, **body),
+                                      **linear("class_labels_classifier", 8, 5)}, "body"),
+    "DETR, its ResNet too": (lambda: {**renamed(transformers, head=False, prefix="model.backbone.conv_encoder.model."),
+                                      **linear("bbox_predictor.layers.0", 8, 4)}, "body"),
+    "smp's U-Net": (lambda: {**state(prefix="encoder.", **body), "decoder.blocks.0.conv1.0.weight": torch.randn(4, 18, 3, 3),
+                             "segmentation_head.0.weight": torch.randn(2, 4, 3, 3)}, "body"),
+    "smp in Lightning": (lambda: {"state_dict": {**state(prefix="model.encoder.", **body),
+                                                 "model.segmentation_head.0.weight": torch.randn(2, 4, 3, 3)}}, "body"),
+    "mmdetection": (lambda: {"meta": {"epoch": 12}, "state_dict": {**state(prefix="backbone.", **body), **FPN}, "optimizer": OPT}, "body"),
+    "mmpretrain": (lambda: {"meta": {}, "state_dict": {**state(prefix="backbone.", **body), **linear("head.fc", 10, 5)}}, "linear"),
+    "mmpretrain's EMA": (lambda: {"state_dict": state(prefix="backbone.", **body),
+                                  "ema_state_dict": {"steps": torch.tensor(3), **other(state(prefix="module.backbone.", **body))}}, "body"),
+    "detectron2": (lambda: {"model": {**state(BOTTLENECK, "backbone.bottom_up.", False, detectron2, False), **FPN},
+                            "iteration": 9}, "stride 1"),
+    "detectron2's backbone": (lambda: state(BOTTLENECK, "", False, detectron2, False), "stride 1"),
+    "detectron2's own pickle": (lambda: state(BOTTLENECK, "", True, detectron2, False), "stride 1"),
+    # other heads
+    "Dropout and Linear": (lambda: heads(linear("fc.1", 10, 5)), "linear"),
+    "Sequential of one": (lambda: heads(linear("fc.0", 10, 5)), "linear"),
+    "classifier": (lambda: heads(linear("classifier", 10, 5)), "linear"),
+    "Cadene's": (lambda: heads(linear("last_linear", 10, 5)), "linear"),
+    "head": (lambda: heads(linear("head", 10, 5)), "linear"),
+    "a head beside the backbone": (lambda: {**state(prefix="backbone.", **body), **linear("classifier", 10, 5)}, "linear"),
+    "no bias": (lambda: heads({"fc.weight": torch.from_numpy(WEIGHTS[BASIC]["fc.weight"].copy())}), "no bias"),
+    "an MLP": (lambda: heads(mlp("fc", 10, 8, 5)), "body"),
+    "an MLP with a norm": (lambda: heads({**mlp("fc", 10, 8, 5, at=3), "fc.1.weight": torch.ones(8), "fc.1.bias": torch.ones(8),
+                                          "fc.1.running_mean": torch.ones(8), "fc.1.running_var": torch.ones(8)}), "body"),
+    "two tasks": (lambda: heads({**linear("head_a", 10, 5), **linear("head_b", 10, 2)}), "body"),
+    "keras-style MLP": (lambda: heads({**linear("fc1", 10, 8), **linear("fc2", 8, 5)}), "body"),
+    "ArcFace": (lambda: heads({"arcface.weight": torch.randn(7, 4), **linear("embedding", 10, 4)}), "body"),
+    # Transformers
+    "ResNetForImageClassification": (lambda: {**renamed(transformers, head=False, prefix="resnet."), **linear("classifier.1", 10, 5)}, "linear"),
+    "ResNetModel": (lambda: renamed(transformers, head=False), "body"),
+    "parallel Transformers": (lambda: {**renamed(transformers, head=False, prefix="module.resnet."), **linear("module.classifier.1", 10, 5)}, "linear"),
+    "Transformers, wrapped": (lambda: {**renamed(transformers, head=False, prefix="model.resnet."), **linear("model.classifier.1", 10, 5)}, "linear"),
+}  # fmt: skip
+SAFE = ("state_dict", "SWA", "MoCo v1", "timm_model. before the names", "model. before the names", "Faster R-CNN",
+        "smp's U-Net", "children", "Dropout and Linear", "DETR")  # fmt: skip
+
+
+def check(path, kind, **options):
+    """What is recognised computes what its source does: the parameters are those that were put in."""
+    found = port.inspect(path, **options)
+    source = BOTTLENECK if found.arch.block == "bottleneck" else BASIC
+    body = {n: w for n, w in WEIGHTS[source].items() if not n.startswith("fc.")}
+    weights = found.weights()
+    for name, w in body.items():
+        if kind == "half":
+            assert np.abs(weights[name].astype(np.float64) - w).max() <= 2**-8 * np.abs(w).max()
+        else:
+            assert np.array_equal(weights[name], w), name
+    assert found.arch.stride_in == (1 if kind == "stride 1" else 2) or source is BASIC
+    assert found.arch.num_classes == {"body": 0}.get(kind, 5) or kind == "stride 1"
+    if kind == "linear":
+        return found
+    if kind == "head":
+        assert np.array_equal(weights["fc.weight"], WEIGHTS[source]["fc.weight"]) or "children" in found.library.name
+    if kind == "no bias":
+        assert not weights["fc.bias"].any()
+    return found
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_checkpoints_as_people_have_them(tmp_path, name):
+    make, kind = TAKEN[name]
+    held = make()
+    torch.save(held, tmp_path / "a.pth")
+    found = check(tmp_path / "a.pth", kind)
+    if kind == "linear":
+        pairs = (held.get("state_dict", held)).items()
+        assert any(torch.equal(v, torch.from_numpy(found.weights()["fc.weight"])) for _, v in pairs if v.ndim == 2)
+
+
+@pytest.mark.parametrize("name", SAFE)
+def test_the_same_in_safetensors(tmp_path, name):
+    make, kind = TAKEN[name]
+    held = make()
+    flat = held.get("state_dict", held.get("model", held))
+    safetensors.numpy.save_file({n: t.numpy() for n, t in flat.items()}, tmp_path / "a.safetensors")
+    check(tmp_path / "a.safetensors", kind)
