@@ -5,7 +5,7 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help install demo test test-slow check format benchmark atlas gpu traps mutants clean
+.PHONY: help install demo test test-slow check format benchmark atlas gpu traps site mutants clean
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
@@ -60,6 +60,9 @@ atlas: .venv/installed-test ## Every variant on every backend and check; writes 
 
 gpu: .venv/installed-test ## On a GPU: tests, parity, speed, training, in the order of their worth, in 9 minutes; goes on where it stopped
 	@$(BIN)/python benchmarks/gpu.py
+
+site: .venv/installed-test ## Static pages for teachers and learners, in site/
+	@$(BIN)/rosetta site site
 
 traps: .venv/installed-test ## What each fault does, for docs/traps.md and docs/traps.json
 	@$(BIN)/python benchmarks/traps.py

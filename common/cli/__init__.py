@@ -4,7 +4,7 @@ It turns words into calls of the wings, and what comes back into text or JSON; n
 imports it.
 """
 
-from common.cli import bench, compare, diagnose, exercise, files, runs, show, train, traps, use, write  # noqa: F401  (each adds its commands)
+from common.cli import bench, compare, diagnose, exercise, files, runs, show, site, train, traps, use, write  # noqa: F401  (each adds its commands)
 from common.cli.group import cli, main
 
 __all__ = ["cli", "main"]

@@ -36,14 +36,7 @@ def traps(fault: str | None, as_json: bool) -> None:
     click.secho(f.name, bold=True)
     click.echo(f"  what is wrong  {f.says}")
     click.echo(f"  shows in       {shown_in(f)}" + (f", first in {f.first[1]} of a {f.net} net" if f.first else ""))
-    click.echo(f"  to see it      rosetta compare {EXAMPLES.get(f.net, 'resnet18')} --with-fault {f.name!r}")
-
-
-# a variant in which a fault of one of the small nets shows
-EXAMPLES = {
-    "option A": "cifar_resnet20", "bottleneck": "resnet50", "D": "resnet18d", "pre-activation": "resnetv2_18",
-    "groups": "resnext50_32x4d", "SE": "seresnet18", "dropped": "cifar_resnet110_sd", "three kernels": "msresnet_1d",
-}  # fmt: skip
+    click.echo(f"  to see it      rosetta compare {f.example} --with-fault {f.name!r}")
 
 
 def shown_in(fault: Any) -> str:

@@ -28,6 +28,10 @@ NETS: dict[str, tuple[Arch, tuple[int, ...]]] = {  # name: (row, size of the ima
     "dropped": (get("cifar_wrn16_8", **_SMALL, dropout=0.4, drop_path=0.5), (16, 12)),
     "three kernels": (get("msresnet_1d", num_classes=5), (64,)),
 }  # fmt: skip
+EXAMPLES = {  # a variant that shows what one of those shows
+    "option A": "cifar_resnet20", "bottleneck": "resnet50", "D": "resnet18d", "pre-activation": "resnetv2_18",
+    "groups": "resnext50_32x4d", "SE": "seresnet18", "dropped": "cifar_resnet110_sd", "three kernels": "msresnet_1d",
+}  # fmt: skip
 FAULTS: dict[str, "Fault"] = {}
 
 
@@ -160,6 +164,11 @@ class Fault:
     dtypes: tuple[str, ...] = ("float64",)
     verdict: str = "different"
     size: tuple[int, ...] = ()  # another size than the net's
+
+    @property
+    def example(self) -> str:
+        """A variant in which it shows."""
+        return EXAMPLES.get(self.net, "resnet18")
 
     def images(self) -> np.ndarray:
         """Four images of noise for its net, N C *S."""

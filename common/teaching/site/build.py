@@ -1,0 +1,115 @@
+"""Pages from sources, rows and measurements."""
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from common.arch import FAMILIES, VARIANTS, get
+from common.errors import RosettaError
+from common.names import layers, sections
+from common.plan import make_plan
+from common.teaching.faults import FAULTS
+from common.teaching.site.picture import net_picture
+from common.teaching.site.twins import functions, plain, twin
+from common.tools.files import atomic, make_folder
+from common.tools.frameworks import require
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+MADE = "made-by-resnet-rosetta"  # the file that says whose the folder is
+TOLERANCE = 1e-12  # as the comparison has it in float64, of the largest element
+
+
+def build(folder: str | Path, variants: Sequence[str] | None = None) -> list[Path]:
+    """Writes the site into `folder`, with the pages of all variants or of those; gives the files.
+
+    Raises RosettaError for a folder that holds anything else, and where jinja2 or the measurements are missing.
+    """
+    require("the site", ("jinja2", "pygments"), "report")
+    import jinja2
+
+    folder = Path(folder)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MADE).is_file():
+        raise RosettaError(f"{folder} isn't empty, and isn't a site that was made here: give another folder")
+    names = [n for n in VARIANTS if variants is None or n in variants]
+    traps, atlas = _measured("traps.json"), _measured("atlas.json")
+    make_folder(folder)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE / "pages"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    environment.filters.update(number=lambda n: f"{n:,}", small=_small, shape=lambda s: " × ".join(map(str, s)))
+    written: list[Path] = []
+
+    def write(name: str, text: str) -> None:
+        with atomic(folder / name) as temporary:
+            temporary.write_text(text, "utf-8")
+        written.append(folder / name)
+
+    def page(file: str, template: str, **facts: Any) -> None:
+        write(file, environment.get_template(template).render(page=file, **facts) + "\n")
+
+    write(MADE, "make site\n")
+    for asset in ("style.css", "script.js"):
+        write(asset, (HERE / "pages" / asset).read_text("utf-8"))
+    page("index.html", "index.html", variants=len(VARIANTS), traps=len(FAULTS))
+    page("variants.html", "variants.html", families={f: [n for n in of if n in names] for f, of in FAMILIES.items()},
+         rows={n: _costs(n) for n in names}, parity={n: _parity(atlas, n) for n in names})  # fmt: skip
+    for name in names:
+        arch = get(name)
+        page(
+            f"variant-{name}.html", "variant.html", name=name, plan=make_plan(arch), picture=net_picture(arch),
+            stages=sections(arch), costs=_costs(name), parity=_parity(atlas, name), atlas=atlas, **plain(arch),
+        )  # fmt: skip
+    page("one-text.html", "one_text.html", files={f: twin(ROOT, f) for f in ("resnet.py", "blocks.py")})
+    page("layers.html", "layers.html", functions=functions(ROOT))
+    page("traps.html", "traps.html", cards=[_card(name, traps[name]) for name in FAULTS])
+    return written
+
+
+def _measured(name: str) -> dict[str, Any]:
+    path = ROOT / "docs" / name
+    if not path.is_file():
+        raise RosettaError(f"no measurements at {path}: the site is made in a clone of the repository")
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def _small(value: float | None) -> str:
+    return "" if value is None else "0" if value == 0 else f"{value:.1e}"
+
+
+def _costs(name: str) -> dict[str, Any]:
+    arch = get(name)
+    rows = layers(arch)
+    return {
+        "input": make_plan(arch).default_input(), "parameters": sum(r.parameters for r in rows),
+        "statistics": sum(r.statistics for r in rows), "multiply_adds": sum(r.multiply_adds for r in rows),
+    }  # fmt: skip
+
+
+def _parity(atlas: dict[str, Any], name: str) -> dict[str, float | None] | None:
+    """The worst of Keras' engines against PyTorch in float64; None where it wasn't measured."""
+    runs = [run["float64"] for backend, run in atlas["variants"].get(name, {}).items()
+            if backend.startswith("keras:") and "float64" in run]  # fmt: skip
+    if not runs:
+        return None
+    return {
+        what: max((run[what]["relative"] for run in runs if what in run), default=None)
+        for what in ("logits", "training logits", "gradients", "parameters after 3 steps")
+    }
+
+
+def _card(name: str, measured: dict[str, Any]) -> dict[str, Any]:
+    """A fault with its words, its figures on either side, and its drift as bars from 1e-16 to 1."""
+    bars = []
+    for layer, value in measured["keras"]["layers"].items():
+        width = 100 if value is None else 0 if value < 1e-16 else min(100.0, 100 * (math.log10(value) + 16) / 16)
+        over = value is None or value > TOLERANCE
+        bars.append({"layer": layer, "value": value, "width": round(width, 1), "over": over})
+    red = next((bar["layer"] for bar in bars if bar["over"]), "")
+    anchor = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return {"fault": FAULTS[name], "anchor": anchor, "bars": bars, "red": red, **measured}
