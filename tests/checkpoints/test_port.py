@@ -17,7 +17,7 @@ import pytest
 import safetensors.numpy
 import torch
 from conftest import relative
-from test_referees import TIMM, TORCHVISION, randomise
+from test_referees import TIMM, TIMM_LARGE, TORCHVISION, TORCHVISION_LARGE, randomise
 
 import keras_impl
 import keras_impl.originals
@@ -45,7 +45,10 @@ def shapes_only(state, config=None) -> Container:
     return Container(Path("x"), "PyTorch checkpoint", entries, {"config": config} if config else {})
 
 
-@pytest.mark.parametrize(("library", "name"), [("torchvision", n) for n in TORCHVISION] + [("timm", n) for n in TIMM])
+@pytest.mark.parametrize(
+    ("library", "name"),
+    [("torchvision", n) for n in TORCHVISION + TORCHVISION_LARGE] + [("timm", n) for n in TIMM + TIMM_LARGE],
+)
 def test_every_net_of_torchvision_and_timm_is_recognised(referees, library, name):
     models, timm = referees
     with torch.device("meta"):
@@ -130,7 +133,7 @@ def torch_nets(library, referees, transformers):
 
 
 @pytest.mark.parametrize("library", ["torchvision", "timm", "timm-resnetv2", "transformers"])
-def test_pytorch_libraries_there_and_back(tmp_path, referees, transformers, library):
+def test_pytorch_libraries_there_and_back(tmp_path, referees, transformers, library, here):
     for i, theirs in enumerate(torch_nets(library, referees, transformers)):
         randomise(theirs)
         theirs.eval()
@@ -329,7 +332,7 @@ def test_kerashubs_nets_are_recognised_from_their_files(tmp_path, name):
 # -- real checkpoints
 
 
-@pytest.mark.parametrize("name", ["resnet20-12fca82f", "resnet56-4bfd9763"])
+@pytest.mark.parametrize("name", ["resnet20-12fca82f", pytest.param("resnet56-4bfd9763", marks=pytest.mark.slow)])
 def test_real_checkpoints_in_keras_classify_real_images_as_they_do_in_pytorch(tmp_path, shared, name):
     data = np.load(shared / "cifar10_test1000.npz")
     expected = np.load(shared / f"{name.split('-')[0]}_expected.npz")["logits_float64"]

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import relative
-from test_referees import TIMM_NARROW
 
 import keras_impl
 import torch_impl
@@ -17,18 +16,16 @@ from common.init import initial, randomised
 from common.names import STATISTICS, count, parameters
 from common.plan import make_plan
 
-
-def narrow(arch: Arch) -> Arch:
-    by = 2 if arch.norm_groups else 4  # 32 channels at least, for as many groups
-    return replace(arch, depths=(1,) * len(arch.depths), widths=tuple(w // by for w in arch.widths))
-
-
 FIRST = {next(iter(variants)) for variants in FAMILIES.values()}
-# whole under `make test-slow` and in the atlas; here with two blocks a stage, which is where every kind of layer is
-LARGE = {n for n, arch in VARIANTS.items() if count(parameters(arch)) > 30e6 or sum(arch.depths) > 60}
-# the same; here a quarter as wide, with one block a stage, which is one net for many: the blocks above with one more
-# choice
-NARROW = {name: narrow(VARIANTS[name]) for name in TIMM_NARROW}
+# every variant is compared whole under `make test-slow` and in the atlas; here those that begin a family and are small
+WHOLE = [n for n in FIRST if count(parameters(VARIANTS[n])) < 15e6 and sum(VARIANTS[n].depths) <= 20]
+
+
+def small(arch: Arch) -> Arch:
+    """At most two blocks a stage, which is where every kind of layer is, and a quarter as wide: one net for many."""
+    narrow = arch.widths[0] >= 64 and arch.shortcut != "pad"  # padding only adds channels to the stem's
+    by = 1 if not narrow else 2 if arch.norm_groups else 4  # 32 channels at least, for as many groups
+    return replace(arch, depths=tuple(min(n, 2) for n in arch.depths), widths=tuple(w // by for w in arch.widths))
 
 
 def sizes(arch: Arch) -> list[tuple[int, ...]]:
@@ -101,7 +98,7 @@ def check_variant(arch: Arch, single: bool = True) -> None:
 
 
 def test_float64_weights_that_float32_cannot_hold_go_round_too():
-    arch = get("seresnext50_32x4d")
+    arch = small(get("seresnext50_32x4d"))
     exact = {n: w * np.float64(np.pi) for n, w in randomised(arch).items()}
     ours, twin = torch_impl.create_model(arch, dtype="float64"), keras_impl.create_model(arch, dtype="float64")
     torch_impl.import_weights(ours, exact)
@@ -110,23 +107,20 @@ def test_float64_weights_that_float32_cannot_hold_go_round_too():
     assert all(np.array_equal(bits(w), bits(exact[n])) for n, w in torch_impl.export_weights(again).items())
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n in {*LARGE, *NARROW} else n for n in VARIANTS]
-)
+@pytest.mark.parametrize("name", [n if n in WHOLE else pytest.param(n, marks=pytest.mark.slow) for n in VARIANTS])
 def test_variant(name):
     """In float32 one of each family; `make atlas` has them all."""
     check_variant(VARIANTS[name], single=name in FIRST)
 
 
-@pytest.mark.parametrize("name", {row: name for name, row in reversed(NARROW.items())}.values())
-def test_narrow_variant(name):
-    check_variant(NARROW[name], single=name in FIRST)
+SMALL = {small(arch): name for name, arch in reversed(VARIANTS.items())}
+for name in WHOLE:  # has these blocks
+    del SMALL[small(VARIANTS[name])]
 
 
-@pytest.mark.parametrize("name", sorted(LARGE - NARROW.keys()))
-def test_large_variant_with_fewer_blocks(name):
-    arch = VARIANTS[name]
-    check_variant(replace(arch, depths=tuple(min(n, 2) for n in arch.depths)), single=name in FIRST)
+@pytest.mark.parametrize("name", SMALL.values())
+def test_small_variant(name):
+    check_variant(small(VARIANTS[name]), single=name in FIRST)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +151,7 @@ def test_composed_rows(change):
     "name", ["resnet18", "resnetv2_18", "resnet18d", "resnext50_32x4d", "resnet18_1d", "msresnet_1d"]
 )
 def test_tiny_inputs_work_as_long_as_something_is_left(name):
-    arch = get(name, num_classes=3)
+    arch = replace(small(get(name)), num_classes=3)
     weights = randomised(arch)
     ours, twin = torch_impl.create_model(arch, dtype="float64"), keras_impl.create_model(arch, dtype="float64")
     torch_impl.import_weights(ours, weights)
@@ -169,7 +163,7 @@ def test_tiny_inputs_work_as_long_as_something_is_left(name):
 
 def test_features_are_the_named_stages_in_both():
     for name in ("resnet18", "resnetv2_18", "msresnet_1d"):
-        arch = get(name)
+        arch = small(get(name))
         weights = randomised(arch)
         ours, twin = (
             torch_impl.create_model(arch, dtype="float64").eval(),
@@ -188,7 +182,7 @@ def test_features_are_the_named_stages_in_both():
 
 def test_random_statistics_see_what_fresh_ones_hide():
     """Swapping every bn1 with bn2 changes nothing in a fresh net: the reason for `randomised`. This check can fail."""
-    arch = get("resnet18")
+    arch = small(get("resnet18"))
     for weights, hidden in (
         (torch_impl.export_weights(torch_impl.create_model(arch, seed=0)), True),
         (randomised(arch), False),
@@ -207,10 +201,11 @@ def test_random_statistics_see_what_fresh_ones_hide():
 
 @pytest.mark.parametrize("name", ["resnext50_32x4d", "resnetv2_50", "resnet18_d2l", "seresnet18", "msresnet_1d"])
 def test_the_same_seed_is_the_same_net_in_both_in_any_dtype(name):
+    arch = small(get(name))
     nets = [
         export
         for p in (torch_impl, keras_impl)
-        for export in (p.export_weights(p.create_model(name, seed=3, dtype=d)) for d in ("float32", "float64"))
+        for export in (p.export_weights(p.create_model(arch, seed=3, dtype=d)) for d in ("float32", "float64"))
     ]
     for other in nets[1:]:
         assert list(other) == list(nets[0])
