@@ -4,8 +4,6 @@ its text.
 Two twins can be wrong together; these can't be wrong with them.
 """
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -106,8 +104,7 @@ def test_timm_narrow(referees, name):
 def as_timm(theirs: nn.Module, arch) -> None:
     randomise(theirs.eval())
     state = theirs.state_dict()
-    named = dataclasses.replace(arch, antialias="none")  # which has no names
-    library = next(lib for lib in LIBRARIES if lib.name.startswith("timm") and not cannot_hold(lib, named))
+    library = next(lib for lib in LIBRARIES if lib.name.startswith("timm") and not cannot_hold(lib, arch))
     counters = {n: v for n, v in torch_impl.create_model(arch).state_dict().items() if n.endswith("tracked")}
     assert not {s.theirs for s in library.slots(arch)} ^ {n for n in state if not n.endswith("tracked")}
     state = counters | {
