@@ -24,7 +24,7 @@ WHOLE = [n for n in FIRST if count(parameters(VARIANTS[n])) < 15e6 and sum(VARIA
 def small(arch: Arch) -> Arch:
     """At most two blocks a stage, which is where every kind of layer is, and a quarter as wide: one net for many."""
     narrow = arch.widths[0] >= 64 and arch.shortcut != "pad"  # padding only adds channels to the stem's
-    by = 1 if not narrow else 2 if arch.norm_groups else 4  # 32 channels at least, for as many groups
+    by = 1 if not narrow else arch.widths[0] // 32 if arch.norm_groups else 4  # 32 channels for as many groups
     return replace(arch, depths=tuple(min(n, 2) for n in arch.depths), widths=tuple(w // by for w in arch.widths))
 
 
