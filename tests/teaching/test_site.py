@@ -90,6 +90,25 @@ def html_of(text):
     return text.replace("&", "&amp;").replace("'", "&#39;").replace('"', "&#34;")
 
 
+def test_lessons(pages):
+    """Twelve, each with a fault of the table, and an exercise that refers to it; no figure is typed."""
+    from common.teaching.exercises import EXERCISES
+    from common.teaching.site.lessons import FOLDER
+
+    sources = sorted(FOLDER.glob("*.md"))
+    assert len(sources) == 12
+    for i, source in enumerate(sources, 1):
+        text, made = source.read_text(), (pages / f"lesson-{i}.html").read_text()
+        assert re.search(r"^fault: (.*)$", text, re.M)[1] in FAULTS
+        assert "{{" not in made and "<details>" in made
+        typed = re.findall(r"(?<![\w.])\d+\.\d+e-\d+", re.sub(r"1\.001e-5", "", text))
+        assert not typed, (source.name, typed)
+    lessons_of = {e.number: e.lesson for e in EXERCISES}
+    for i, source in enumerate(sources, 1):
+        exercise = int(re.search(r"^exercise: (\d+)$", source.read_text(), re.M)[1])
+        assert exercise == 0 or lessons_of[exercise] == i, source.name
+
+
 def test_bad_folders_and_names(tmp_path):
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(RosettaError, match="isn't empty, and isn't a site"):
@@ -145,7 +164,7 @@ def test_in_a_browser(browser, address, width, scheme):
     page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda e: wrong.append(str(e)))
     page.on("request", lambda r: asked.append(r.url))
-    for name in ("index", "variants", "variant-resnet18", "traps", "one-text", "layers"):
+    for name in ("index", "lessons", "lesson-4", "variants", "variant-resnet18", "traps", "one-text", "layers"):
         page.goto(f"{address}/{name}.html")
         wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wider <= 0, f"{name} scrolls sideways by {wider}"

@@ -12,6 +12,7 @@ from common.errors import RosettaError
 from common.names import layers, sections
 from common.plan import make_plan
 from common.teaching.faults import FAULTS
+from common.teaching.site.lessons import lessons
 from common.teaching.site.picture import net_picture
 from common.teaching.site.twins import functions, plain, twin
 from common.tools.files import atomic, make_folder
@@ -28,7 +29,7 @@ def build(folder: str | Path, variants: Sequence[str] | None = None) -> list[Pat
 
     Raises RosettaError for a folder that holds anything else, and where jinja2 or the measurements are missing.
     """
-    require("the site", ("jinja2", "pygments"), "report")
+    require("the site", ("jinja2", "pygments", "markdown_it"), "report")
     import jinja2
 
     folder = Path(folder)
@@ -66,7 +67,14 @@ def build(folder: str | Path, variants: Sequence[str] | None = None) -> list[Pat
         )  # fmt: skip
     page("one-text.html", "one_text.html", files={f: twin(ROOT, f) for f in ("resnet.py", "blocks.py")})
     page("layers.html", "layers.html", functions=functions(ROOT))
-    page("traps.html", "traps.html", cards=[_card(name, traps[name]) for name in FAULTS])
+    cards = {name: _card(name, traps[name]) for name in FAULTS}
+    page("traps.html", "traps.html", cards=list(cards.values()))
+    filled = lambda text, **facts: environment.from_string(text).render(**facts)  # noqa: E731
+    facts = {"fault": lambda name: traps[name]["keras"], "costs": _costs, "parity": lambda name: _parity(atlas, name)}
+    course = lessons(filled, facts)
+    page("lessons.html", "lessons.html", lessons=course)
+    for lesson in course:
+        page(f"lesson-{lesson.number}.html", "lesson.html", lesson=lesson, count=len(course), card=cards[lesson.fault])
     return written
 
 
