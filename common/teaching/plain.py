@@ -10,6 +10,7 @@ import shlex
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from functools import lru_cache
 from importlib.resources import files
 from types import SimpleNamespace
 from typing import Any
@@ -25,10 +26,10 @@ EVERY = object()  # any value that a row can have
 # what the templates know: fields, and their values where each needs a word of its own
 KNOWN: dict[str, Any] = {
     "block": ("basic", "bottleneck"), "dims": (1, 2), "stride_block": ("first", "last"),
-    "conv_bias": (False, True, "unnormed"),
+    "conv_bias": (False, True, "unnormed"), "antialias": ("none", "avg", "blur"),
     "shortcut": ("pad", "project", "project_all", "pool", "pool_first", "none"),
     **dict.fromkeys(("depths", "widths", "preact", "first_stride", "stride_in", "groups", "width_per_group"), EVERY),
-    **dict.fromkeys(("shortcut_norm", "stem", "se_ratio", "drop_path", "dropout", "kernels", "norm_eps"), EVERY),
+    **dict.fromkeys(("shortcut_norm", "stem", "se_ratio", "eca", "drop_path", "dropout", "kernels", "norm_eps"), EVERY),
     **dict.fromkeys(("in_channels", "num_classes"), EVERY),
 }  # fmt: skip
 
@@ -88,7 +89,7 @@ def _strides(plan: Plan) -> list[list[int]]:
 
 
 def _stride(block: Block) -> int:
-    return max(conv.stride for conv in block.convs)
+    return max(layer.stride for layer in (*block.convs, block.antialias) if layer)
 
 
 def _facts(plan: Plan) -> dict[str, Any]:
@@ -115,7 +116,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
     taken = ["kernel"] * several + ["done"] * bool(a.drop_path)
     facts = {field.name: getattr(a, field.name) for field in fields(a)}
     return facts | {
-        "title": _title(a), "parameters": f"{count(parameters(a)):,}", "papers": list(_papers(a)),
+        "title": _title(a), "parameters": f"{count(parameters(a)):,}", "papers": list(_papers(plan)),
         "D": a.dims, "Block": first.kind, "doc": _doc(a), "n": len(first.convs), "k": k, "p": p,
         "basic": basic, "several": several, "deep": deep, "pool": a.stem.pool, "stem_channels": a.stem.convs[-1][0],
         "unit": ", ".join(["1"] * a.dims), "ones": " ".join(["1"] * a.dims),
@@ -127,7 +128,8 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "when": "self.projects" if a.preact else changes, "indent": "" if always else "    ",
         "projection_stride": "" if pooled else ", stride",
         "shortcut_input": "x" if not projects else "p" if always else "p if self.projects else x",
-        "stride1": ", stride" if a.stride_in == 1 else "", "stride2": ", stride" if a.stride_in == 2 else "",
+        "stride1": ", stride" if a.stride_in == 1 else "",
+        "stride2": ", stride" if a.stride_in == 2 and a.antialias == "none" else "",
         "grouped": f", groups={a.groups}" if a.groups > 1 else "",
         "trunks": list(_trunks(plan)), "features": plan.features, "stem_convs": list(_stem_convs(plan)),
         "joined": ", ".join(f"k{kernel}" for kernel in a.kernels),
@@ -139,11 +141,12 @@ def _title(a: Arch) -> str:
     return f"A variant of {name}" if changes else name
 
 
+@lru_cache(maxsize=256)
 def _nearest_row(a: Arch) -> tuple[str, dict[str, Any]]:
     """The variant with the fewest other fields, and the fields that make it this row."""
+    mine = vars(a)
     rows = {
-        name: {f.name: getattr(a, f.name) for f in fields(a) if getattr(a, f.name) != getattr(row, f.name)}
-        for name, row in VARIANTS.items()
+        n: {key: mine[key] for key, value in vars(row).items() if mine[key] != value} for n, row in VARIANTS.items()
     }
     return min(rows.items(), key=lambda item: len(item[1]))
 
@@ -158,11 +161,12 @@ def _command(a: Arch, framework: str) -> list[str]:
     return textwrap.wrap(" ".join(words), 112, break_long_words=False, break_on_hyphens=False)
 
 
-def _papers(a: Arch) -> Iterator[str]:
+def _papers(plan: Plan) -> Iterator[str]:
+    a = plan.arch
     if a.preact:
         yield "He et al. 2016, Identity Mappings in Deep Residual Networks, arXiv 1603.05027, section 4."
     else:
-        where = "section 4.2" if a.stem.pool is False else "Table 1"
+        where = "section 4.2" if plan.default_input()[1:] == (32, 32) else "Table 1"
         where = "section 3.3, the plain net" if a.shortcut == "none" else where
         yield f"He et al. 2015, Deep Residual Learning for Image Recognition, arXiv 1512.03385, {where}."
     if a.groups > 1:
@@ -174,6 +178,10 @@ def _papers(a: Arch) -> Iterator[str]:
         yield "He et al. 2018, Bag of Tricks for Image Classification (ResNet-C and -D), arXiv 1812.01187, section 4."
     if a.se_ratio:
         yield "Hu et al. 2017, Squeeze-and-Excitation Networks, arXiv 1709.01507, section 3."
+    if a.eca:
+        yield "Wang et al. 2019, ECA-Net: Efficient Channel Attention, arXiv 1910.03151, section 3."
+    if a.antialias == "blur":
+        yield "Zhang 2019, Making Convolutional Networks Shift-Invariant Again, arXiv 1904.11486, section 3."
     if a.drop_path:
         yield "Huang et al. 2016, Deep Networks with Stochastic Depth, arXiv 1603.09382, section 3."
     if len(a.kernels) > 1:
@@ -190,7 +198,8 @@ def _doc(a: Arch) -> str:
         return f"{first}{wide}, {wide} (He et al. {where})."
     if a.stride_in == 1:
         return f"{first}{one}, {wide}, {one} (He et al. {where}); the first strides, as published."
-    return f'{first}{one}, {wide}, {one} (He et al. {where}); the {wide} strides, as torchvision\'s "v1.5".'
+    strides = {"none": "", "avg": "a mean behind ", "blur": "a blur behind "}[a.antialias]
+    return f"{first}{one}, {wide}, {one} (He et al. {where}); {strides}the {wide} strides (v1.5)."
 
 
 def _trunks(plan: Plan) -> Iterator[SimpleNamespace]:
@@ -233,13 +242,14 @@ def _shapes(plan: Plan, channels_last: bool) -> dict[str, Any]:
         positions = " ".join(f"{axis}/stride" for axis in axes.split()) if strided else axes
         return f"{positions} {channels}" if channels_last else f"{channels} {positions}"
 
-    basic = a.block == "basic"
+    basic, at_once = a.block == "basic", a.antialias == "none"
     return {
-        "inner1": symbols("out" if basic else "width", basic or a.stride_in == 1), "inner2": symbols("width", True),
+        "inner1": symbols("out" if basic else "width", at_once and (basic or a.stride_in == 1)),
+        "inner2": symbols("width", at_once), "behind": symbols("out" if basic else "width", True),
         "outer": symbols("out", True),
         "shape": SimpleNamespace(
             input=ordered(plan.default_input()), stem=ordered(rows[plan.stem.convs[-1].name].output),
-            pool=ordered(rows["maxpool"].output) if a.stem.pool else "",
+            pool=ordered(rows[plan.stem.pools[-1].name].output) if plan.stem.pools else "",
             stages={stage.name: ordered(rows[stage.name].output) for trunk in plan.trunks for stage in trunk.stages},
         ),
     }  # fmt: skip
@@ -268,7 +278,8 @@ def _torch(plan: Plan) -> dict[str, Any]:
         **_shapes(plan, channels_last=False), **_biases(plan, "bias"), "command": _command(a, "torch"),
         "eps": eps, "axes": "(2, 3)" if d == 2 else "2", "sequence": ", ".join(projection),
         "every": ", ".join([":: self.stride"] * d), "zeros": ", ".join(["0"] * 2 * d),
-        "border": f"({', '.join(['1'] * 2 * d)})",
+        "border": f"({', '.join(['1'] * 2 * d)})", "news": ", ".join(["None"] * d),
+        "window": "line" if d == 1 else "(line[:, None] * line)",
     }  # fmt: skip
 
 
@@ -284,9 +295,12 @@ def _keras(plan: Plan) -> dict[str, Any]:
         **_shapes(plan, channels_last=True), **_biases(plan, "use_bias"), "command": _command(a, "keras"),
         "p": p, "epsilon": _number(a.norm_eps), "axes": "(1, 2)" if d == 2 else "1", "sequence": ", ".join(projection),
         "every": ", ".join([":: self.stride"] * d), "zeros": ", ".join(["(0, 0)"] * (d + 1)),
+        "border": ", ".join(["(1, 1)"] * d), "news": ", ".join(["None"] * d),
+        "window": "line" if d == 1 else "(line[:, None] * line)",
         "around": ", ".join(["(n, n)"] * d), "nones": "None, " * d,
         "pad1x": f"pad(x, {p})" if basic else "x", "pad1p": f"pad(p, {p})" if basic else "p",
         "pad_last": f"pad(y, {p})" if basic else "y",
         "stem_input": f"pad(x, {convs[0].padding})" if padded else "x",
-        "training": ", training=training" if deep else "", "infinite": a.stem.pool is True and a.preact,
+        "training": ", training=training" if deep else "",
+        "infinite": a.stem.pool is True and a.preact and a.antialias != "avg",
     }  # fmt: skip
