@@ -30,10 +30,12 @@ def list_() -> None:
 @click.argument("number", type=int)
 @click.argument("file", type=click.Path(), required=False)
 @click.option("--framework", type=Choice(["torch", "keras"]), default="torch", help="Default: torch.")
+@click.option("--seed", type=int, default=0, help="Of the blind diagnosis: another mistake. Default: 0.")
 @click.option("--force", is_flag=True, help="Replace FILE where it is there already.")
-def start(number: int, file: str | None, framework: str, force: bool) -> None:
+def start(number: int, file: str | None, framework: str, seed: int, force: bool) -> None:
     """Write the file of exercise NUMBER: the task, and a net with a hole or a mistake."""
     from common.teaching.exercises import by_number
+    from common.teaching.exercises.asked import begun
     from common.tools.files import atomic
 
     asked = by_number(number)
@@ -42,7 +44,7 @@ def start(number: int, file: str | None, framework: str, force: bool) -> None:
     if os.path.lexists(file) and not force:
         raise RosettaError(f"can't write {file}: it is there already; --force replaces it")
     with atomic(file) as temporary:
-        temporary.write_text(asked.skeleton(framework), "utf-8")
+        temporary.write_text(begun(asked, framework, seed), "utf-8")
     click.echo(f"{file}: exercise {number}, {asked.title}\n\n{textwrap.indent(asked.task, '  ')}\n")
     click.echo(f"then: rosetta exercise check {number} {file}")
 
@@ -80,7 +82,8 @@ def check(number: int, file: str, limit: float, as_json: bool) -> None:
     if as_json:
         click.echo(to_json({"exercise": number, "file": file, **found}))
     elif found["passed"]:
-        click.echo(f"{file}: solved. It is the reference's function, in float64, at every size and in training mode.")
+        what = found.get("fault", "the reference's function, in float64, at every size and in training mode")
+        click.echo(f"{file}: solved. It is {what}.")
     else:
         click.echo(f"{file}: not yet. {found['what']}")
         if "place" in found:

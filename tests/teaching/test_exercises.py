@@ -11,13 +11,14 @@ from common.cli import cli
 from common.errors import RosettaError
 from common.teaching.exercises import EXERCISES, by_number
 from common.teaching.exercises.asked import check_file
+from common.teaching.exercises.blind import CANDIDATES, Unknown, mistake
 from common.teaching.exercises.checked import checked
 from common.teaching.faults import FAULTS
 
 # Keras' nets take a second each to build, and a faulty one for each answer: two of them by default
 CASES = [
     pytest.param(e, f, id=f"{e.number}-{f}", marks=[] if f == "torch" or e.number in (1, 4) else [pytest.mark.slow])
-    for e in EXERCISES for f in ("torch", "keras")
+    for e in EXERCISES if not e.blind for f in ("torch", "keras")
 ]  # fmt: skip
 
 
@@ -52,7 +53,7 @@ def test_an_exercise(exercise, framework, tmp_path):
 def test_the_mistakes_are_faults_and_the_texts_are_whole():
     for exercise in EXERCISES:
         assert exercise.hints and exercise.lesson and exercise.task
-        for framework in ("torch", "keras"):
+        for framework in ("torch", "keras") if not exercise.blind else ():
             assert set(exercise.wrong[framework]) <= set(FAULTS)
             assert f"rosetta exercise check {exercise.number} FILE" in exercise.skeleton(framework)
 
@@ -114,3 +115,25 @@ def test_bad_files(text, said, tmp_path):
 def test_an_unknown_exercise():
     out = CliRunner().invoke(cli, ["exercise", "start", "99"])
     assert out.exit_code == 2 and f"there are 1 to {len(EXERCISES)}" in out.stderr
+
+
+def test_the_blind_diagnosis(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert len({mistake(seed).name for seed in range(100)}) >= 10
+    out = CliRunner().invoke(cli, ["exercise", "start", "8", "a.py", "--seed", "3"])
+    assert out.exit_code == 0
+    text = (tmp_path / "a.py").read_text()
+    compile(text, "a.py", "exec")
+    net = Unknown(3, "torch")
+    differ = [name for name in net.layers if net.apart(name) > 1e-12]
+    assert differ[0] == mistake(3).first[1] and net.asked == len(net.layers)
+    with pytest.raises(RosettaError, match="no array 'logit'.*logits"):
+        net.apart("logit")
+    for answer, code, said in (
+        ("", 1, "ANSWER is empty"), ("same paddin", 2, "did you mean same padding"),
+        (next(f.name for f in CANDIDATES if f is not mistake(3)), 1, "hasn't that mistake"),
+        (mistake(3).name, 0, f"solved. It is {mistake(3).name}"),
+    ):  # fmt: skip
+        (tmp_path / "a.py").write_text(text.replace('ANSWER = ""', f"ANSWER = {answer!r}"))
+        out = CliRunner().invoke(cli, ["exercise", "check", "8", "a.py"])
+        assert out.exit_code == code and said in out.output, out.output

@@ -6,14 +6,18 @@ from typing import Any
 
 from common.diagnosis.hers import run_file
 from common.errors import RosettaError
+from common.teaching.exercises import blind, by_number
+from common.teaching.exercises.exercise import Exercise, check
 
 
 def check_file(file: str, number: int, limit: float = 120.0) -> dict[str, Any]:
-    """What `checked` says of the file's ResNet. Executes the file.
+    """What `checked` says of the file's ResNet. Executes the file, but for that of the blind diagnosis.
 
     Raises RosettaError where there is no such file, where it can't be imported or ends its process, where it takes more
     than `limit` seconds, and where it is neither PyTorch's nor Keras'.
     """
+    if by_number(number).blind:
+        return blind.checked(file)
     path = Path(file)
     text = path.read_text(errors="replace") if path.is_file() else ""
     framework = "torch" if re.search(r"^(from|import) torch\b", text, re.M) else "keras"
@@ -21,3 +25,12 @@ def check_file(file: str, number: int, limit: float = 120.0) -> dict[str, Any]:
         raise RosettaError(f"{file} imports neither torch nor keras: begin with `rosetta exercise start {number}`")
     job = {"number": number, "framework": framework}
     return run_file(file, None, "common.teaching.exercises.checked:checked", job, call="ResNet", limit=limit)
+
+
+def begun(exercise: Exercise, framework: str, seed: int = 0) -> str:
+    """The file that a student begins with; `seed` says which mistake a blind diagnosis has."""
+    if not exercise.blind:
+        return exercise.skeleton(framework)
+    return blind.TEXT.format(
+        number=exercise.number, title=exercise.title, task=exercise.task, seed=seed, framework=check(framework)
+    )

@@ -155,4 +155,12 @@ EXERCISES = (
             "keras": {"ReLU before the addition": _BROKEN["keras"][2:], "epsilon 1e-3": _BROKEN["keras"][1:2]},
         },
     ),
+    Exercise(
+        8, "blind diagnosis",
+        "This net has one mistake, which depends on the seed. Ask for arrays, one at a time, and find it. Who needs\n"
+        "the fewest questions?",
+        BASIC, blind=True, lesson=1,
+        hints=("Halve: is the array in the middle of the pass right?",
+               "The first array that differs says where; its shape and both values say what."),
+    ),
 )  # fmt: skip
