@@ -78,10 +78,15 @@ def checked(file: str) -> dict[str, Any]:
         tree = ast.parse(path.read_text("utf-8"))
     except (SyntaxError, ValueError) as e:
         raise RosettaError(f"{path.name} is no Python file: {e}") from None
-    answers: list[Any] = [n.value.value for n in ast.walk(tree) if isinstance(n, ast.Assign) and isinstance(n.value, ast.Constant)
-               and any(isinstance(t, ast.Name) and t.id == "ANSWER" for t in n.targets)]  # fmt: skip
-    seeds: list[Any] = [k.value.value for n in ast.walk(tree) if isinstance(n, ast.Call) for k in n.keywords
-             if k.arg == "seed" and isinstance(k.value, ast.Constant)]  # fmt: skip
+    answers: list[Any] = [
+        n.value.value for n in ast.walk(tree)
+        if isinstance(n, ast.Assign) and isinstance(n.value, ast.Constant)
+        and any(isinstance(t, ast.Name) and t.id == "ANSWER" for t in n.targets)
+    ]  # fmt: skip
+    seeds: list[Any] = [
+        k.value.value for n in ast.walk(tree) if isinstance(n, ast.Call) for k in n.keywords
+        if k.arg == "seed" and isinstance(k.value, ast.Constant)
+    ]  # fmt: skip
     if len(answers) != 1 or len(seeds) != 1 or not isinstance(seeds[0], int):
         raise RosettaError(f'{path.name} needs one ANSWER = "..." and one seed, as `rosetta exercise start` wrote them')
     (answer,), (seed,) = answers, seeds
