@@ -132,8 +132,8 @@ def _zip(path: Path) -> Container:
                 )
             if not any(n.endswith("data.pkl") for n in names):
                 raise RosettaError(f"{path} is an archive, but neither Keras' (config.json) nor PyTorch's (data.pkl)")
-            torch_files.check_records(path, z)
-            return torch_files.read(path, zipped=True)
+            others = torch_files.check_records(path, z)
+            return torch_files.read(path, others)
         if "model.weights.h5" not in names:
             raise RosettaError(f"{path} has no model.weights.h5: expected Keras 3's archive")
         config = json_object(path, z.read("config.json"), "config.json")

@@ -9,6 +9,7 @@ of weights has a use for is refused before PyTorch sees it; and what each storag
 import _compat_pickle
 import pickle
 import re
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,11 +23,23 @@ BYTES = {
 }  # fmt: skip
 KEYS = (str, bytes, int, float, type(None))  # of dictionaries: hashing a tuple goes as deep as the tuple does
 NUMBERS = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+# of the standard library and of PyTorch, what a checkpoint may name beside its tensors; all other names of theirs are
+# of code, and who asks for them is refused: eval, os.system, bytearray, a whole model
+_HARMLESS = re.compile(
+    r"pathlib\.\w+|datetime\.\w+|enum\.\w+|decimal\.Decimal|fractions\.Fraction|uuid\.UUID|types\.SimpleNamespace"
+    r"|collections\.(deque|defaultdict)|builtins\.(getattr|object|complex|slice|range|frozenset|list|dict|tuple)"
+    r"|torch\.(optim|utils\.data|torch_version|distributed)\.[\w.]+|numpy\.ndarray|numpy\._?core\.multiarray\._reconstruct"
+)
+_CODE = {*sys.stdlib_module_names, "nt", "torch", "numpy", "torch_impl", "keras_impl", "common"}
 
 
-class Number:
-    """What PyTorch's reader makes of a number of numpy's and of its dtype, which nobody here asks for: nothing.
-    numpy itself crashes over a scalar without a value, and allocates what a dtype says."""
+class Inert:
+    """What PyTorch's reader makes of everything that a file names and that isn't a tensor: a path, a class of
+    somebody's, a number of numpy's (which itself crashes over a scalar without a value, and allocates what a dtype
+    says). It takes what it is given, and nothing is run."""
+
+    def __new__(cls, *args: object) -> "Inert":
+        return super().__new__(cls)
 
     def __init__(self, *args: object) -> None:
         pass
@@ -107,6 +120,7 @@ class _Scan(pickle._Unpickler):
     def __init__(self, file: BinaryIO):
         super().__init__(file, encoding="utf-8", errors="replace")
         self.storages: list[Storage] = []
+        self.others: set[str] = set()  # names of which nothing is known here but that they aren't code's
 
     def find_class(self, module: str, name: str) -> _Named:
         if (module, name) in _compat_pickle.NAME_MAPPING:
@@ -114,7 +128,10 @@ class _Scan(pickle._Unpickler):
         full = f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{name}"
         if full in _CALLS or full in _TYPES or re.fullmatch(_DTYPE, full) or _storage(full):
             return _Named(full)
-        raise Unwanted(full)
+        if full.split(".")[0] in _CODE and not _HARMLESS.fullmatch(full):
+            raise Unwanted(full)
+        self.others.add(full)
+        return _Named(full)
 
     def persistent_load(self, pid: Any) -> _Made:
         if not (isinstance(pid, tuple) and len(pid) in (5, 6) and pid[0] == "storage"):
@@ -133,7 +150,7 @@ class _Scan(pickle._Unpickler):
             return self.called(args[0], args[2])
         if not isinstance(what, _Named) or not isinstance(args, tuple):
             raise Unwanted("a call of what is no function")
-        if name not in _CALLS or not _CALLS[name](*args):
+        if name not in self.others and (name not in _CALLS or not _CALLS[name](*args)):
             raise Unwanted(f"{name} in an odd way")
         return _Made(name)
 
@@ -147,7 +164,7 @@ class _Scan(pickle._Unpickler):
         if name == "collections.OrderedDict":
             good = isinstance(state, dict) and not any(hasattr(OrderedDict, str(k)) for k in state)
         else:
-            good = name in ("argparse.Namespace", "numpy.dtype")
+            good = name in ("argparse.Namespace", "numpy.dtype") or name in self.others
         if not good:
             raise Unwanted(f"a state of {name or 'what has none'}")
 
@@ -196,12 +213,14 @@ def _storage(name: str) -> int:
     return BYTES.get(kind.removesuffix("Storage"), 0) if inside and kind.endswith("Storage") else 0
 
 
-def storages(path: object, file: BinaryIO, pickles: int = 1) -> list[Storage]:
-    """What the pickles, one after the other in `file`, claim of bytes behind tensors; `file` is then at their end.
+def storages(path: object, file: BinaryIO, pickles: int = 1) -> tuple[list[Storage], set[str]]:
+    """What the pickles, one after the other in `file`, claim of bytes behind tensors, and what they name that isn't
+    known here; `file` is then at their end.
 
     Raises RosettaError where one names, or calls, what no file of weights has a use for, or isn't whole.
     """
     found: list[Storage] = []
+    others: set[str] = set()
     for _ in range(pickles):
         scan = _Scan(file)
         try:
@@ -217,4 +236,5 @@ def storages(path: object, file: BinaryIO, pickles: int = 1) -> list[Storage]:
             reason = str(e).strip().split("\n")[0] or "it ends in the middle"
             raise RosettaError(f"{path} is not a whole PyTorch checkpoint of tensors alone: {reason[:200]}") from None
         found += scan.storages
-    return found
+        others |= scan.others
+    return found, others

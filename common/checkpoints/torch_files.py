@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from common.checkpoints.containers import Container, Entry, widened
-from common.checkpoints.pickles import NUMBERS, Number, storages
+from common.checkpoints.pickles import NUMBERS, Inert, storages
 from common.errors import RosettaError
 from common.tools.frameworks import require
 
@@ -23,20 +23,24 @@ SUFFIXES = (".pt", ".pth", ".th", ".bin", ".ckpt", ".tar")
 DEEPEST = 4  # dictionaries in dictionaries in which weights are looked for
 
 
-def read(path: Path, zipped: bool = False) -> Container:
-    """Of an archive that was looked through, or of the layout before, which is pickles one after the other."""
+def read(path: Path, others: set[str] | None = None) -> Container:
+    """Of an archive that was looked through, and names `others`; or of the layout before, which is pickles one after
+    the other."""
     require(f"{path} is PyTorch's own format, and reading it", ("torch",), "torch")
     import torch
 
-    if not zipped:
+    zipped = others is not None
+    if others is None:
         if tarfile.is_tarfile(path):
             raise RosettaError(f"{path} is of PyTorch before 0.1.10: load it there, and save its state_dict()")
         with open(path, "rb") as f:  # a magic number, a version, the system, what was saved, names of storages
-            claimed = sum({s.key: s.nbytes for s in storages(path, f, pickles=5)}.values())
+            kept, others = storages(path, f, pickles=5)
+            claimed = sum({s.key: s.nbytes for s in kept}.values())
         if claimed > path.stat().st_size:
             raise RosettaError(f"{path} claims {claimed:,} bytes of tensors in a file of {path.stat().st_size:,}")
     try:
-        with torch.serialization.safe_globals([argparse.Namespace, *((Number, n) for n in ("numpy.dtype", *NUMBERS))]):
+        inert = [(Inert, name) for name in ("numpy.dtype", *NUMBERS, *sorted(others))]
+        with torch.serialization.safe_globals([argparse.Namespace, *inert]):
             # memory-mapped, an archive's tensors cost nothing until they are read
             held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
     except MemoryError:
@@ -126,7 +130,7 @@ def _tensors(held: dict, unused: dict[str, str], ours: dict[str, Any]) -> Iterat
 # -- the archive around the pickle
 
 
-def check_records(path: Path, z: zipfile.ZipFile) -> None:
+def check_records(path: Path, z: zipfile.ZipFile) -> set[str]:
     """Raises RosettaError unless each storage that PyTorch's archive speaks of is a record of its own, of its size:
     PyTorch, which maps the file, would take what lies behind the record for the rest of it."""
     members = z.infolist()
@@ -152,11 +156,12 @@ def check_records(path: Path, z: zipfile.ZipFile) -> None:
     if f"{top}/data.pkl" not in sizes:
         raise RosettaError(f"{path} has no {top}/data.pkl: expected PyTorch's archive")
     with z.open(f"{top}/data.pkl") as f:
-        claimed = storages(path, io.BytesIO(f.read()))
+        claimed, others = storages(path, io.BytesIO(f.read()))
     for s in claimed:
         if (there := sizes.get(f"{top}/data/{s.key}")) != s.nbytes:
             has = "isn't there" if there is None else f"has {there:,}"
             raise RosettaError(f"{path} is damaged: it speaks of {s.nbytes:,} bytes in data/{s.key}, which {has}")
+    return others
 
 
 def _ends_in_directory(f: BinaryIO, count: int, start: int) -> bool:

@@ -5,6 +5,9 @@ refused in words that say what to do."""
 
 import argparse
 import collections
+import datetime
+import enum
+import pathlib
 
 import numpy as np
 import pytest
@@ -18,6 +21,20 @@ from common.init import randomised
 BASIC = get("resnet18", depths=(1, 1, 1, 1), widths=(4, 6, 8, 10), num_classes=5)
 BOTTLENECK = get("resnet50", depths=(1, 1, 1, 1), widths=(4, 6, 8, 10), num_classes=5)
 WEIGHTS = {arch: randomised(arch) for arch in (BASIC, BOTTLENECK)}
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class History:
+    """As mmengine's HistoryBuffer: arrays of numpy, and methods of its own."""
+
+    def __init__(self):
+        self.log, self.methods = np.zeros(3), {"mean": History.mean}
+
+    def mean(self):
+        return 0
 
 
 def state(arch=BASIC, prefix="", head=True, rename=lambda n: n, counters=True):
@@ -88,6 +105,10 @@ TAKEN = {
                                          "args": argparse.Namespace(output_dir="x", lr=0.1),
                                          "model_ema": {"n_averaged": torch.tensor(3), **other(state(prefix="module."))},
                                          "scaler": {"scale": 1.0}}, "head"),
+    "a path in the arguments": (lambda: {"model": state(), "args": argparse.Namespace(data=pathlib.PurePosixPath("/d"))}, "head"),
+    "Lightning, a path": (lambda: {"state_dict": state(prefix="net."), "hyper_parameters": {"root": pathlib.PurePosixPath("/d")}}, "head"),
+    "Lightning, a date": (lambda: {"state_dict": state(prefix="net."), "began": datetime.datetime(2026, 1, 2), "how": Colour.RED}, "head"),
+    "mmengine's history": (lambda: {"meta": {"t": "x"}, "state_dict": state(prefix="backbone."), "message_hub": {"lr": History()}}, "head"),
     "timm's training": (lambda: {"epoch": 1, "state_dict": state(), "state_dict_ema": other(state()), "optimizer": OPT,
                                  "metric": 71.2, "version": 2}, "head"),
     "timm's EMA alone": (lambda: {"state_dict_ema": state()}, "head"),
