@@ -6,6 +6,7 @@ import json
 import math
 import mmap
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,6 +93,16 @@ def ours(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
 def widened(entries: dict[str, Entry]) -> list[str]:
     wide = sum(e.dtype == "bfloat16" for e in entries.values())
     return [f"{wide} tensors are bfloat16, which numpy lacks: widened to float32, exactly"] if wide else []
+
+
+def shards(index: Path) -> list[str]:
+    """The files beside an index in which a model's weights are. Raises RosettaError for names that lead elsewhere."""
+    text = index.read_bytes() if index.stat().st_size < 2**26 else b""
+    files = json_object(index, text, "the index").get("weight_map")
+    names = sorted({str(name) for name in files.values()}) if isinstance(files, dict) else []
+    if not names or any(not re.fullmatch(r"[\w-][\w.-]*", name) for name in names):
+        raise RosettaError(f"{index} doesn't say which files beside it hold the weights (weight_map)")
+    return names
 
 
 # -- arrays that are in a file as they are

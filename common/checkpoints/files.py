@@ -12,8 +12,8 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 
-from common.checkpoints import keras_files, torch_files
-from common.checkpoints.containers import Container, Entry, clear, from_file, json_object, ours, widened
+from common.checkpoints import hubs, keras_files, torch_files
+from common.checkpoints.containers import Container, Entry, clear, from_file, json_object, ours, shards, widened
 from common.errors import RosettaError
 from common.weights import DTYPES
 
@@ -21,10 +21,15 @@ LARGEST_HEADER = 100_000_000  # bytes: what the safetensors library allows
 
 
 def read(path: str | os.PathLike) -> Container:
-    """The container of a file or folder, by what it begins with, not by its suffix.
+    """The container of a file or folder, by what it begins with, not by its suffix; or of a hub's, by its name.
 
     Raises RosettaError for a file that is missing, damaged, of no known kind, or that would run code.
     """
+    if hubs.named(path):
+        local, source = hubs.fetch(path)
+        held = read(local)
+        held.path, held.metadata = Path(path), {**held.metadata, "source": source}
+        return held
     path = Path(path)
     if path.is_dir():
         return _folder(path)
@@ -175,11 +180,16 @@ def _folder(path: Path) -> Container:
             held.path, held.kind = path, f"folder with {name}"
             held.metadata = {"config": config, **beside, **held.metadata}
             return held
-    for index in path.glob("*.index.json"):
-        raise RosettaError(
-            f"{path} has its weights in several files, by {index.name}: Transformers' from_pretrained(...) and "
-            "save_pretrained(..., max_shard_size='50GB') put them into one"
-        )
+    for index in sorted(path.glob("*.index.json"), reverse=True):  # safetensors before pickles
+        parts = [read(path / name) for name in shards(index)]
+        held = parts[0]
+        for part in parts[1:]:
+            if twice := next((name for name in part.entries if name in held.entries), ""):
+                raise RosettaError(f"{path} has {twice} in two of its files: which one is meant can't be told")
+            held.entries |= part.entries
+        held.path, held.kind = path, f"folder with {index.name}"
+        held.metadata = {"config": config, **beside, **held.metadata}
+        return held
     raise RosettaError(
         f"{path} is a folder without weights: expected model.safetensors, pytorch_model.bin or model.weights.h5"
     )

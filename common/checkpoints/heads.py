@@ -25,6 +25,8 @@ def with_head(held: Container, library: Library, arch: Arch, names: Mapping[str,
         n: e for n, e in held.entries.items()
         if n not in names and not n.endswith("num_batches_tracked")
     }  # fmt: skip
+    if any(why == "no tensor" and re.search(r"\.(weight|bias)$", n) for n, why in held.unused.items()):
+        return None  # it should have been one
     if any(n.split(slash)[0] in tops or len(e.shape) > 2 or _WITHIN.search(n) for n, e in loose.items()):
         return None
     kept = {n: e for n, e in held.entries.items() if n not in loose}

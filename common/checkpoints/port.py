@@ -11,7 +11,7 @@ import numpy as np
 
 from common import weights as canonical
 from common.arch import Arch, get, name_of
-from common.checkpoints import files, torch_files, writers
+from common.checkpoints import files, hubs, torch_files, writers
 from common.checkpoints.libraries.library import TRANSFORMS
 from common.checkpoints.recognise import recognise
 from common.checkpoints.recognised import Recognised
@@ -94,7 +94,7 @@ def named(source: str | os.PathLike, overrides: Mapping[str, Any] | None = None)
     `overrides` replace fields of the row. Raises RosettaError for an unknown name or a bad file.
     """
     text = str(source)
-    looks = os.sep in text or text.endswith((*writers.SUFFIXES, *torch_files.SUFFIXES))
+    looks = hubs.named(text) or os.sep in text or text.endswith((*writers.SUFFIXES, *torch_files.SUFFIXES))
     if not looks and not os.path.isdir(text):
         return get(text, **(overrides or {})), None
     found = inspect(source, overrides=overrides)
@@ -177,7 +177,7 @@ def port(
     with atomic(path, writers.size_of(weights), folder=folder) as temporary:
         progress(f"writing {path.name}")
         head = found.head if new.num_classes else ""
-        writers.write(temporary, place, new, weights, preprocessing, labels, head)
+        writers.write(temporary, place, new, weights, preprocessing, labels, head, found.source)
         if place.headed and (head or (new.num_classes and place.library.name == "keras.applications")):
             done.notes.append(f"{path.name} ends in {head or 'logits, where its library has softmax by default'}")
         if place.needs:

@@ -154,7 +154,8 @@ def _found(held: Container, library: Library, arch: Arch, slots: list[Slot], tol
     left = {n: STATE if n.startswith(TRAINING) else BATCHES for n in held.entries if n not in there}
     unused = {printable(name): printable(why) for name, why in (held.unused | left).items()}
     labels, notes = tuple(map(printable, labels)), list(map(printable, held.notes))
-    made = Recognised(held, library, arch, slots, unused, told, preprocessing, labels, notes=notes)
+    source = printable(str(held.metadata.get("source", "")))
+    made = Recognised(held, library, arch, slots, unused, told, preprocessing, labels, notes=notes, source=source)
     if "," in made.dtype:
         made.notes.append(
             f"its tensors are of {made.dtype}: load() makes all {made.read_as}, port leaves each as it is"

@@ -30,6 +30,7 @@ class Recognised:
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] = ()
     head: str = ""  # what follows the classifier, where the file says it: "softmax"
+    source: str = ""  # where it came from, with its commit and SHA-256, if it came from a hub
     claim: str = ""  # what the file itself says that it is, in words, if it does
     notes: list[str] = field(default_factory=list)
 
@@ -58,7 +59,8 @@ class Recognised:
         """As `rosetta inspect --json` has it."""
         return {
             "file": str(self.held.path), "container": self.held.kind, "library": self.library.name, "name": self.name,
-            "arch": dataclasses.asdict(self.arch), "dtype": self.dtype, "says": self.claim, "taken_on_trust": self.told,
+            "arch": dataclasses.asdict(self.arch), "dtype": self.dtype, "says": self.claim,
+            "source": self.source, "taken_on_trust": self.told,
             "preprocessing": dataclasses.asdict(self.preprocessing) if self.preprocessing else None,
             "labels": self.labels, "notes": self.notes, "unused": self.unused,
             "tensors": [

@@ -20,6 +20,7 @@ from common.errors import RosettaError
 from common.tools.frameworks import require
 
 SUFFIXES = (".pt", ".pth", ".th", ".bin", ".ckpt", ".tar")
+NO_TENSOR = "no tensor"  # and yet among a net's
 DEEPEST = 4  # dictionaries in dictionaries in which weights are looked for
 
 
@@ -122,7 +123,8 @@ def _tensors(held: dict, unused: dict[str, str], ours: dict[str, Any]) -> Iterat
                 seen.add(id(value))
                 yield from walk(value, f"{name}.", depth + 1)
             else:
-                unused[name] = "of the training, not of the net"
+                beside = any(isinstance(v, torch.Tensor) and v.ndim > 2 for v in values.values())
+                unused[name] = NO_TENSOR if beside else "of the training, not of the net"
 
     return walk(held, "", 0)
 

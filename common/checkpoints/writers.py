@@ -136,9 +136,10 @@ def stored(slots: list[Slot], weights: Mapping[str, np.ndarray]) -> dict[str, np
 def write(
     path: Path, target: Target, arch: Arch, weights: Mapping[str, np.ndarray],
     preprocessing: Preprocessing | None = None, labels: tuple[str, ...] = (), head: str = "",
+    source: str = "",
 ) -> None:  # fmt: skip
     """Writes the file, or the folder, at `path`, which is nobody's yet. `head` is the activation after the classifier,
-    for targets that say it."""
+    for targets that say it; `source` is where the weights came from, for our metadata."""
     if target.kind in KERAS_KINDS or target.headed:
         require(f"{path.name} is Keras', and writing it", ("h5py",), "keras")
     arrays = stored(target.library.slots(arch), weights)
@@ -146,6 +147,7 @@ def write(
     said = {"arch": arch.to_json()}
     said |= {"preprocessing": preprocessing.to_json()} if preprocessing else {}
     said |= {"labels": "\n".join(labels)} if labels else {}
+    said |= {"source": source} if source else {}
     if not target.own:
         said["library"] = target.library.name
     ours = {FORMAT: described(said, arrays)}

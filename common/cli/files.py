@@ -24,7 +24,8 @@ def inspect(
 ) -> None:  # fmt: skip
     """Say what a checkpoint is: whose, which net, what no shape tells, its preprocessing, and where each tensor goes.
 
-    FILE is .safetensors, .pt / .pth / .th, .h5, .weights.h5, .keras, or a folder of Hugging Face or KerasHub.
+    FILE is .safetensors, .pt / .pth / .th, .h5, .weights.h5, .keras, a folder of Hugging Face or KerasHub, or a name:
+    hf:timm/resnet50.a1_in1k, torchvision:resnet50, keras:ResNet50V2.
     """
     from common.arch import get
     from common.checkpoints import port as porter
@@ -65,6 +66,7 @@ def _recognised(found: Any) -> list[str]:
     twins = [n for n, row in rows.items() if row != arch and parameters(row) == shapes]
     if twins:
         lines.append(f"  same shapes    {', '.join(twins)}: --arch NAME or --set says that it is one of them")
+    lines += [f"  from           {found.source}"] if found.source else []
     lines.append(f"  preprocessing  {found.preprocessing or 'not known'}")
     if found.labels:
         lines.append(f"  labels         {', '.join(found.labels[:4])}{', ...' if len(found.labels) > 4 else ''}")
