@@ -12,6 +12,7 @@ import numpy as np
 
 from common import names
 from common.arch import Arch, get
+from common.checkpoints import hubs
 from common.checkpoints.port import inspect
 from common.checkpoints.preprocessing import Preprocessing
 from common.checkpoints.recognised import Recognised, differing, gap
@@ -166,8 +167,8 @@ def plan(
 
 
 def from_root(path: str | os.PathLike) -> str:
-    """A path from the root on."""
-    return os.path.abspath(os.path.expanduser(path))
+    """A path from the root on; the name of a hub's checkpoint as it is."""
+    return str(path) if hubs.named(path) else os.path.abspath(os.path.expanduser(path))
 
 
 def placed(data: str) -> str:

@@ -152,6 +152,15 @@ def test_what_goes_wrong_is_one_line(hub, tmp_path, how, words):
     assert port.inspect("hf:timm/small.a1").arch == ARCH  # nothing broken was left in the cache
 
 
+def test_a_name_is_taken_wherever_a_file_is(hub):
+    from common.training.record import model_of
+    from common.training.run import from_root
+
+    arch, weights = port.named("hf:timm/small.a1")
+    assert arch == ARCH and np.array_equal(weights["fc.bias"], WEIGHTS["fc.bias"])
+    assert from_root("hf:timm/small.a1") == "hf:timm/small.a1" and hubs.named(model_of("hf://timm/small.a1"))
+
+
 def test_a_redirect_is_followed(hub):
     Hub.how = {"model.safetensors": "redirect"}
     assert port.inspect("hf:timm/small.a1").arch == ARCH

@@ -1115,7 +1115,7 @@ def archive(path, *names):
         ("a.pt2", lambda p: archive(p, "a/archive_format", "a/models/model.json"), "torch.export.load"),
         ("m", lambda p: (p.mkdir(), (p / "saved_model.pb").write_bytes(b"")), "SavedModel"),
         ("m", lambda p: (p.mkdir(), (p / "config.json").write_text("{}"),
-                         (p / "model.safetensors.index.json").write_text("{}")), "in several files"),
+                         (p / "model.safetensors.index.json").write_text("{}")), "which files beside it"),
         ("a.pth", lambda p: torch.save({
             k: {n: torch.from_numpy(w) for n, w in randomised(SMALL).items()} for k in ("online_model", "ema_model")
          }, p), r"several sets of weights, each a net: under ema_model.*, such as --prefix ema_model\."),
