@@ -9,8 +9,8 @@ from click.testing import CliRunner
 
 from common.cli import cli
 from common.errors import RosettaError
-from common.teaching.exercises import EXERCISES, by_number
-from common.teaching.exercises.asked import check_file
+from common.teaching.exercises import EXERCISES, by_number, sgd
+from common.teaching.exercises.asked import begun, check_file
 from common.teaching.exercises.blind import CANDIDATES, Unknown, mistake
 from common.teaching.exercises.checked import checked
 from common.teaching.faults import FAULTS
@@ -18,7 +18,7 @@ from common.teaching.faults import FAULTS
 # Keras' nets take a second each to build, and a faulty one for each answer: two of them by default
 CASES = [
     pytest.param(e, f, id=f"{e.number}-{f}", marks=[] if f == "torch" or e.number in (1, 4) else [pytest.mark.slow])
-    for e in EXERCISES if not e.blind for f in ("torch", "keras")
+    for e in EXERCISES if e.kind == "net" for f in ("torch", "keras")
 ]  # fmt: skip
 
 
@@ -53,7 +53,7 @@ def test_an_exercise(exercise, framework, tmp_path):
 def test_the_mistakes_are_faults_and_the_texts_are_whole():
     for exercise in EXERCISES:
         assert exercise.hints and exercise.lesson and exercise.task
-        for framework in ("torch", "keras") if not exercise.blind else ():
+        for framework in ("torch", "keras") if exercise.kind == "net" else ():
             assert set(exercise.wrong[framework]) <= set(FAULTS)
             assert f"rosetta exercise check {exercise.number} FILE" in exercise.skeleton(framework)
 
@@ -137,3 +137,33 @@ def test_the_blind_diagnosis(tmp_path, monkeypatch):
         (tmp_path / "a.py").write_text(text.replace('ANSWER = ""', f"ANSWER = {answer!r}"))
         out = CliRunner().invoke(cli, ["exercise", "check", "8", "a.py"])
         assert out.exit_code == code and said in out.output, out.output
+
+
+def test_the_update_rule(tmp_path):
+    """PyTorch's own SGD is the solution; each other rule is called by its name."""
+    import torch
+
+    def torchs_own(p, g, v, rate, momentum, decay):
+        parameter = torch.nn.Parameter(torch.from_numpy(p.copy()))
+        parameter.grad = torch.from_numpy(g.copy())
+        optimizer = torch.optim.SGD([parameter], rate, momentum, weight_decay=decay)
+        optimizer.state[parameter]["momentum_buffer"] = torch.from_numpy(v.copy())
+        optimizer.step()
+        return parameter.detach().numpy(), optimizer.state[parameter]["momentum_buffer"].numpy()
+
+    assert sgd.checked(torchs_own) == {"passed": True}
+    begun_with = begun(by_number(9), "torch")
+    hole = '    raise NotImplementedError("exercise 9: step is yours")\n'
+
+    def said(body):
+        space: dict = {}
+        exec(begun_with.replace(hole, body), space)
+        return sgd.checked(space["step"])
+
+    assert said(hole)["what"] == "exercise 9: step is yours" and said(sgd.SOLUTION) == {"passed": True}
+    for name, (_, body) in sgd.WRONG.items():
+        assert said(body)["fault"] == name
+    assert said(sgd.WRONG["momentum holds the rate"][1])["first"] == "step 3"  # at which the rate changes
+    assert "step can't run: ZeroDivisionError" in said("    1 / 0\n")["what"]
+    (tmp_path / "a.py").write_text(begun_with.replace(hole, sgd.SOLUTION))
+    assert check_file(str(tmp_path / "a.py"), 9) == {"passed": True}

@@ -1,4 +1,4 @@
-"""Ten exercises that check themselves: plain files in which a student fills in a block, in either framework.
+"""Exercises that check themselves: plain files in which a student fills in a block, in either framework.
 
 `check` compares her net with the reference in float64, names the first array that differs, and then says which mistake
 it is, by the vocabulary of `common.teaching.faults`: it looks for the fault with which the reference gives her numbers.
@@ -7,7 +7,7 @@ Only one mistake at a time can be found so.
 
 from common.errors import RosettaError
 from common.teaching.exercises.exercise import Exercise
-from common.teaching.exercises.ten import EXERCISES
+from common.teaching.exercises.table import EXERCISES
 
 __all__ = ["EXERCISES", "Exercise", "by_number"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from common.diagnosis.hers import run_file
 from common.errors import RosettaError
-from common.teaching.exercises import blind, by_number
+from common.teaching.exercises import blind, by_number, sgd
 from common.teaching.exercises.exercise import Exercise, check
 
 
@@ -16,8 +16,11 @@ def check_file(file: str, number: int, limit: float = 120.0) -> dict[str, Any]:
     Raises RosettaError where there is no such file, where it can't be imported or ends its process, where it takes more
     than `limit` seconds, and where it is neither PyTorch's nor Keras'.
     """
-    if by_number(number).blind:
+    kind = by_number(number).kind
+    if kind == "blind":
         return blind.checked(file)
+    if kind == "sgd":
+        return run_file(file, None, "common.teaching.exercises.sgd:checked", {}, call="step", limit=limit)
     path = Path(file)
     text = path.read_text(errors="replace") if path.is_file() else ""
     framework = "torch" if re.search(r"^(from|import) torch\b", text, re.M) else "keras"
@@ -29,8 +32,9 @@ def check_file(file: str, number: int, limit: float = 120.0) -> dict[str, Any]:
 
 def begun(exercise: Exercise, framework: str, seed: int = 0) -> str:
     """The file that a student begins with; `seed` says which mistake a blind diagnosis has."""
-    if not exercise.blind:
+    if exercise.kind == "net":
         return exercise.skeleton(framework)
-    return blind.TEXT.format(
+    text = blind.TEXT if exercise.kind == "blind" else sgd.TEXT
+    return text.format(
         number=exercise.number, title=exercise.title, task=exercise.task, seed=seed, framework=check(framework)
     )

@@ -1,4 +1,4 @@
-"""The ten: what each asks, of which net, and which wrong answers it expects."""
+"""The exercises: what each asks, of which net, and which wrong answers it expects."""
 
 from common.arch import get
 from common.teaching.exercises.exercise import Edits, Exercise
@@ -159,8 +159,16 @@ EXERCISES = (
         8, "blind diagnosis",
         "This net has one mistake, which depends on the seed. Ask for arrays, one at a time, and find it. Who needs\n"
         "the fewest questions?",
-        BASIC, blind=True, lesson=1,
+        BASIC, kind="blind", lesson=1,
         hints=("Halve: is the array in the middle of the pass right?",
                "The first array that differs says where; its shape and both values say what."),
+    ),
+    Exercise(
+        9, "SGD across a change of the rate",
+        "Write one step of PyTorch's SGD with momentum and weight decay, on numpy's arrays. Two rules agree to the last\n"
+        "bit until the learning rate changes: which of them is PyTorch's?",
+        BASIC, kind="sgd", lesson=12,
+        hints=("The decay is part of the gradient, and so goes through the momentum.",
+               "PyTorch's velocity knows nothing of the rate."),
     ),
 )  # fmt: skip
