@@ -165,8 +165,8 @@ EXERCISES = (
     ),
     Exercise(
         9, "SGD across a change of the rate",
-        "Write one step of PyTorch's SGD with momentum and weight decay, on numpy's arrays. Two rules agree to the last\n"
-        "bit until the learning rate changes: which of them is PyTorch's?",
+        "Write one step of PyTorch's SGD with momentum and weight decay, on numpy's arrays. Two rules agree to the\n"
+        "last bit until the learning rate changes: which of them is PyTorch's?",
         BASIC, kind="sgd", lesson=12,
         hints=("The decay is part of the gradient, and so goes through the momentum.",
                "PyTorch's velocity knows nothing of the rate."),
