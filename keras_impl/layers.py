@@ -308,7 +308,7 @@ class Dropout(keras.layers.Dropout):
         n, *s, c = x.shape
         mask = noise.mask((n, c, *s), self.rate)
         return (
-            super().call(x, training=True)
+            keras.layers.Dropout.call(self, x, training=True)
             if mask is None
             else x * ops.convert_to_tensor(np.moveaxis(mask, 1, -1), x.dtype)
         )

@@ -278,7 +278,7 @@ HANDLERS = {
     **dict.fromkeys(("div", "truediv", "divide", "true_divide"), _binary("div")),
     **dict.fromkeys(("sub", "subtract"), _binary("sub")),
     **dict.fromkeys(("amax",), _reduced("max")),
-    **dict.fromkeys(("clone", "contiguous", "detach", "view_as", "alias", "requires_grad", "cpu"), _same),
+    **dict.fromkeys(("clone", "contiguous", "detach", "view_as", "alias", "requires_grad", "cpu", "as_tensor"), _same),
     **dict.fromkeys(("to", "type", "type_as"), _cast),
     **{name: _cast_to(dtype) for name, dtype in CASTS.items()},
     **{name: _dropout(shared) for name, shared in DROPOUTS.items()},

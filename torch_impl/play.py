@@ -177,7 +177,7 @@ class Player:
         return x * torch.as_tensor(a["by"])
 
     def dropout(self, x, a, w, layer):
-        return x  # no run draws masks
+        return x * (1 - a["rate"]) if self.training and a.get("scaled") is False else x  # no run draws masks
 
     def softmax(self, x, a, w, layer):
         return x.softmax(a["axis"])

@@ -6,6 +6,7 @@ An alignment is a list of pairs. Everything in which a pair differs is a `Change
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,17 @@ KINDS = {
     **dict.fromkeys(("softmax", "log_softmax"), "softmax"),
 }  # fmt: skip
 # how much it takes to believe a difference: of an attribute, and of a layer more or less
-WEIGHT = {"kernel": 0.5, "stride": 0.3, "out": 0.4, "into": 0.2, "groups": 0.3, "bias": 0.1, "eps": 0.05, "op": 0.7}
+WEIGHT = {
+    "kernel": 0.5,
+    "stride": 0.3,
+    "out": 0.4,
+    "into": 0.2,
+    "groups": 0.3,
+    "bias": 0.1,
+    "eps": 0.05,
+    "op": 0.7,
+    "order": 0.5,
+}
 LAYER = {"conv": 1.5, "relu": 0.6, "norm": 0.9}
 BEHIND = 0.5  # the ReLU behind a sum
 UNJOINED = 1.2  # a block without its shortcut
@@ -36,6 +47,12 @@ class Pair:
     theirs: Item | None
     branches: tuple[tuple["Pair", ...], ...] = ()
     inline: bool = False
+    order: tuple[int, ...] = ()  # for each branch of ours, which of hers
+
+    @property
+    def moved(self) -> bool:
+        """Whether her branches are in another order."""
+        return self.order != tuple(range(len(self.order)))
 
 
 @dataclass(frozen=True)
@@ -116,8 +133,18 @@ class Aligner:
                 return float("inf")
             return sum(WEIGHT.get(name, 0.1) for name in differing(a, b))
         if isinstance(a, Join) and isinstance(b, Join) and a.op == b.op and len(a.branches) == len(b.branches):
-            return sum(self.table(x, y)[0][-1][-1] for x, y in zip(a.branches, b.branches, strict=True))
+            return self.ordered(a, b)[0]
         return float("inf")
+
+    def ordered(self, a: Join, b: Join) -> tuple[float, tuple[int, ...]]:
+        """(the cost, for each branch of ours which of hers it is): what is concatenated may be so in another order."""
+        same, few = tuple(range(len(a.branches))), len(a.branches) < 5
+        orders = permutations(same) if a.op == "concat" and few else [same]
+        return min(
+            (sum(self.table(x, b.branches[k])[0][-1][-1] for x, k in zip(a.branches, order, strict=True))
+             + (WEIGHT["order"] if order != same else 0), order)
+            for order in orders
+        )  # fmt: skip
 
     def table(self, a: Chain, b: Chain) -> tuple[list[list[float]], list[list[int]]]:
         """Least costs of the beginnings of both chains; and by how much each came: 0 a pair, 1 ours alone, 2 hers
@@ -164,9 +191,11 @@ class Aligner:
             if step == 0:
                 x, y = a[i - 1], b[j - 1]
                 branches: tuple[tuple[Pair, ...], ...] = ()
+                order: tuple[int, ...] = ()
                 if isinstance(x, Join) and isinstance(y, Join):
-                    branches = tuple(self.pairs(p, q) for p, q in zip(x.branches, y.branches, strict=True))
-                found.append(Pair(x, y, branches))
+                    order = self.ordered(x, y)[1]
+                    branches = tuple(self.pairs(p, y.branches[k]) for p, k in zip(x.branches, order, strict=True))
+                found.append(Pair(x, y, branches, order=order))
                 i, j = i - 1, j - 1
             elif step == 1:
                 found.append(Pair(a[i - 1], None))
@@ -188,11 +217,14 @@ class Aligner:
 
 
 def differing(a: Layer, b: Layer) -> list[str]:
-    """The attributes in which two layers differ; "op" among them."""
+    """The attributes in which two layers differ; "op" among them. A norm that never reads the batch keeps nothing of
+    it, whatever its momentum."""
     names = [] if a.op == b.op else ["op"]
+    idle = ("momentum", "unbiased") if b.attributes.get("batch") == "never" else ()
     return names + [
-        n for n in sorted({*a.attributes, *b.attributes}) if not _same(a.attributes.get(n), b.attributes.get(n))
-    ]
+        n for n in sorted({*a.attributes, *b.attributes}.difference(idle))
+        if not _same(a.attributes.get(n), b.attributes.get(n))
+    ]  # fmt: skip
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -224,6 +256,8 @@ def changes(pairs: tuple[Pair, ...], path: str = "", around: tuple[Item, ...] = 
             elif isinstance(ours, Layer) and isinstance(theirs, Layer):
                 for name in differing(ours, theirs):
                     yield Change("set", here, name, repr(_value(theirs, name)), ours, theirs, around)
+            if pair.moved:
+                yield Change("set", here, "order", repr(pair.order), ours, theirs, around)
             for k, branch in enumerate(pair.branches):
                 yield from changes(branch, f"{here}.{k}.", (*around, ours))
             at, before = at + 1, 0
@@ -266,6 +300,8 @@ def made(pairs: tuple[Pair, ...], chosen: Collection[Change], path: str = "") ->
                 items.append(_between(ours, theirs, here, chosen))
             elif isinstance(theirs, Join):
                 branches = tuple(made(branch, chosen, f"{here}.{k}.") for k, branch in enumerate(pair.branches))
+                if Change("set", here, "order", repr(pair.order), ours, theirs) in chosen:
+                    branches = tuple(branches[pair.order.index(k)] for k in range(len(branches)))
                 items.append(replace(theirs, branches=branches))
             at, before = at + 1, 0
     return tuple(items)

@@ -22,8 +22,8 @@ class OtherAtSize(Exception):
 
 def capture(live: Live, x: np.ndarray) -> Net:
     """The net as a run of `x` (N C *S) in each mode shows it. Raises Unparsed or OtherInTraining."""
-    arrays = live.arrays()
-    net, training = (parse(normal(live.record(x, mode)), arrays) for mode in (False, True))
+    tapes = [normal(live.record(x, mode)) for mode in (False, True)]
+    net, training = (parse(tape, live.arrays()) for tape in tapes)  # a recording may find kernels that are constants
     return replace(net, chain=_both(net.chain, training.chain))
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from common.arch import Arch
 from common.diagnosis.align import Aligner, Change, changes
-from common.diagnosis.parse import Chain, Join, Layer
+from common.diagnosis.parse import Chain, Join, Layer, layers
 from common.diagnosis.places import Place, listed, places, told
-from common.diagnosis.plans import tree
+from common.diagnosis.plans import KERAS, tree
 
 MASKS = "in training alone, by masks: read, not proven"
 NOWHERE = "in no number: the same function wherever it was tried"
@@ -55,17 +55,28 @@ def order(change: Change) -> list[int]:
     return [int(n) for n in re.split(r"[.+]", change.path)]
 
 
+def _as_keras(chain: Chain) -> bool:
+    """Whether every norm keeps its statistics as Keras' own layer does by itself."""
+    norms = [x.attributes for x in layers(chain) if x.op == "norm" and x.attributes["batch"] != "never"]
+    return bool(norms) and all(a.get(name) == value for a in norms for name, value in KERAS.items())
+
+
 class Explained:
     """A row's tree, hers, and the edits that lead from the one to the other."""
 
     def __init__(self, base: Arch, theirs: Chain, aligner: Aligner):
         self.base, self.aligner = base, aligner
-        self.ours, self.theirs = tree(base), theirs
+        self.keras = _as_keras(theirs)
+        self.ours, self.theirs = self.tree(base), theirs
         self.pairs = aligner.pairs(self.ours, theirs)
         self.places = places(self.ours)
         self.all = list(dict.fromkeys(changes(self.pairs)))
         self.lacking = tuple(c.path for c in self.all if c.kind == "drop")
         self.edits: list[Edit] = []  # explain.py finds them
+
+    def tree(self, arch: Arch) -> Chain:
+        """A row's tree, whose norms keep their statistics as Keras' do where all of hers do."""
+        return tree(arch, self.keras)
 
     def place(self, change: Change) -> Place:
         return self.places[change.path]

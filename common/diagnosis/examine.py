@@ -108,7 +108,7 @@ def diagnose(model: Any, like: str | Arch | None = None) -> Diagnosis:
     batches, net = run_once(live)
     name, explained = nearest(net.chain, wanted, like if isinstance(like, str) else None)
     unknown = [layer for layer in layers(net.chain) if layer.op.startswith("?")]
-    remarks = tuple(_remarks(net, batches))
+    remarks = tuple(_remarks(net, batches, explained.keras))
     if unknown:
         told = {f"{x.op[1:]} in {x.name or 'the net itself'} ({x.where}) isn't understood" for x in unknown}
         return Diagnosis(name, explained.base, (), None, tuple(sorted(told)[:5]), remarks, net.chain)
@@ -260,7 +260,9 @@ def _seen(chain: Chain) -> str:
     return f"{', '.join(f'{n} {op}' for op, n in count.most_common(5))}, and {sums} sums along its way"
 
 
-def _remarks(net: Net, batches: Iterable[np.ndarray]) -> Iterator[str]:
+def _remarks(net: Net, batches: Iterable[np.ndarray], keras: bool) -> Iterator[str]:
+    if keras:
+        yield "norms keep statistics as Keras' do by themselves: 0.99 of the old ones, and the biased variance"
     if net.unread:
         more = f" and {len(net.unread) - 3} more" if len(net.unread) > 3 else ""
         yield f"no call reads {', '.join(net.unread[:3])}{more}"

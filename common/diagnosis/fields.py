@@ -7,7 +7,6 @@ from typing import Any
 from common.diagnosis.align import Change, changes
 from common.diagnosis.edits import Edit, Explained, number, plain
 from common.diagnosis.guess import guesses
-from common.diagnosis.plans import tree
 from common.errors import RosettaError
 
 NAMES = {  # field: (name, kind)
@@ -48,7 +47,7 @@ def by_fields(e: Explained, rest: list[Change], but: frozenset[str] = frozenset(
         if not but.isdisjoint(fields):
             continue
         try:
-            other = tree(replace(e.base, **fields))
+            other = e.tree(replace(e.base, **fields))
         except RosettaError:
             continue
         does = set(changes(e.aligner.pairs(e.ours, other)))

@@ -7,31 +7,11 @@ from typing import Any
 
 from common.diagnosis.align import Change
 from common.diagnosis.edits import Edit, Explained, Finder, number, order, plain
-from common.diagnosis.parse import Join, layers
+from common.diagnosis.parse import layers
+from common.diagnosis.patterns import casts, last_norm, relu_across
 from common.diagnosis.places import listed
 
 Words = tuple[str, str, str]  # name, kind, sentence
-
-
-def relu_across(e: Explained, rest: list[Change]) -> Iterator[Edit]:
-    """The last ReLU of a block on its branch, and not on the sum."""
-    ends = {}
-    for c in rest:
-        if c.kind == "add" and c.op == "relu" and (m := re.match(r"(\d+)\.0\.(\d+)\+", c.path)):
-            if int(m[2]) == len(_fork(c).branches[0]):
-                ends[int(m[1])] = c
-    both = {d for c in rest if c.kind == "drop" and c.op == "relu" and c.path.isdigit()
-            if (end := ends.get(int(c.path) - 1)) for d in (c, end)}  # fmt: skip
-    if both:
-        blocks = e.blocks(c for c in both if c.kind == "add")
-        says = f"the last ReLU of {blocks} is on the branch, and not on the sum"
-        yield Edit("ReLU before the addition", "ReLU", says, frozenset(both))
-
-
-def _fork(c: Change) -> Join:
-    fork = c.around[-1]
-    assert isinstance(fork, Join)
-    return fork
 
 
 def fork_moved(e: Explained, rest: list[Change]) -> Iterator[Edit]:
@@ -262,6 +242,17 @@ ATTRIBUTES: dict[tuple[str, str], Callable[[str, Any, Any], Words]] = {
         "norm without scale or shift" if "running_mean" in b else "norm without statistics", "norm",
         f"{p} lack {', '.join(leaf for leaf in a if leaf not in b)}",
     ),
+    ("norm", "gradient"): lambda p, a, b: (
+        "statistics without gradient", "gradient", f"no gradient goes through the batch's mean and variance in {p}",
+    ),
+    ("linear", "still"): lambda p, a, b: (
+        "gradient of the last bias lost" if b == ("bias",) else "gradient lost", "gradient",
+        f"no gradient reaches the {' and '.join(b)} of {p}",
+    ),
+    ("dropout", "scaled"): lambda p, a, b: ("dropout unscaled", "dropout", f"{p} don't scale up what survives"),
+    ("concat", "order"): lambda p, a, b: (
+        "trunks in another order", "head", "the trunks' features are joined in another order",
+    ),
     ("linear", "bias"): lambda p, a, b: ("classifier without bias", "bias", "the classifier has no bias"),
     ("conv", "bias"): lambda p, a, b: (
         "bias before BatchNorm" if b else "no bias", "bias", f"{'a' if b else 'no'} bias in {p}",
@@ -329,7 +320,7 @@ LAYERS: dict[tuple[str, str, bool], Words] = {
     ("transpose", "input", False): ("height and width swapped", "input", "the input's axes change places"),
     ("scale", "input", False): ("input scaled", "input", "the net scales its input itself"),
     ("shift", "input", False): ("input shifted", "input", "the net shifts its input itself"),
-    ("cast", "", False): ("float32 inside", "dtype", "another dtype {}"),
+    ("take", "branch", False): ("groups interleaved", "groups", "channels change places {}"),
 }  # fmt: skip
 PARTS = {"sum": "last ", "branch": "inner ", "shortcut": "shortcut's "}
 
@@ -370,6 +361,6 @@ def _kind_of(c: Change, rest: list[Change], e: Explained) -> str:
 
 
 FINDERS: tuple[Finder, ...] = (
-    relu_across, fork_moved, relu_first, blocks, head, kinds, kernels, averages, padding, strides, widths,
-    attributes, more_or_less,
+    relu_across, last_norm, casts, fork_moved, relu_first, blocks, head, kinds, kernels, averages, padding, strides,
+    widths, attributes, more_or_less,
 )  # fmt: skip

@@ -11,6 +11,7 @@ import inspect
 import json
 import os
 import pkgutil
+import re
 import socket
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from common.errors import RosettaError, nearest
-from common.tools.frameworks import declare_operators
+from common.tools.frameworks import declare_operators, load
 
 LIMIT = 300  # seconds
 
@@ -57,7 +58,8 @@ def run_file(
     if path.suffix != ".py":
         raise RosettaError(f"{file} is no Python file: expected FILE.py:NAME")
     job = {"file": str(path.resolve()), "name": name, "call": call, "do": do, "arguments": arguments}
-    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    # whatever engine she has: a net of Keras is the same on TensorFlow, where it can be recorded
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "KERAS_BACKEND": "tensorflow"}
     ours = str(Path(__file__).parents[2])
     env["PYTHONPATH"] = os.pathsep.join(filter(None, (ours, env.get("PYTHONPATH"))))
     command = [sys.executable, "-m", "common.diagnosis.hers"]
@@ -160,6 +162,8 @@ def main() -> None:
     reply: dict[str, Any]
     try:
         do = pkgutil.resolve_name(job["do"])
+        if re.search(r"^\s*(import|from)\s.*(keras|tensorflow)", Path(job["file"]).read_text("utf-8", "replace"), re.M):
+            load("keras", "recorder").note_lines()
         reply = {"found": do(find(job["file"], job["name"], job["call"]), **job["arguments"])}
     except RosettaError as e:
         reply = {"error": str(e)}

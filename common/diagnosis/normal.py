@@ -127,7 +127,8 @@ def _needed(calls: Iterable[Call], outputs: Iterable[int]) -> list[Call]:
 
 def _with(call: Call, op: str = "", inputs: tuple[int, ...] | None = None, **attributes: object) -> Call:
     """The call with other attributes, or, where it becomes another `op`, with these alone."""
-    kept = attributes if op else {**call.attributes, **attributes}
+    still = {k: v for k, v in call.attributes.items() if k == "still"}
+    kept = {**(still if op else call.attributes), **attributes}
     return replace(call, op=op or call.op, inputs=call.inputs if inputs is None else inputs, attributes=kept)
 
 
@@ -152,6 +153,22 @@ def _nothing(c: Call, g: _Graph) -> New:
         or (c.op in ("shift", "scale") and isinstance(a["by"], float) and a["by"] == (c.op == "scale"))
     )
     return c.inputs[0] if gone else None
+
+
+def _together(c: Call, g: _Graph) -> New:
+    """A bias that is added behind a convolution is the convolution's; two scales are one; dropout that takes back its
+    own is unscaled."""
+    if c.op == "affine" and "weight" not in c.arrays and (m := g.before(c, "conv", "linear")):
+        if "bias" not in m.arrays and g.alone(m.outputs[0]):
+            both = {**m.attributes, **c.attributes}
+            return _set(m, outputs=c.outputs, attributes=both, arrays={**m.arrays, **c.arrays})
+    if c.op == "scale" and (m := g.before(c, "dropout")) and g.alone(m.outputs[0]):
+        if isinstance(c.attributes["by"], float) and math.isclose(c.attributes["by"], 1 - m.attributes["rate"]):
+            return _set(m, outputs=c.outputs, attributes={**m.attributes, "scaled": False})
+    if c.op == "scale" and (m := g.before(c, "scale")) and g.alone(m.outputs[0]):
+        by = c.attributes["by"] * m.attributes["by"]
+        return _one(c, inputs=m.inputs, by=1.0 if isinstance(by, float) and math.isclose(by, 1, rel_tol=1e-12) else by)
+    return None
 
 
 def _in_place(c: Call) -> bool:
@@ -265,7 +282,7 @@ def _channels(c: Call, g: _Graph) -> New:
             alike = len({(tuple(sorted(m.attributes.items())), m.shape, *m.arrays) for m in convs}) == 1
             if source and source.op == "split" and alike and convs[0].attributes["groups"] == 1:
                 if source.attributes["axis"] == 1 and source.outputs == tuple(m.inputs[0] for m in convs):
-                    names = {leaf: "+".join(m.arrays[leaf] for m in convs) for leaf in convs[0].arrays}
+                    names = {leaf: _joined([m.arrays[leaf] for m in convs]) for leaf in convs[0].arrays}
                     return _set(convs[0], inputs=source.inputs, outputs=c.outputs, shape=c.shape, arrays=names,
                                    attributes={**convs[0].attributes, "groups": len(convs)})  # fmt: skip
     if c.op in ("add", "concat"):
@@ -274,6 +291,12 @@ def _channels(c: Call, g: _Graph) -> New:
             if m and m.op == c.op and g.alone(n) and m.attributes == c.attributes:
                 return _set(c, inputs=(*c.inputs[:i], *m.inputs, *c.inputs[i + 1 :]))
     return None
+
+
+def _joined(names: list[str]) -> str:
+    """The name of arrays behind one another: of the whole, where they are its parts ("kernel[0/2]", "kernel[1/2]")."""
+    whole = names[0].rpartition("[")[0]
+    return whole if names == [f"{whole}[{i}/{len(names)}]" for i in range(len(names))] else "+".join(names)
 
 
 def _flat(c: Call, g: _Graph) -> New:
@@ -299,6 +322,9 @@ def _flat(c: Call, g: _Graph) -> New:
         return _one(c, "flatten", order=None, at=None)
     if c.op == "flatten" and a["at"] and g.single(c.inputs[0]):
         return _one(c, order=None, at=None)
+    if c.op == "unflatten" and (f := g.before(c, "flatten")) and len(g.shape(f.inputs[0])) == 3:
+        if g.shape(f.inputs[0])[1] == 1 and f.attributes["at"] is not None:
+            return _one(c, "of_channels", f.inputs, axes=len(c.shape) - 2)
     if c.op == "flatten" and (u := g.before(c, "unflatten")):
         return u.inputs[0]
     if c.op == "unflatten" and (f := g.before(c, "flatten")) and f.attributes["at"] is None:
@@ -332,5 +358,5 @@ def _rise(c: Call, g: _Graph) -> New:
     return [inner, replace(outer, inputs=inner.outputs, outputs=c.outputs, shape=c.shape)]
 
 
-RULES: tuple[Rule, ...] = (_nothing, _padding, _means, _subsample, _channels, _flat, _sink)
+RULES: tuple[Rule, ...] = (_nothing, _together, _padding, _means, _subsample, _channels, _flat, _sink)
 LAST: tuple[Rule, ...] = (_nothing, _rise)

@@ -74,6 +74,18 @@ def layers(chain: Chain) -> Iterator[Layer]:
                 yield from layers(branch)
 
 
+def with_norms(chain: Chain, **attributes: Any) -> Chain:
+    """The chain with these attributes of every norm."""
+    items: list[Item] = []
+    for item in chain:
+        if isinstance(item, Join):
+            item = replace(item, branches=tuple(with_norms(b, **attributes) for b in item.branches))
+        elif item.op == "norm":
+            item = replace(item, attributes={**item.attributes, **attributes})
+        items.append(item)
+    return tuple(items)
+
+
 class Unparsed(RosettaError):
     """The graph is no chain of blocks; `call` is the first that doesn't fit."""
 

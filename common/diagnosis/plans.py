@@ -6,14 +6,18 @@ from typing import Any
 
 from common import plan as p
 from common.arch import Arch
-from common.diagnosis.parse import Chain, Item, Join, Layer
+from common.diagnosis.parse import Chain, Item, Join, Layer, with_norms
 
 RELU = Layer("relu")
+KERAS: dict[str, Any] = {"momentum": 0.01, "unbiased": False}  # what keras.layers.BatchNormalization does by itself
 
 
 @lru_cache(maxsize=256)
-def tree(arch: Arch) -> Chain:
-    """The row's net. Layers and arrays have their canonical names."""
+def tree(arch: Arch, keras: bool = False) -> Chain:
+    """The row's net. Layers and arrays have their canonical names; `keras`: with statistics as Keras' norms keep them,
+    of which no row says anything."""
+    if keras:
+        return with_norms(tree(arch), **KERAS)
     plan = p.make_plan(arch)
     n = arch.dims
     trunks = tuple(_trunk(trunk, n) for trunk in plan.trunks)

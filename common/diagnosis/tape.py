@@ -14,7 +14,8 @@ with a question mark before it ("?torch.roll"): nothing may be left out between 
                     weight (O, I / groups, *K), bias
     norm            eps; momentum: the batch's share of new statistics, 0.1 in PyTorch and 0.01 for Keras' 0.99;
                     batch: the batch's statistics are used, and not the running ones; unbiased: so is the running
-                    variance; weight, bias, running_mean, running_var
+                    variance; gradient: False where none goes through the batch's; weight, bias, running_mean,
+                    running_var
     linear          over the last axis; weight (O, I), bias
     affine          x * weight + bias, each channel its own; weight, bias
     relu, sigmoid, tanh, gelu, silu, relu6, leaky_relu, elu, hard_sigmoid, ...: what they have, as slope
@@ -37,8 +38,9 @@ with a question mark before it ("?torch.roll"): nothing may be left out between 
     cast            dtype
     identity        also for copies, contiguous, detach and the like
 
-A recording draws no masks: the recorder lets every dropout pass its input through, and writes its rate down. A fused
-activation is a record of its own, and so is an explicit padding.
+Any op may have `still`: leaves of its arrays that no gradient reaches. A recording draws no masks: the recorder lets
+every dropout pass its input through, and writes its rate down. A fused activation is a record of its own, and so is an
+explicit padding.
 """
 
 from collections.abc import Mapping

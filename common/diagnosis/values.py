@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from common.diagnosis.parse import Chain, Item, Join, Layer, layers
+from common.diagnosis.parse import Chain, Item, Join, Layer, layers, with_norms
 from common.diagnosis.tape import Arrays, Live
 
 Shape = tuple[int, ...]
@@ -56,16 +56,7 @@ def scatter(live: Live, chain: Chain, x: np.ndarray) -> None:
 
 def _measuring(chain: Chain) -> Chain:
     """The net whose statistics after a pass are the batch's."""
-    items: list[Item] = []
-    for item in chain:
-        if isinstance(item, Join):
-            items.append(replace(item, branches=tuple(map(_measuring, item.branches))))
-        elif item.op == "norm":
-            now = {**item.attributes, "momentum": 1.0, "batch": "always", "unbiased": False}
-            items.append(replace(item, attributes=now))
-        else:
-            items.append(item)
-    return tuple(items)
+    return with_norms(chain, momentum=1.0, batch="always", unbiased=False)
 
 
 def filled(chain: Chain, arrays: Arrays) -> tuple[Chain, Arrays]:

@@ -64,7 +64,7 @@ def _(side: Side) -> None:
             n = np.prod([x.shape[a] for a in (0, *side.positions(x))])
             kept = before * (1 - MOMENTUM)
             now = kept + ((np.asarray(moving) if keras else moving.clone()) - kept) * (n - 1) / n
-            moving.assign(now) if keras else moving.copy_(now)
+            moving.assign(now) if keras else moving.data.copy_(now)
         return y
 
     side.around(_norm(side), side.call, biased)
