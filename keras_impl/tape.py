@@ -54,6 +54,7 @@ class Live:
         self.tensors = {n: tf.Variable(_numpy(v), dtype="float64", trainable=v.trainable)
                         for n, v in self.variables.items()}  # fmt: skip
         self.constants: Arrays = {}  # kernels that are no variables, as a recording finds them
+        self.size = self._size()
 
     play = staticmethod(play)
 
@@ -61,9 +62,9 @@ class Live:
         """Her name of a layer; empty for the net itself."""
         return "" if layer is self.model else (layer.path or layer.name).removeprefix(f"{self.model.name}/")
 
-    @property
-    def size(self) -> tuple[int | None, ...] | None:
-        """(channels, *sizes) of the input, None where it is free; None where nothing is known."""
+    def _size(self) -> tuple[int | None, ...] | None:
+        """(channels, *sizes) of the input, None where it is free; None where nothing is known. Sizes that are only
+        said, and that no layer needs, are free."""
         try:
             shape = self.model.input_shape
         except (AttributeError, ValueError):
@@ -71,7 +72,14 @@ class Live:
         if not isinstance(shape, tuple) or len(shape) < 3 or not all(isinstance(n, int | None) for n in shape):
             return None
         size = turned(shape, of_format(len(shape), self.last))[1:]
-        return size if size[0] else None
+        if not size[0]:
+            return None
+        if all(size):
+            try:
+                self.run(np.zeros((1, size[0], *(n * 3 // 4 if n < 64 else n // 2 for n in size[1:]))))
+            except Exception:
+                return size
+        return size[0], *(None,) * (len(size) - 1)
 
     def arrays(self) -> Arrays:
         return {name: self.to_torch(name, t.numpy()) for name, t in self.tensors.items()} | self.constants
@@ -141,6 +149,8 @@ class Live:
                 for given in own + list(getattr(layer, "_inputs", None) or ()):
                     if keras.backend.is_float_dtype(given.dtype):
                         stack.enter_context(for_now(given, _dtype="float64"))
+                    if isinstance(given, keras.KerasTensor) and len(given.shape) > 2:
+                        stack.enter_context(for_now(given, _shape=(None,) * len(given.shape)))
             try:
                 keras.config.set_floatx("float64")
                 keras.config.set_dtype_policy(float64)
