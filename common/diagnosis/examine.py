@@ -1,6 +1,8 @@
 """The whole way: a live net recorded, the nearest row, the edits, and the proof."""
 
 import math
+import re
+import sysconfig
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -137,7 +139,7 @@ def living(model: Any) -> Live:
             except RosettaError:
                 raise
             except Exception as e:
-                raise RosettaError(f"the net can't be copied in float64: {said(e)}") from None
+                raise RosettaError(f"the net can't run in float64: {said(e)}") from None
     raise RosettaError(f"{type(model).__name__} is no net: expected a torch.nn.Module or a Keras model")
 
 
@@ -208,17 +210,28 @@ def stride(chain: Chain) -> int:
     return total
 
 
+# what would mend a net that can't run, by what its exception says
+MENDS = {"cannot be built because it has no layers": "keras.layers.Identity() is what an empty Sequential is meant for"}
+
+
 def said(e: BaseException) -> str:
     """An exception of hers in a line, with the innermost line of her own file."""
     frames = [f for f in traceback.extract_tb(e.__traceback__) if _hers(f.filename)]
     at = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    text = " ".join(str(e).split())[:300]
-    return f"{type(e).__name__}{f': {text}' if text else ''}{at}"
+    text = re.sub(r"\x1b\[\d*m", "", str(e))  # Keras prints in bold
+    text = text.rpartition("Error encountered:")[2].partition("Arguments received by")[0]  # around the cause
+    text = " ".join(text.split())[:300]
+    mend = "".join(f"; {words}" for sign, words in MENDS.items() if sign in text)
+    return f"{type(e).__name__}{f': {text}' if text else ''}{at}{mend}"
+
+
+_ROOT = Path(__file__).parents[2]
+_NOT_HERS = (*(_ROOT / p for p in ("common", "torch_impl", "keras_impl")),
+             *(Path(sysconfig.get_path(p)) for p in ("stdlib", "purelib", "platlib")))  # fmt: skip
 
 
 def _hers(filename: str) -> bool:
-    parts = Path(filename).parts
-    return not {"site-packages", "torch_impl", "keras_impl", "diagnosis", "lib"} & set(parts) and "<" not in filename
+    return "<" not in filename and not any(Path(filename).is_relative_to(p) for p in _NOT_HERS)
 
 
 def nearest(theirs: Chain, wanted: Arch | None, name: str | None) -> tuple[str, Explained]:

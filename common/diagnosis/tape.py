@@ -89,7 +89,8 @@ class Ran:
 
 
 class Live(Protocol):
-    """A net that runs, copied in float64 from hers, which is left as it was. Each recorder has a class of this kind."""
+    """A net that runs in float64: a copy of hers, or hers itself, which is as it was whenever it doesn't run. Each
+    recorder has a class of this kind."""
 
     def arrays(self) -> Arrays:
         """Every parameter and statistic by her names, in PyTorch's layout; floats alone."""
