@@ -903,7 +903,7 @@ mutant("downsample_in_bottleneck upside down", "a Hugging Face net of version 1 
        ("common/checkpoints/shapes.py", 'said["stride_in"] = 1 if config["downsample_in_bottleneck"] else 2', 'said["stride_in"] = 2 if config["downsample_in_bottleneck"] else 1'))
 mutant("timm's crop ignored", "a timm net's images are cut with another margin than it was trained with",
        "test_transfer.py::test_frozen_features_are_the_librarys_own_from_the_file_on[timm]",
-       ("common/checkpoints/pictures.py", 'resize = int(side / float(cfg.get("crop_pct") or 0.875))', "resize = int(side / 0.875)"))
+       ("common/checkpoints/pictures.py", 'resize = int(side / part)', "resize = int(side / 0.875)"))
 mutant("NaN let in", "a checkpoint with NaN is loaded",
        f"{UNTRUSTED}::test_safetensors_that_lie",
        ("common/checkpoints/recognised.py", "                if not np.isfinite(value).all():\n", "                if False:\n"))

@@ -9,9 +9,15 @@ import numpy as np
 from common.arch import Arch
 from common.checkpoints.containers import Container
 from common.checkpoints.libraries.library import Library
-from common.checkpoints.preprocessing import Preprocessing
+from common.checkpoints.preprocessing import IMAGENET, Preprocessing
 from common.errors import RosettaError
 from common.plan import make_plan
+
+# the digits in the names of torchvision's second weights, whose images are resized to 232 and not 256 (its
+# models/resnet.py, IMAGENET1K_V2, and V1 of resnext101_64x4d)
+SECOND = (
+    "-11ad3fa6.", "-cd907fc2.", "-f82ba261.", "-1a0047aa.", "-110c445d.", "-173b62eb.", "-9ba9bcbe.", "-d733dc28."
+)  # fmt: skip
 
 
 def preprocessing_of(held: Container, library: Library, arch: Arch) -> tuple[Preprocessing | None, tuple[str, ...]]:
@@ -34,22 +40,32 @@ def preprocessing_of(held: Container, library: Library, arch: Arch) -> tuple[Pre
             return Preprocessing.from_json(meta["preprocessing"]), labels
         except RosettaError as e:
             raise RosettaError(f"{held.path}: {e}") from None
-    own = library.preprocessing
+    seen = meta.get("preprocessor_config.json")
+    cfg = config.get("pretrained_cfg") if isinstance(config, dict) else None
+    says = any(isinstance(x, dict) and ("mean" in x or "image_mean" in x) for x in (seen, cfg))
+    own = library.preprocessing or (IMAGENET if says else None)  # what a file says is kept, whosever names it has
     if own is None or arch.dims != 2 or len(own.mean) != arch.in_channels:
         return None, labels
     small = make_plan(arch).default_input()[-1]
     if small < own.size and not library.labels:
         own = dataclasses.replace(own, size=small, resize=small)
-    seen = meta.get("preprocessor_config.json")
-    cfg = config.get("pretrained_cfg") if isinstance(config, dict) else None
+    if any(digits in f"{held.path.name} {meta.get('source', '')}" for digits in SECOND):
+        own = dataclasses.replace(own, resize=232)
     said: Any = seen
     try:
         if isinstance(seen, dict) and "image_mean" in seen and "image_std" in seen:
             own = dataclasses.replace(own, mean=tuple(seen["image_mean"]), std=tuple(seen["image_std"]))
+            size = (seen.get("size") or {}).get("shortest_edge") if isinstance(seen.get("size"), dict) else None
+            if size and seen.get("crop_pct"):
+                resize = int(size / float(seen["crop_pct"])) if size < 384 else size  # its larger ones are not cropped
+                own = dataclasses.replace(own, size=size, resize=resize)
+            kinds: dict[Any, Any] = {0: "nearest", 2: "bilinear", 3: "bicubic"}
+            own = dataclasses.replace(own, interpolation=kinds.get(seen.get("resample"), own.interpolation))
         if isinstance(cfg, dict) and "mean" in cfg and "std" in cfg:
             said = cfg
-            side = int((cfg.get("input_size") or (3, own.size, own.size))[-1])
-            resize = int(side / float(cfg.get("crop_pct") or 0.875))  # rounded down, as timm does
+            side = int((cfg.get("test_input_size") or cfg.get("input_size") or (3, own.size, own.size))[-1])
+            part = float(cfg.get("test_crop_pct") or cfg.get("crop_pct") or 0.875)
+            resize = int(side / part)  # rounded down, as timm does
             how = cfg.get("interpolation")
             own = dataclasses.replace(
                 own, mean=tuple(cfg["mean"]), std=tuple(cfg["std"]), size=side, resize=resize,

@@ -261,8 +261,10 @@ def _by_order(held: Container, entries: Mapping[str, Any], library: str | None, 
             kernels = [s for n, s in shapes.items() if len(s) == 2 and n.endswith("vars/0")]
             stem = next((s for s in shapes.values() if len(s) == 4), (7, 7, 3, 64))
             row = get(row, num_classes=kernels[0][1] if kernels else 0, in_channels=stem[2])
+            if not (named := _slots(lib, row)):
+                continue
             at = keras_files.paths(lib, row, own=False)
-            slots = [dataclasses.replace(s, theirs=at[s.theirs]) for s in lib.slots(row)]
+            slots = [dataclasses.replace(s, theirs=at[s.theirs]) for s in named]
             if {s.theirs: s.shape for s in slots} == shapes:
                 fits.append((lib, row, slots))
     if not fits:
