@@ -98,11 +98,19 @@ def _anywhere(held: Container, library: str | None, arch: Arch | None, prefix: s
             f"{held.path} is CLIP's ResNet ({clip}): its stem and shortcuts pool by the average and its head is "
             "attention, which no row here says; it is not the plain ResNet that its names resemble"
         )
+    segments = [n for n, e in held.entries.items() if re.search(r"(^|\.)classifier\.(0|4|0\.convs\..*)\.weight$", n)]
+    if any(len(held.entries[n].shape) == 4 for n in segments):
+        raise RosettaError(
+            f"{held.path} is a segmentation net (its classifier {segments[0]} is a convolution): the backbones of "
+            "torchvision's FCN and DeepLab are dilated in their last two stages, which no row here says"
+        )
     known = places(_weights_of(held), [lib for lib in LIBRARIES if library in (None, lib.name)])
     asks = known if prefix is None else [asked(held, prefix)]
     found: dict[str, Recognised] = {}
     wrong: dict[str, RosettaError] = {}
     for place in asks or [""]:
+        if any((p + net.slots[0].theirs).startswith(place) for p, net in found.items()):
+            continue  # the same net without its classifier
         try:
             found[place] = _by_names(under(held, place, known), library, arch)
         except RosettaError as e:

@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+from conftest import relative
 
+import torch_impl
 from common.arch import get
 from common.checkpoints import port
+from common.errors import RosettaError
 from common.init import randomised
 
 BASIC = get("resnet18", depths=(1, 1, 1, 1), widths=(4, 6, 8, 10), num_classes=5)
@@ -269,3 +272,72 @@ def test_the_same_in_safetensors(tmp_path, name):
     flat = held.get("state_dict", held.get("model", held))
     safetensors.numpy.save_file({n: t.numpy() for n, t in flat.items()}, tmp_path / "a.safetensors")
     check(tmp_path / "a.safetensors", kind)
+
+
+@pytest.mark.parametrize("name", ["DINO", "lightly", "detectron2", "Dropout and Linear", "children", "half"])
+def test_logits_are_the_sources(tmp_path, name):
+    """In float64, by a net of the row that was put in; the rest of the table is held to the bit of its parameters."""
+    make, kind = TAKEN[name]
+    torch.save(make(), tmp_path / "a.pth")
+    found = port.inspect(tmp_path / "a.pth")
+    source = BOTTLENECK if found.arch.block == "bottleneck" else BASIC
+    arch = get(source, num_classes=0, **({"stride_in": 1} if kind == "stride 1" else {}))
+    wanted = torch_impl.create_model(
+        arch, dtype="float64", weights={n: w for n, w in WEIGHTS[source].items() if "fc." not in n}
+    )
+    got = torch_impl.load(tmp_path / "a.pth", dtype="float64", num_classes=0)
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 3, 65, 97)))
+    with torch.no_grad():
+        apart = relative(wanted.eval()(x).numpy(), got.eval()(x).numpy())
+    assert apart <= (1e-2 if kind == "half" else 1e-12)
+
+
+segmenter = {"classifier.4.weight": torch.randn(2, 4, 1, 1), "classifier.0.weight": torch.randn(4, 10, 3, 3)}
+REFUSED = {
+    "CLIP": (lambda: {**state(prefix="visual.", **body), "visual.attnpool.positional_embedding": torch.randn(5, 10)}, "is CLIP's ResNet"),
+    "FCN": (lambda: {**state(prefix="backbone.", **body), **segmenter}, "is a segmentation net.*dilated"),
+    "DeepLab in a dictionary": (lambda: {"model": {**state(prefix="backbone.", **body), "classifier.0.convs.0.0.weight":
+                                                   torch.randn(4, 10, 1, 1)}}, "is a segmentation net.*dilated"),
+    "two nets": (lambda: {"online_model": state(), "ema_model": other(state())}, "--prefix ema_model"),
+    "two towers": (lambda: {**state(prefix="left."), **other(state(prefix="right."))}, "under left., right.. Say which"),
+    "a gate in a block": (lambda: {**state(), "layer1.0.gate.weight": torch.ones(4)}, r"\+ layer1.0.gate.weight"),
+    "a pooling with a power": (lambda: {**state(), "global_pool.p": torch.ones(1)}, r"\+ global_pool.p"),
+    "another convolution": (lambda: {**state(), "up.weight": torch.ones(4, 4, 3, 3)}, r"\+ up.weight"),
+    "a stage is missing": (lambda: {n: t for n, t in state().items() if "layer2" not in n}, "the stages"),
+    "code": (lambda: {"model": state(), "hook": eval}, "wants to run builtins.eval"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_the_others_are_refused_in_words(tmp_path, name):
+    make, words = REFUSED[name]
+    torch.save(make(), tmp_path / "a.pth")
+    with pytest.raises(RosettaError, match=words):
+        port.inspect(tmp_path / "a.pth")
+
+
+def test_a_prefix_chooses(tmp_path):
+    from click.testing import CliRunner
+
+    from common.cli import cli
+
+    torch.save({"online_model": other(state()), "ema_model": state()}, tmp_path / "a.pth")
+    for prefix in ("ema_model", "ema_model."):
+        check(tmp_path / "a.pth", "head", prefix=prefix)
+    done = CliRunner().invoke(cli, ["inspect", str(tmp_path / "a.pth"), "--prefix", "ema_model"])
+    assert (
+        done.exit_code == 0
+        and "'ema_model.', which is left out" in done.output
+        and "--prefix online_model" in done.output
+    )
+    with pytest.raises(RosettaError, match="no names that begin with 'ema_modle'; did you mean ema_model"):
+        port.inspect(tmp_path / "a.pth", prefix="ema_modle")
+    torch.save({"state_dict": state(), "state_dict_ema": other(state())}, tmp_path / "b.pth")
+    check(tmp_path / "b.pth", "head")
+    assert not np.array_equal(
+        port.inspect(tmp_path / "b.pth", prefix="state_dict_ema").weights()["fc.bias"], WEIGHTS[BASIC]["fc.bias"]
+    )
+
+
+def test_there_are_as_many_kinds_as_were_asked_for():
+    assert len(TAKEN) >= 100 and len(TAKEN) + len(REFUSED) + len(SAFE) >= 121
