@@ -114,6 +114,7 @@ class Recorder:
         # of the layers that call: name, which call it is, and where it was written
         self.stack: list[tuple[str, int, str]] = [("", 0, "")]
         self.entries = 0
+        self.owners: dict[int, Any] = {}  # the layer of each call
         self.values = {name: t.numpy() for name, t in live.tensors.items()}  # of variables, so far
         self.assigned: list[tuple[int, str, np.ndarray, np.ndarray]] = []  # by which layer's call, name, from, to
         # by call: which layer's call, the batch's mean, variance and size
@@ -304,7 +305,9 @@ class Recorder:
                     if share is not None and abs(share - momentum) < EQUAL:
                         names["running_var"], unbiased = name, more > 1
                         break
-            attributes = {**call.attributes, "momentum": round(momentum, 12), "unbiased": unbiased}
+            own = getattr(type(self.owners.get(entry)), "call", None) is keras.layers.BatchNormalization.call
+            kept = None if own and not unbiased else unbiased
+            attributes = {**call.attributes, "momentum": round(momentum, 12), "unbiased": kept}
             self.calls[at] = replace(call, attributes=attributes, arrays={**call.arrays, **names})
         return tuple(self.calls)
 
@@ -316,6 +319,7 @@ class Recorder:
         def called(layer, *args, **kwargs):
             recorder.entries += 1
             where = _lines.get(id(layer), recorder.stack[-1][2])
+            recorder.owners[recorder.entries] = layer
             recorder.stack.append((recorder.live.name_of(layer), recorder.entries, where))
             try:
                 return call(layer, *args, **kwargs)

@@ -15,6 +15,7 @@ from common.diagnosis.align import Aligner, Change, changes
 from common.diagnosis.parse import Chain, Join, Layer, layers
 from common.diagnosis.places import Place, listed, places, told
 from common.diagnosis.plans import KERAS, tree
+from common.plan import MOMENTUM
 
 MASKS = "in training alone, by masks: read, not proven"
 NOWHERE = "in no number: the same function wherever it was tried"
@@ -55,10 +56,13 @@ def order(change: Change) -> list[int]:
     return [int(n) for n in re.split(r"[.+]", change.path)]
 
 
-def _as_keras(chain: Chain) -> bool:
-    """Whether every norm keeps its statistics as Keras' own layer does by itself."""
+def _as_keras(chain: Chain) -> float | None:
+    """Where every norm is Keras' own layer, the share of the batch that is no difference: Keras' usual one where all
+    have it, else ours."""
     norms = [x.attributes for x in layers(chain) if x.op == "norm" and x.attributes["batch"] != "never"]
-    return bool(norms) and all(a.get(name) == value for a in norms for name, value in KERAS.items())
+    if not norms or any(a.get("unbiased", True) is not None for a in norms):
+        return None
+    return KERAS if all(a["momentum"] == KERAS for a in norms) else MOMENTUM
 
 
 class Explained:

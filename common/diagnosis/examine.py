@@ -20,7 +20,7 @@ from common.diagnosis.edits import Edit, Explained
 from common.diagnosis.explain import explain
 from common.diagnosis.guess import edges
 from common.diagnosis.parse import Chain, Join, Net, Unparsed, layers
-from common.diagnosis.plans import tree
+from common.diagnosis.plans import KERAS, tree
 from common.diagnosis.proof import Proof, Prover
 from common.diagnosis.tape import Live
 from common.diagnosis.values import scatter
@@ -273,9 +273,10 @@ def _seen(chain: Chain) -> str:
     return f"{', '.join(f'{n} {op}' for op, n in count.most_common(5))}, and {sums} sums along its way"
 
 
-def _remarks(net: Net, batches: Iterable[np.ndarray], keras: bool) -> Iterator[str]:
-    if keras:
-        yield "norms keep statistics as Keras' do by themselves: 0.99 of the old ones, and the biased variance"
+def _remarks(net: Net, batches: Iterable[np.ndarray], keras: float | None) -> Iterator[str]:
+    if keras is not None:
+        share = f"{1 - keras:g} of the old ones, and " if keras == KERAS else ""
+        yield f"norms keep statistics as Keras' do by themselves: {share}the batch's biased variance"
     if net.unread:
         more = f" and {len(net.unread) - 3} more" if len(net.unread) > 3 else ""
         yield f"no call reads {', '.join(net.unread[:3])}{more}"

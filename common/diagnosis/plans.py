@@ -9,15 +9,15 @@ from common.arch import Arch
 from common.diagnosis.parse import Chain, Item, Join, Layer, with_norms
 
 RELU = Layer("relu")
-KERAS: dict[str, Any] = {"momentum": 0.01, "unbiased": False}  # what keras.layers.BatchNormalization does by itself
+KERAS = 0.01  # the batch's share that keras.layers.BatchNormalization takes by itself
 
 
 @lru_cache(maxsize=256)
-def tree(arch: Arch, keras: bool = False) -> Chain:
-    """The row's net. Layers and arrays have their canonical names; `keras`: with statistics as Keras' norms keep them,
-    of which no row says anything."""
-    if keras:
-        return with_norms(tree(arch), **KERAS)
+def tree(arch: Arch, keras: float | None = None) -> Chain:
+    """The row's net. Layers and arrays have their canonical names. `keras` is the batch's share in statistics that are
+    kept as Keras' own norms do, of which no row says anything."""
+    if keras is not None:
+        return with_norms(tree(arch), momentum=keras, unbiased=None)
     plan = p.make_plan(arch)
     n = arch.dims
     trunks = tuple(_trunk(trunk, n) for trunk in plan.trunks)

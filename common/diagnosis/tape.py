@@ -14,8 +14,8 @@ with a question mark before it ("?torch.roll"): nothing may be left out between 
                     weight (O, I / groups, *K), bias
     norm            eps; momentum: the batch's share of new statistics, 0.1 in PyTorch and 0.01 for Keras' 0.99;
                     batch: the batch's statistics are used, and not the running ones; unbiased: so is the running
-                    variance; gradient: False where none goes through the batch's; weight, bias, running_mean,
-                    running_var
+                    variance (None: it isn't, as Keras' own layer has it); gradient: False where none goes through
+                    the batch's; weight, bias, running_mean, running_var
     linear          over the last axis; weight (O, I), bias
     affine          x * weight + bias, each channel its own; weight, bias
     relu, sigmoid, tanh, gelu, silu, relu6, leaky_relu, elu, hard_sigmoid, ...: what they have, as slope

@@ -94,13 +94,17 @@ ROW = get(TINY, shortcut="project_all")
 
 
 def test_keras_own_statistics_are_no_difference():
-    names, found = told(functional(dict(epsilon=1e-5)), ROW)
-    assert found.same and "0.99 of the old ones" in found.text()
+    for momentum, words in (
+        (0.99, "0.99 of the old ones, and the batch's biased"),
+        (0.9, "themselves: the batch's biased"),
+    ):
+        _, found = told(functional(dict(epsilon=1e-5, momentum=momentum)), ROW)
+        assert found.same and words in found.text()
 
 
 SAME = ["epsilon 1e-3", "same padding", "softmax in the net"]
 WRITTEN = {
-    "of another momentum": (lambda: functional(), ["biased variance"]),
+    "of another momentum": (lambda: functional(dict(epsilon=1e-5, momentum=0.5)), ["momentum 0.5"]),
     "functional": (lambda: functional({}, same=True, softmax="softmax"), SAME),
     "subclassed": (Subclassed, SAME),
     "channels first": (lambda: functional(dict(epsilon=1e-5), last="channels_first"), []),
