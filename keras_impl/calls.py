@@ -146,11 +146,11 @@ def _reshape(r, inputs, a, shape=None):
     order = "CS"
     if not behind or len(old) < 3:
         after = of_format(len(new), r.last and len(old) < 3)
+    elif new[-1] == old[-1] and behind == 1 and len(new) > 2:  # positions are
+        after = of_format(len(new), True)
     elif new[:ahead] == old[:ahead]:  # channels are put together, or apart
         n = len(new) - ahead
         after = (0, *range(n + 1, len(new)), *range(1, n + 1)) if ahead > 1 else tuple(range(len(new)))
-    elif new[-1] == old[-1] and behind == 1 and len(new) > 2:  # positions are
-        after = of_format(len(new), True)
     elif len(new) == 2 and new[0] == old[0] and behind == 1:
         after, order = (0, 1), "SC"
     else:

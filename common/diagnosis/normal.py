@@ -315,6 +315,10 @@ def _flat(c: Call, g: _Graph) -> New:
     if c.op in ("reshape", "transpose") and len(size) == 3 and size[1] == 1 and c.shape[1] == size[2]:
         if len(c.shape) > 2 and set(c.shape[2:]) == {1}:
             return _one(c, "of_channels", axes=len(c.shape) - 2)
+    if c.op == "reshape" and c.shape[:2] == size[:2] and set(c.shape[2:]) == {1} and (o := g.before(c, "of_channels")):
+        return _one(c, "of_channels", o.inputs, axes=len(c.shape) - 2)  # one axis after the other
+    if c.op == "reshape" and c.shape[:2] == size[:2] and set(c.shape[2:]) == {1} and (o := g.before(c, "unflatten")):
+        return _one(c, "unflatten", o.inputs)
     if c.op == "of_channels" and (s := g.before(c, "sigmoid")):
         inner = replace(c, inputs=s.inputs, outputs=(g.new(),))
         return [inner, replace(s, inputs=inner.outputs, outputs=c.outputs, shape=c.shape)]
