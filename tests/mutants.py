@@ -82,8 +82,8 @@ class Mutant:
 KINDS = {
     "the comparison": {"comparison", "difference", "lockstep", "checks", "backends", "differentiated", "fast", "race"},
     "data and scores": {"data", "examples", "scores", "preprocessing", "images", "evaluation"},
-    "training": {"run", "record", "loop", "recipe", "rules", "kept", "train", "optim", "autodiff"},
-    "files": {"checkpoints", "libraries", "tools", "weights", "text"},
+    "training": {"run", "record", "loop", "curves", "recipe", "rules", "kept", "train", "optim", "autodiff"},
+    "files": {"checkpoints", "libraries", "tools", "weights", "text", "errors"},
     "the net": {
         "plan",
         "names",
@@ -245,7 +245,7 @@ def clean(found: dict[str, dict], names: list[str]) -> list[str]:
         return []
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         copy(Path(folder))
-        _, said = pytest(Path(folder), ["--maxfail=1000", *(f"tests/{test}" for test in by)], 60 * len(by) + 600)
+        _, said = pytest(Path(folder), ["--maxfail=1000", *map(place, by)], 60 * len(by) + 600)
     failed = set(re.findall(r"^(?:FAILED|ERROR) tests/(?:\w+/)?(\S+?::.+?)(?: - .*)?$", said, re.M))
     if "passed" not in said:
         raise SystemExit(f"the tests don't run without a fault either:\n{said[-2000:]}")
@@ -1007,6 +1007,45 @@ mutant("a race's drift of the future", "a step is excused by what the frameworks
         "most = np.full(self.steps, np.max([self.drift(b) for b in self.losses]))"))
 mutant("a race with NaN is even", "a training that ended in NaN is called the same", CHECKER,
        ("common/training/race.py", "far = ~(self.apart(backend) <= self.allowed())", "far = self.apart(backend) > self.allowed()"))
+
+# ---- what had none: each by the tests of its own room
+
+mutant("a pickle's set of anything", "a file asks for the elements of a set that a number fills: any amount of memory",
+       f"{UNTRUSTED} -k 'a_pickle_asks or keys_that_go_deep'",
+       ("common/checkpoints/pickles.py", "isinstance(args[0], list) and _keys(*args[0]),", "isinstance(args[0], list),"))
+mutant("an archive with two ends", "a file that has two directories is read by one, and by others otherwise",
+       f"{UNTRUSTED} -k 'an_archive_is_one or storage_is_a_record'",
+       ("common/checkpoints/torch_files.py", "for m in members) or not _ends_in_directory(f, len(members), z.start_dir):", "for m in members):"))
+mutant("a run's folder locked for all", "two processes train one run, and each writes over the other",
+       "test_runs.py::test_a_second_process_is_refused_while_the_first_trains",
+       (RECORD, "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB"))
+mutant("unprintable as it is", "a file's names rule the terminal",
+       f"{UNTRUSTED} -k 'rules_the_terminal or a_terminal_obeys'",
+       ("common/errors.py", "return _UNPRINTABLE.sub(lambda c: c[0].encode(\"unicode_escape\").decode(), text)", "return text"))
+mutant("white excuses a hundredfold", "in float32 another function passes where a picture has white areas",
+       "test_compare.py -k 'white_areas or what_sums_can_be_off'",
+       ("common/parity/difference.py", "worst = max(worst, float(", "worst = max(worst, 100 * float("))
+mutant("multiply-adds by channels twice", "`show` counts each layer's multiply-adds times its channels",
+       "test_counts.py",
+       ("common/names.py", 'madds = math.prod(shapes["weight"]) * math.prod(output[1:])', 'madds = math.prod(shapes["weight"]) * math.prod(output)'))
+mutant("a curve's worst epoch", "`curves` calls the worst epoch the best",
+       "test_curves.py::test_curves_of_two_nets",
+       ("common/training/curves.py", "return max(self.rows,", "return min(self.rows,"))
+mutant("a curve's last epoch alone", "`curves --json` leaves out all epochs but one",
+       "test_curves.py::test_curves_of_two_nets",
+       ("common/training/curves.py", '"epochs": self.rows}', '"epochs": self.rows[-1:]}'))
+mutant("epsilon left out of a row", "a file's net has another epsilon than the one that was saved",
+       "test_properties.py::test_any_row_survives_json_and_costs_something",
+       ("common/row.py", "return json.dumps(dataclasses.asdict(self))", 'return json.dumps({k: v for k, v in dataclasses.asdict(self).items() if k != "norm_eps"})'))
+mutant("arrays in RGB always", "a net that was trained on BGR sees arrays in RGB",
+       "test_transfer.py::test_arrays_are_prepared_as_files_are",
+       ("common/training/data/batches.py", 'return x[:, ::-1] if self.preprocessing.channel_order == "BGR" else x', "return x"))
+mutant("data as they come for --init", "a training that begins from a checkpoint scales its images otherwise than that was trained",
+       "test_transfer.py -k 'prepared_as'",
+       (TRAINING, "            found = prepared(found, run.preprocessing, str(run.init))\n", "            found.notes.append(str(run.init))\n"))
+mutant("a missing moment is zero", "a training goes on from a damaged checkpoint without its momentum",
+       "test_runs.py::test_a_folder_that_is_no_whole_run_is_refused",
+       ("common/training/kept.py", "            if name not in state:\n                raise", "            if name not in state:\n                continue\n                raise"))
 # fmt: on
 
 

@@ -21,7 +21,7 @@ import pytest
 import safetensors.numpy
 import torch
 from conftest import ROOT
-from mutations import ARCH, BARE, KINDS, LARGE, OURS, gadgets
+from mutations import ARCH, BARE, KINDS, LARGE, OURS, Calls, gadgets
 
 from common import weights as canonical
 from common.arch import get
@@ -119,6 +119,9 @@ def test_keys_that_go_deep_and_attributes_that_hide_methods(tmp_path):
     """To hash a tuple goes as deep as the tuple does, in C; and an attribute of an OrderedDict may be `items`."""
     deep = b"\x80\x02})" + b"\x85" * 200_000 + b"K\x01s."
     refused(archive(tmp_path / "deep.pth", deep, {}), "a key that is no name")
+    for held in ([(1, 2)], [torch.zeros(3)]):
+        torch.save({"a": Calls(set, held)}, tmp_path / "set.pth")
+        refused(tmp_path / "set.pth", "wants to run builtins.set")
     hidden = b"\x80\x02ccollections\nOrderedDict\n)R}X\x05\x00\x00\x00itemsK\x05sb."
     refused(archive(tmp_path / "hidden.pth", hidden, {}), "a state of collections.OrderedDict")
 

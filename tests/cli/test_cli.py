@@ -201,14 +201,17 @@ def test_compare_in_half_precision_stands_beside_its_floor(here, tmp_path):
         assert 1e-4 < logits["floor"] < 0.2 and logits["relative"] < 3 * logits["floor"]
 
 
-def test_every_backend_in_a_process_of_its_own(tmp_path):
+@pytest.mark.parametrize("steps", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_every_backend_in_a_process_of_its_own(tmp_path, monkeypatch, steps):
     """torch, Keras on its three engines, and both exports in ONNX Runtime: the whole command."""
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # compiling takes longer than running
     for package in ("jax", "onnx", "onnxruntime", "onnxscript", "tf2onnx"):
         pytest.importorskip(package)
     arch = get("resnext50_32x4d", depths=(1, 1), widths=(16, 32), groups=4, width_per_group=16, num_classes=5)
     store.save(tmp_path / "w.safetensors", arch, randomised(arch))
     done = process(
-        "compare", tmp_path / "w.safetensors", "--size", 40, "--checks", "all", "--json", tmp_path / "r.json",
+        "compare", tmp_path / "w.safetensors", "--size", 24, "--checks", "all", "--steps", steps,
+        "--json", tmp_path / "r.json",
         "--backends", "torch", "keras:tensorflow", "keras:jax", "keras:torch", "onnx:torch", "onnx:keras",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

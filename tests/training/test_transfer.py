@@ -179,6 +179,11 @@ def test_named_data_are_prepared_as_the_checkpoint_has_it(tmp_path):
         run = training.Run.load(tmp_path / name)
         data = run.load_data()
         (got, _), *_ = run.batches(data, False).epoch()
+        _, begun = training.plan(
+            "cifar_resnet20", str(tmp_path / f"{name}.npz"), run.recipe, {"depths": (1, 1, 1)},
+            init=str(tmp_path / "net.safetensors"),
+        )  # fmt: skip
+        assert begun.preprocessing == data.preprocessing  # what a run begins with is what it goes on with
         if name == "pixels":
             wanted = (np.moveaxis(pixels, -1, 1)[:, ::-1] - np.reshape(how.mean, (3, 1, 1))) / np.reshape(
                 how.std, (3, 1, 1)
