@@ -147,11 +147,11 @@ def test_the_most_worth_comes_first():
 
 
 NO_TENSORFLOW = """
-import importlib.machinery, sys
+import functools, importlib.machinery
 real = importlib.machinery.PathFinder.find_spec
 def find_spec(name, *given):
     return None if name.split(".")[0] in ("tensorflow", "tf2onnx", "openvino", "keras_hub") else real(name, *given)
-importlib.machinery.PathFinder.find_spec = find_spec
+importlib.machinery.PathFinder.find_spec = functools.partial(find_spec)
 """
 
 
