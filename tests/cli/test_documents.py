@@ -41,6 +41,8 @@ SMALLER = [
     (r"^rosetta race (cifar\S+)", r"rosetta race \1 --set depths=1,1,1 --steps 2 --measure 20"),
 ]
 PARSED_ALONE = {
+    "rosetta diagnose my_net.py:resnet50 --like resnet50": "somebody's own file; tests/diagnosis has many",
+    'rosetta diagnose my_net.py --call "build(num_classes=10)"': "the same",
     "rosetta exercise check 5 mine.py":
         "it isn't solved, so the exit code is 1; tests/teaching/test_exercises.py solves it",
     "rosetta evaluate docs/cifar_resnet20-fashion-mnist --framework both --dtype float64":

@@ -50,6 +50,8 @@ def test_every_json_of_every_command_is_strict(tmp_path, stubborn, here):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)).save(picture)
     file = tmp_path / "out.json"
     small = ("--set", "depths=[1,1,1]")
+    plain = tmp_path / "plain.py"
+    assert rosetta("write", "cifar_resnet20", plain).exit_code == 0
     calls = {
         "list": ["--json"],
         "show": ["cifar_resnet20", *small, "--json"],
@@ -60,6 +62,8 @@ def test_every_json_of_every_command_is_strict(tmp_path, stubborn, here):
         "evaluate": [stubborn, "--data", "digits", "--json"],
         "predict": [picture, "--weights", stubborn, "--json"],
         "curves": [tmp_path / "run", "--json"],
+        "traps": ["--json"],
+        "diagnose": [f"{plain}:ResNet", "--like", "cifar_resnet20", "--json"],
         "bench": [
             "cifar_resnet20", *small, "--backends", "torch", "--modes", "eager", "--rounds", 1, "--batch", 1,
             "--json", file,

@@ -44,7 +44,13 @@ def rows(draw) -> Arch:
     se_ratio = draw(st.sampled_from([0, 2, 16]))
     per_group = draw(st.sampled_from([16, 32, 64, 80])) if block == "bottleneck" else 64
     divisible = all(w * per_group // 64 % 4 == 0 for w in widths) and all(c % 4 == 0 for c, *_ in stem.convs)
-    wide = min(w * per_group // 64 for w in widths) > 1 and min(c for c, *_ in stem.convs) > 1
+    in_channels = draw(st.integers(1, 4))
+    fans = [
+        in_channels * stem.convs[0][1],
+        *widths,
+        *(c for c, *_ in stem.convs),
+        *(w * per_group // 64 for w in widths),
+    ]
     means = stride_in == 2 and stem.pool != "zeros"
     bottleneck = block == "bottleneck"
     return Arch(
@@ -68,10 +74,10 @@ def rows(draw) -> Arch:
         kernels=tuple(draw(st.lists(st.sampled_from([1, 3, 5, 7]), min_size=1, max_size=3, unique=True))),
         dims=draw(st.sampled_from([1, 2])),
         conv_bias=draw(st.sampled_from([True, False, "unnormed"])),
-        weight_std=draw(st.sampled_from([0.0, 0.0, 1e-8])) if wide else 0.0,
+        weight_std=draw(st.sampled_from([0.0, 0.0, 1e-8])) if min(fans) > 1 else 0.0,
         norm_groups=draw(st.sampled_from([0, 0, 1, 2, 4])) if divisible else 0,
         norm_eps=draw(st.sampled_from([1e-5, 1e-3])),
-        in_channels=draw(st.integers(1, 4)),
+        in_channels=in_channels,
         num_classes=draw(st.integers(0, 5)),
     )
 

@@ -80,8 +80,8 @@ def of_timm(folder, referees):
     timm.models.save_for_hf(net, folder / "net", model_config={})
     net.reset_classifier(0)
     net.double().eval()
-    how = timm.data.resolve_data_config({"input_size": (3, 64, 64)}, model=net)
-    assert how["interpolation"] == "bicubic" and how["crop_pct"] == 0.95
+    how = timm.data.resolve_data_config({"input_size": (3, 64, 64)}, model=net, use_test_size=True)  # as it validates
+    assert how["interpolation"] == "bicubic" and how["crop_pct"] == 1.0
     resize, crop, *_ = timm.data.create_transform(**how).transforms
 
     def features(file):

@@ -32,6 +32,8 @@ RULES = (  # a shortcut is number 0, and so comes before the rules of all number
 def _built(arch: Arch) -> bool:
     if arch.groups > 1 or arch.width_per_group != 64 or arch.se_ratio or arch.conv_bias or arch.widths[0] != 64:
         return False
+    if arch.norm_groups or arch.weight_std:
+        return False
     if arch.shortcut.startswith("pool"):  # its first blocks project, which only a row of basic blocks tells
         return arch.shortcut == ("pool" if arch.block == "bottleneck" else "pool_first")
     return imagenet(arch)

@@ -24,7 +24,8 @@ RULES = (
 
 
 def _plain(arch: Arch) -> bool:
-    return imagenet(arch) and arch.groups == 1 and arch.width_per_group == 64
+    batches = not arch.norm_groups and not arch.weight_std
+    return imagenet(arch) and batches and arch.groups == 1 and arch.width_per_group == 64
 
 
 TRANSFORMERS = Library(
