@@ -169,7 +169,7 @@ def test_akamasters_checkpoints_on_real_images(shared, name, file):
     b = np.asarray(twin(x[:n]))
     assert relative(expected[:n], a) <= 1e-12 and relative(expected[:n], b) <= 1e-12
     assert (a.argmax(1) == expected[:n].argmax(1)).all() and (b.argmax(1) == expected[:n].argmax(1)).all()
-    assert (a.argmax(1) == data["y"][:n]).mean() > 0.75  # a trained net
+    assert (a.argmax(1) == data["y"][:n]).mean() > 0.7  # a trained net
 
 
 D2L = {"resnet18_d2l": (2, 2, 2, 2), "resnet34_d2l": (3, 4, 6, 3)}
