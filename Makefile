@@ -52,6 +52,7 @@ benchmark: .venv/installed-test ## Speed against torchvision, timm, keras.applic
 	@PYTHONPATH=benchmarks $(BIN)/python benchmarks/speed.py --json benchmarks/results/speed-cpu.json
 	@PYTHONPATH=benchmarks $(BIN)/python benchmarks/scaling.py --json benchmarks/results/scaling-cpu.json --plot docs/scaling.png
 	@PYTHONPATH=benchmarks $(BIN)/python benchmarks/building.py --json benchmarks/results/building-cpu.json
+	@PYTHONPATH=benchmarks $(BIN)/python benchmarks/engines.py --framework torch --framework keras --json benchmarks/results/engines-cpu.json
 	@$(BIN)/python benchmarks/port.py --json benchmarks/results/port-cpu.json
 	@PYTHONPATH=benchmarks $(BIN)/python benchmarks/train.py --json benchmarks/results/train-cpu.json
 

@@ -2,7 +2,7 @@
 
     PYTHONPATH=benchmarks python benchmarks/engines.py [--json benchmarks/results/engines-cpu.json]
 
-What is written grows case by case, and a case that is there is not measured again.
+What is written grows case by case, and a case that is there is not measured again; docs/performance.md gets its table.
 """
 
 import gc
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 import numpy as np
-from peers import CONSOLE, alternate
+from peers import CONSOLE, alternate, put
 
 from common.arch import get
 from common.errors import RosettaError
@@ -59,8 +59,29 @@ def measure(framework: str, net: str, batch: int, dtype: str, rounds: int) -> di
     }  # fmt: skip
 
 
+def written(report: dict) -> str:
+    """The cases as Markdown, a row each."""
+    lines = [
+        f"| ours, net, dtype, batch | {' | '.join(ENGINES)} | taken | times as fast as the fastest alone | quartiles |",
+        f"|---|{'--:|' * len(ENGINES)}---|--:|--:|",
+    ]
+    for name, case in report["cases"].items():
+        r = case["auto_over_fastest"]
+        took = [f"{1e3 * case['seconds'][e]:.1f} ms" if e in case["seconds"] else "" for e in ENGINES]
+        lines.append(
+            f"| {name} | {' | '.join(took)} | {case['taken']} | {r['median']:.2f} | {r['low']:.2f} to {r['high']:.2f} |"
+        )
+    versions = ", ".join(f"{package} {of}" for package, of in report["versions"].items())
+    lines += [
+        "",
+        f"`{report['device']}`, {report['threads']} threads, {versions}, 224 pixels, n = {report['rounds']}, "
+        f"{report['date']}. Times are medians of one batch; the last two columns are noise where auto took the fastest.",
+    ]
+    return "\n".join(lines)
+
+
 @click.command()
-@click.option("--net", "nets", multiple=True, default=("resnet18", "resnet50"), show_default=True)
+@click.option("--net", "nets", multiple=True, default=("resnet18", "resnet50", "resnext50_32x4d"), show_default=True)
 @click.option("--framework", "frameworks", multiple=True, default=("torch",), show_default=True)
 @click.option("--batch", "batches", type=int, multiple=True, default=(1, 8), show_default=True)
 @click.option("--rounds", default=9, show_default=True)
@@ -83,6 +104,7 @@ def main(nets: tuple, frameworks: tuple, batches: tuple, rounds: int, file: Path
         if file:
             with atomic(file) as temporary:
                 temporary.write_text(json.dumps(report, indent=1) + "\n")
+            put("docs/performance.md", "engines", written(report))
         gc.collect()
 
 

@@ -94,3 +94,10 @@ def conclude(report: dict[str, Any], file: str | None) -> None:
                   f"n = {report['rounds']}, {report['date']}")  # fmt: skip
     if file:
         Path(file).write_text(json.dumps(report, indent=1) + "\n")
+
+
+def put(path: str, mark: str, text: str) -> None:
+    """A generated text into a page, between its marks `<!-- mark -->` and `<!-- end of mark -->`."""
+    begin, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
+    before, rest = Path(path).read_text().split(begin)
+    Path(path).write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}")

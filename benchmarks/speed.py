@@ -14,7 +14,7 @@ from datetime import date
 from pathlib import Path
 
 import click
-from peers import CONSOLE
+from peers import CONSOLE, put
 from rich.table import Table
 
 from common import weights
@@ -173,13 +173,6 @@ def written(report: dict) -> str:
     return "\n".join(lines)
 
 
-def put(path: str, text: str) -> None:
-    """The text between the marks in a page."""
-    page = Path(path).read_text()
-    begin, end = "<!-- ratios -->", "<!-- end of ratios -->"
-    Path(path).write_text(page.split(begin)[0] + f"{begin}\n{text}\n{end}" + page.split(end)[1])
-
-
 @click.command()
 @click.option("--rounds", default=15, show_default=True)
 @click.option("--batch", default=8, show_default=True)
@@ -211,7 +204,7 @@ def main(rounds: int, batch: int, file: str | None) -> None:
                   "asked": rows, "loading": loaded, "resnext_over_resnet": grouped,
                   "runs": {what: r.to_json() for what, r in results.items()}}  # fmt: skip
         Path(file).write_text(json.dumps(report, indent=1) + "\n")
-        put("docs/performance.md", written(report))
+        put("docs/performance.md", "ratios", written(report))
 
 
 if __name__ == "__main__":
