@@ -75,7 +75,7 @@ def written(report: dict) -> str:
     lines += [
         "",
         f"`{report['device']}`, {report['threads']} threads, {versions}, 224 pixels, n = {report['rounds']}, "
-        f"{report['date']}. Times are medians of one batch; the last two columns are noise where auto took the fastest.",
+        f"{report['date']}. Times are medians of one batch; the last two are noise where auto took the fastest.",
     ]
     return "\n".join(lines)
 
