@@ -2,7 +2,7 @@
 
 import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Literal
@@ -30,6 +30,22 @@ def draw_ahead(arch: Arch, seed: int, finish: Finish = lambda w: w, how: Initial
     if arch.folded:
         return _finished(folding(arch, draw_ahead(unfolded(arch), seed, how=how)), finish)
 
+    pool = ThreadPoolExecutor(2)
+    drawn = _drawn(make_plan(arch).layers(), seed, how)
+    source = {name: pool.submit(_finish, draw, finish).result for name, draw in drawn.items()}
+    pool.shutdown(wait=False)
+    return source
+
+
+def classifier(arch: Arch, seed: int, finish: Finish = lambda w: w) -> Source:
+    """The classifier's tensors of `draw_ahead` alone; none where the row has no classifier."""
+    fc = make_plan(arch).fc
+    return _finished(_drawn([fc] if fc else [], seed, "he"), finish)
+
+
+def _drawn(layers: Iterable[Layer], seed: int, how: Initialisation) -> Source:
+    """Each tensor of these layers, drawn when it is asked for."""
+
     def draw(layer: Layer, leaf: str, shape: Shape) -> np.ndarray:
         if isinstance(layer, Norm):
             return np.full(shape, leaf in ("weight", "running_var"), np.float32)
@@ -44,16 +60,13 @@ def draw_ahead(arch: Arch, seed: int, finish: Finish = lambda w: w, how: Initial
             variance = 1 / shape[1] if isinstance(layer, Linear) else 2 / (shape[0] * math.prod(shape[2:]))
             scale = math.sqrt(variance)
         weight *= np.float32(scale)
-        return finish(weight)
+        return weight
 
-    pool = ThreadPoolExecutor(2)
-    source = {
-        f"{layer.name}.{leaf}": pool.submit(draw, layer, leaf, shape).result
-        for layer in make_plan(arch).layers()
+    return {
+        f"{layer.name}.{leaf}": partial(draw, layer, leaf, shape)
+        for layer in layers
         for leaf, shape in layer_parameters(layer).items()
     }
-    pool.shutdown(wait=False)
-    return source
 
 
 def given(arch: Arch, weights: Mapping[str, np.ndarray], finish: Finish = lambda w: w) -> Source:

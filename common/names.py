@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from common.arch import Arch
-from common.errors import RosettaError
-from common.plan import Block, ChannelAttention, Conv, Layer, Linear, Norm, Pool, make_plan
+from common.errors import RosettaError, nearest
+from common.plan import Block, ChannelAttention, Conv, Layer, Linear, Norm, Plan, Pool, make_plan
 
 Shape = tuple[int, ...]
 STATISTICS = ("running_mean", "running_var")  # of a BatchNorm: state, but not trained
@@ -200,6 +200,35 @@ def sections(arch: Arch, size: int | Sequence[int] | None = None) -> list[Sectio
         totals = (sum(getattr(row, key) for row in rows) for key in costs)
         result.append(Section(name, rows[-1].output, weighted, *totals))
     return result
+
+
+@dataclass(frozen=True)
+class Feature:
+    """What the stem or a stage puts out: its channels, and how many pixels of the input lie, along an axis, between one
+    position and the next."""
+
+    channels: int
+    stride: int
+
+
+def feature_info(arch: Arch) -> dict[str, Feature]:
+    """{"stem": ..., "layer1": ..., ...}: what `features` of either framework's net will give."""
+    size = 2**16  # which every stride divides
+    parts = [s for s in sections(arch, size) if s.name != "head"]
+    return {s.name: Feature(s.output[0], size // s.output[1]) for s in parts}
+
+
+def chosen(plan: Plan, names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """The stem and stages that were asked for, or all; and of each trunk the stages that are needed for those. Raises
+    RosettaError where the net has no stage of that name."""
+    trunks = [[stage.name for stage in trunk.stages] for trunk in plan.trunks]
+    known = ["stem", *(name for stages in trunks for name in stages)]
+    for name in names:
+        if name not in known:
+            raise RosettaError(f"the net has no stage {name!r}{nearest(name, known) or '; it has ' + ', '.join(known)}")
+    wanted = list(names) or known
+    ends = [max([i for i, name in enumerate(stages, 1) if name in wanted], default=0) for stages in trunks]
+    return wanted, [stages[:end] for stages, end in zip(trunks, ends, strict=True)]
 
 
 def multiply_adds(arch: Arch, size: int | Sequence[int] | None = None) -> int:

@@ -13,9 +13,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from common.arch import Arch
+from common.arch import Arch, get
 from common.errors import RosettaError
-from common.init import Source, draw_ahead, given
+from common.init import Source, classifier, draw_ahead, given
+from common.names import feature_info
 from common.plan import Plan, make_plan
 from common.weights import channels_first, channels_last
 
@@ -38,7 +39,7 @@ class Part:
     @classmethod
     def from_config(cls, config):
         arch = Arch.from_json(config["arch"])
-        with _policy(dtype_named(config["dtype"])):
+        with _making(dtype_named(config["dtype"])):
             layer = cls.planned(make_plan(arch), config)
         layer.row, layer.name = arch, config["name"]
         if not config["trainable"]:  # True would unfreeze what is inside
@@ -100,6 +101,27 @@ class Model(Part, keras.Model):
     inputs = property(lambda self: [self._input])
     outputs = property(lambda self: [self._output])
 
+    feature_info = property(lambda self: feature_info(self.plan.arch))
+
+    def backbone(self, *names) -> keras.Model:
+        """The net as far as these stages need it, without a classifier: from images to {name: what the stage puts out}.
+        The layers are this net's own; keras.models.clone_model gives it its own."""
+        return keras.Model(self.input, self.features(self.input, *names))
+
+    def reset_classifier(self, num_classes: int, seed: int | None = None) -> None:
+        """Puts a fresh classifier, drawn from `seed` or by Keras' generator, in the place of the net's own; with 0 the
+        net gives its pooled features. The other layers stay as they are; a compiled net is to be compiled again. Raises
+        RosettaError for such a number."""
+        plan = make_plan(get(self.plan.arch, num_classes=num_classes))
+        with _making(self.dtype_policy, classifier(plan.arch, fresh(seed), to_keras)):
+            head = self.head(plan)
+        self._tracker.untrack(self.fc)  # Keras would keep the old one's variables
+        del self.fc
+        self.plan, self.fc = plan, head
+        self.connect()
+        self.compiled = False
+        self.train_function = self.test_function = self.predict_function = None  # graphs of the old one
+
     def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs):
         return super().export(filepath, format, verbose, input_signature or self.inputs, **kwargs)
 
@@ -149,14 +171,10 @@ def construct(cls, plan: Plan, dtype: str | None, seed: int | None = None, weigh
     if weights is not None:
         source = given(plan.arch, weights() if callable(weights) else weights, to_keras)
     else:  # keras.utils.set_random_seed governs this generator
-        source = draw_ahead(plan.arch, random.getrandbits(62) if seed is None else seed, to_keras)
-    token = _source.set(source)
-    try:
-        with _policy(policy):
-            model = cls(plan)
-            model.connect()
-    finally:
-        _source.reset(token)
+        source = draw_ahead(plan.arch, fresh(seed), to_keras)
+    with _making(policy, source):
+        model = cls(plan)
+        model.connect()
     kind = keras.backend.standardize_dtype(model.trainable_variables[0].value.dtype)
     if kind != policy.variable_dtype:  # JAX cuts float64 down to float32 without a word
         raise RosettaError(
@@ -165,15 +183,20 @@ def construct(cls, plan: Plan, dtype: str | None, seed: int | None = None, weigh
     return model
 
 
+def fresh(seed: int | None) -> int:
+    return random.getrandbits(62) if seed is None else seed
+
+
 @contextmanager
-def _policy(policy: keras.DTypePolicy):
-    """Layers made inside have it."""
-    before = keras.config.dtype_policy()
+def _making(policy: keras.DTypePolicy, source: Source | None = None):
+    """Layers made inside have that policy, and their weights from `source`."""
+    before, token = keras.config.dtype_policy(), _source.set(source)
     keras.config.set_dtype_policy(policy)
     try:
         yield
     finally:
         keras.config.set_dtype_policy(before)
+        _source.reset(token)
 
 
 def dtype_named(dtype: str | None) -> keras.DTypePolicy:

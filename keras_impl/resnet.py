@@ -1,6 +1,7 @@
 """The network: stem, stages, head. The twin of this file in the other package has the same text, comments apart."""
 
 from common.arch import Arch, get
+from common.names import chosen
 from common.plan import Plan, StemPlan, Trunk, make_plan
 
 from .blocks import BLOCKS
@@ -23,7 +24,10 @@ class ResNet(Model):
         for trunk in plan.trunks:
             if trunk.norm:
                 setattr(self, trunk.norm.name, norm(trunk.norm))
-        self.fc = linear(plan.fc) if plan.fc else identity
+        self.fc = self.head(plan)
+
+    def head(self, plan: Plan):
+        return linear(plan.fc) if plan.fc else identity
 
     def stem(self, x):
         x = self.conv1(x)  # 224 224 3 -> 112 112 64
@@ -42,15 +46,17 @@ class ResNet(Model):
         x = self.stem(x)
         return self.fc(concat([self.pooled(trunk, x) for trunk in self.plan.trunks]))  # N classes
 
-    def features(self, x):
-        """{"stem": ..., "layer1": ..., ...}: what the stem and each stage put out, before any last BN-ReLU. In training
-        mode, as a new net of PyTorch's is, the pass moves the running statistics: net.eval() comes first."""
+    def features(self, x, *names):
+        """{"stem": ..., "layer1": ..., ...}: what the stem and each stage put out, before any last BN-ReLU; of `names`
+        alone, if there are any, and then as far as these need it. In training mode, as a new net of PyTorch's is, the
+        pass moves the running statistics: net.eval() comes first."""
+        wanted, trunks = chosen(self.plan, names)
         out = {"stem": self.stem(x)}
-        for trunk in self.plan.trunks:
+        for stages in trunks:
             y = out["stem"]
-            for stage in trunk.stages:
-                y = out[stage.name] = getattr(self, stage.name)(y)
-        return out
+            for name in stages:
+                y = out[name] = getattr(self, name)(y)
+        return {name: out[name] for name in wanted}
 
 
 def stem_convs(stem: StemPlan):

@@ -7,9 +7,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from common.arch import get
 from common.errors import RosettaError
-from common.init import draw_ahead, given
-from common.plan import Plan
+from common.init import classifier, draw_ahead, given
+from common.names import chosen, feature_info, section_of
+from common.plan import Plan, make_plan
 
 
 class Module(nn.Module):
@@ -26,8 +28,39 @@ class Model(nn.Module):
         super().__init__()
         self.plan = plan
 
+    names: tuple[str, ...] = ()  # of the stages that come out instead of logits
+
     def forward(self, x):
-        return self.logits(x)
+        return self.features(x, *self.names) if self.names else self.logits(x)
+
+    feature_info = property(lambda self: feature_info(self.plan.arch))
+
+    def backbone(self, *names) -> "Model":
+        """The net as far as these stages need it, without a classifier: from images to {name: what the stage puts out}.
+        The layers are this net's own, under the names that they have here; copy.deepcopy gives it its own."""
+        with torch.device("meta"):
+            part = type(self)(self.plan)
+        part.names, trunks = chosen(self.plan, names)
+        for name in list(part._modules):
+            if section_of(name) == "stem" or any(name in stages for stages in trunks):
+                setattr(part, name, getattr(self, name))
+            else:
+                delattr(part, name)
+        return part.train(self.training)
+
+    def reset_classifier(self, num_classes: int, seed: int | None = None) -> None:
+        """Puts a fresh classifier, drawn from `seed` or by PyTorch's generator, in the place of the net's own; with 0
+        the net gives its pooled features. The other layers stay as they are. Raises RosettaError for such a number."""
+        plan = make_plan(get(self.plan.arch, num_classes=num_classes))
+        own = next(self.parameters())
+        with torch.device("meta"):
+            head = self.head(plan)
+        state = {n.removeprefix("fc."): to_tensor(draw()) for n, draw in classifier(plan.arch, fresh(seed)).items()}
+        if state:
+            head.load_state_dict(state, assign=True)
+            head.to(own.device, own.dtype).train(self.training)
+        del self.fc
+        self.plan, self.fc = plan, head
 
     def __prepare_scriptable__(self):
         """What torch.jit.script compiles instead of the net, whose stages it can't find by name."""
@@ -46,7 +79,7 @@ def construct(cls, plan: Plan, dtype: str | None, seed: int | None = None, weigh
     none is given. Without `copy` the net takes the arrays of `weights` for its own."""
     kind = dtype_named(dtype)
     if weights is None:
-        source = draw_ahead(plan.arch, int(torch.randint(2**62, (), device="cpu")) if seed is None else seed)
+        source = draw_ahead(plan.arch, fresh(seed))
     # on "meta" first: PyTorch's own initialisation, kaiming_uniform(a=sqrt(5)), would take its time and be overwritten
     with torch.device("meta"):
         model = cls(plan)
@@ -59,6 +92,10 @@ def construct(cls, plan: Plan, dtype: str | None, seed: int | None = None, weigh
     state |= {name: to_tensor(value()).to(device, kind, copy=copy) for name, value in source.items()}
     model.load_state_dict(state, assign=True)
     return model.to(device, kind)  # what is no weight, such as the filter of a blur
+
+
+def fresh(seed: int | None) -> int:
+    return int(torch.randint(2**62, (), device="cpu")) if seed is None else seed
 
 
 def dtype_named(dtype) -> torch.dtype:

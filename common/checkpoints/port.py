@@ -19,7 +19,7 @@ from common.errors import RosettaError
 from common.fold import fold as fold_weights
 from common.fold import kept as not_folded
 from common.fold import unfolded
-from common.init import initial
+from common.init import classifier
 from common.names import count, parameters
 from common.plan import foldable, make_plan
 from common.tools.files import atomic
@@ -286,8 +286,7 @@ def edited(old: Arch, new: Arch, weights: Weights, seed: int) -> tuple[Weights, 
         for leaf in ("fc.weight", "fc.bias"):
             weights.pop(leaf, None)
         if new.num_classes:
-            fresh = initial(dataclasses.replace(new, depths=(1,) * len(new.depths)), seed)
-            weights |= {n: fresh[n].astype(dtype) for n in ("fc.weight", "fc.bias")}
+            weights |= {name: draw().astype(dtype) for name, draw in classifier(new, seed).items()}
             notes.append(f"a fresh classifier of {new.num_classes} classes, drawn from seed {seed}")
         else:
             notes.append("no classifier: the net gives its pooled features")
