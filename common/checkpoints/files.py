@@ -12,7 +12,7 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 
-from common.checkpoints import hubs, keras_files, torch_files
+from common.checkpoints import arrays, hubs, keras_files, programs, torch_files
 from common.checkpoints.containers import Container, Entry, clear, from_file, json_object, ours, shards, widened
 from common.errors import RosettaError
 from common.weights import DTYPES
@@ -55,10 +55,14 @@ def read(path: str | os.PathLike) -> Container:
         return _zip(path)
     if path.name.endswith(".safetensors") or begin[8:9] == b"{":
         return _safetensors(path)
-    if begin.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")) or path.suffix in torch_files.SUFFIXES:
+    pickled = begin.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"))
+    if path.suffix in torch_files.SUFFIXES or (pickled and torch_files.MAGIC in begin):
         return torch_files.read(path)
+    if pickled:
+        return arrays.pickled(path)
     raise RosettaError(
-        f"{path} is no checkpoint that is known: expected safetensors, a PyTorch file, HDF5 (.h5), .keras, or a folder"
+        f"{path} is no checkpoint that is known: expected safetensors, a PyTorch file, HDF5 (.h5), .keras, "
+        "arrays of numpy (.npz or .pkl), or a folder"
     )
 
 
@@ -128,13 +132,14 @@ def _zip(path: Path) -> Container:
         # PyTorch itself doesn't look at the checksums
         if broken := z.testzip():
             raise RosettaError(f"{path} is damaged: {broken} doesn't have its checksum")
+        if names and all(name.endswith(".npy") for name in names):
+            return arrays.npz(path, z)
         if "config.json" not in names:
             ends = {n.partition("/")[2] for n in names}
-            if "archive_format" in ends or "models/model.json" in ends:
-                raise RosettaError(
-                    f"{path} is an exported program of PyTorch's. Where you trust it, save its weights: "
-                    f"torch.save(torch.export.load({path.name!r}).state_dict, 'weights.pth')"
-                )
+            if "archive_format" in ends or "serialized_exported_program.json" in names:
+                return programs.exported(path, z)
+            if "constants.pkl" in ends:
+                return programs.scripted(path, z)
             if not any(n.endswith("data.pkl") for n in names):
                 raise RosettaError(f"{path} is an archive, but neither Keras' (config.json) nor PyTorch's (data.pkl)")
             others = torch_files.check_records(path, z)

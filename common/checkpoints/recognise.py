@@ -10,6 +10,7 @@ from common.checkpoints import claims, keras_files
 from common.checkpoints.containers import Container, Entry
 from common.checkpoints.heads import with_head
 from common.checkpoints.libraries import LIBRARIES
+from common.checkpoints.libraries.detectron2 import from_caffe
 from common.checkpoints.libraries.library import KERAS_LEAVES, Library, Slot, canonical_shape
 from common.checkpoints.libraries.ours import OURS, OURS_KERAS
 from common.checkpoints.libraries.torchvision import TORCHVISION
@@ -104,6 +105,7 @@ def _anywhere(held: Container, library: str | None, arch: Arch | None, prefix: s
             f"{held.path} is a segmentation net (its classifier {segments[0]} is a convolution): the backbones of "
             "torchvision's FCN and DeepLab are dilated in their last two stages, which no row here says"
         )
+    held = from_caffe(held)
     known = places(_weights_of(held), [lib for lib in LIBRARIES if library in (None, lib.name)])
     asks = known if prefix is None else [asked(held, prefix)]
     found: dict[str, Recognised] = {}

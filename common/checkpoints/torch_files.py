@@ -20,6 +20,7 @@ from common.errors import RosettaError
 from common.tools.frameworks import require
 
 SUFFIXES = (".pt", ".pth", ".th", ".bin", ".ckpt", ".tar")
+MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # with which a file of before 1.6 begins, pickled
 NO_TENSOR = "no tensor"  # and yet among a net's
 DEEPEST = 4  # dictionaries in dictionaries in which weights are looked for
 
@@ -138,11 +139,6 @@ def check_records(path: Path, z: zipfile.ZipFile) -> set[str]:
     members = z.infolist()
     top = members[0].filename.split("/")[0]
     sizes = {m.filename: m.file_size for m in members}
-    if f"{top}/constants.pkl" in sizes:
-        raise RosettaError(
-            f"{path} is TorchScript, which is code. Where you trust it, save its weights: "
-            f"torch.save(torch.jit.load({path.name!r}).state_dict(), 'weights.pth')"
-        )
     if squeezed := next((m.filename for m in members if m.compress_type != zipfile.ZIP_STORED), ""):
         raise RosettaError(f"{path} was packed again: {squeezed} is compressed, and PyTorch's never are")
     end = 0

@@ -159,11 +159,43 @@ def test_an_archive_is_one_whichever_end_it_is_read_from(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # 2026-11-25, PyTorch 2.13: torch.jit is on its way out
-def test_torchscript_is_refused_in_words(tmp_path):
-    """A real one, whose code is compressed, as no checkpoint's members are."""
-    path = tmp_path / "script.pt"
-    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 3)), path)
-    refused(path, "is TorchScript")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The TorchScript type system")
+def test_programs_that_are_not_whole(tmp_path):
+    """Of TorchScript and exported ones the weights are read, and nothing that a changed file says of them is believed."""
+    net, x = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)).eval(), torch.zeros(1, 3, 8, 8)
+    torch.jit.save(torch.jit.script(net), tmp_path / "a.pt")
+    torch.export.save(torch.export.export(net, (x,)), tmp_path / "b.pt2")
+    torch.jit.save(torch.jit.freeze(torch.jit.script(net)), tmp_path / "frozen.pt")
+    refused(tmp_path / "frozen.pt", "no weights but in its code, such as a frozen net")
+    for name, wanted in (("a.pt", "TorchScript"), ("b.pt2", "exported program")):
+        held = files.read(tmp_path / name)
+        assert held.kind == wanted and all(
+            np.array_equal(held.entries[n].read(), t.numpy()) for n, t in net.state_dict().items()
+        )
+
+    def again(source, change):
+        with zipfile.ZipFile(tmp_path / source) as z, zipfile.ZipFile(tmp_path / "c.pt", "w") as out:
+            for n in z.namelist():
+                out.writestr(n, change(z.read(n)) if n.endswith(("data.pkl", "weights_config.json")) else z.read(n))
+        return tmp_path / "c.pt"
+
+    def says(**more):
+        def change(text):
+            found = json.loads(text)
+            found["config"]["0.weight"]["tensor_meta"] |= more
+            return json.dumps(found).encode()
+
+        return change
+
+    long = [{"as_int": n} for n in (4, 3, 3, 2**40)]
+    for more in ({"sizes": long}, {"storage_offset": {"as_int": 1}}, {"storage_offset": {"as_int": -4}}, {"dtype": 99},
+                 {"strides": long}, {"sizes": 3}):  # fmt: skip
+        refused(again("b.pt2", says(**more)), "not a whole exported program")
+    data = zipfile.ZipFile(tmp_path / "a.pt").read("a/data.pkl")
+    for old, new in ((b"_rebuild_tensor_v2", b"_rebuild_qtensor12"), (b"c__torch__.torch", b"cos.torch.torch_.c"),
+                     (b"K\x04K\x03K\x03K\x03t", b"K\x7fK\x7fK\x7fK\x03t"), (data[-8:], b"")):  # fmt: skip
+        assert old in data
+        refused(again("a.pt", lambda text, o=old, n=new: text.replace(o, n, 1)), "not a whole TorchScript")
 
 
 def test_a_whole_pickled_model_is_refused_in_words(tmp_path):

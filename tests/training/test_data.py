@@ -260,7 +260,9 @@ NESTED = b"\x80\x02})" + b"".join(b"q%ch%c\x86" % (i, i) for i in range(60)) + b
     [
         (Evil(), "it names (posix|nt).mkdir"),
         ({b"data": Evil()}, "it names (posix|nt).mkdir"),
-        (np.zeros(3), "not of bytes"),
+        (np.zeros(3), "it is a _Array, no dictionary"),
+        ({b"data": np.zeros((3, 3072)), b"labels": [0, 1, 2]}, "3072 bytes"),
+        ({b"data": np.zeros(3, object)}, "'O8'"),
         ([1, 2], "no batch of CIFAR"),
         ({b"data": np.zeros((3, 3072), np.uint8)}, "and labels"),
         ({b"data": np.zeros((3, 3072), np.uint8), b"labels": [0, 1, 10]}, "labels from 0 to 9"),

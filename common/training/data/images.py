@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from common.checkpoints.arrays import array
 from common.checkpoints.preprocessing import IMAGENET, LARGEST, imagenet
 from common.errors import RosettaError
 from common.plan import Plan
-from common.training.data import npz
 
 MEAN, STD = IMAGENET.mean, IMAGENET.std
 # what Pillow may decode: photographs, and nothing that calls another program (EPS) or is a document
@@ -149,7 +149,7 @@ def _centre(image: Any, width: int, height: int) -> Any:
 def _array(path: Path, channels: int, dims: int) -> np.ndarray:
     try:
         with open(path, "rb") as f:
-            x = npz.array(f, os.fstat(f.fileno()).st_size, f"{path} has an array")
+            x = array(f, os.fstat(f.fileno()).st_size, f"{path} has an array")
     except FileNotFoundError:
         raise RosettaError(f"no such file: {path}") from None
     except OSError as e:

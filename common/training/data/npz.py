@@ -1,13 +1,13 @@
-"""Arrays of numpy's own files, read without trusting them: no pickles, nothing that claims to be larger than it is."""
+"""Examples in a .npz, read without trusting it: no pickles, nothing that claims to be larger than it is."""
 
-import math
 import os
 import zipfile
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
+from common.checkpoints.arrays import array
 from common.errors import RosettaError
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -50,31 +50,6 @@ def read(path: Path, *, test: bool = True) -> dict[str, np.ndarray]:
         raise
     except Exception as e:  # zipfile documents few: zlib.error, NotImplementedError, struct.error, ... were seen
         raise RosettaError(f"{path} is not a whole .npz of plain arrays: {str(e)[:100] or type(e).__name__}") from None
-
-
-def array(f: IO[bytes], size: int, what: str) -> np.ndarray:
-    """The array of an .npy of `size` bytes. `what` begins the sentence of a RosettaError."""
-    try:
-        version = np.lib.format.read_magic(f)
-        reader = {
-            (1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0
-        }[version]  # fmt: skip
-        shape, fortran, dtype = reader(f)
-    except Exception as e:  # the header is Python's own syntax: whatever its parser raises
-        raise RosettaError(f"{what}, which is not a whole .npy: {str(e)[:100] or type(e).__name__}") from None
-    if dtype.kind not in "biufSU" or not dtype.itemsize or any(n < 0 for n in shape):
-        raise RosettaError(f"{what} of {str(dtype)[:40]}: expected plain arrays of numbers, or words for classes")
-    count, there = math.prod(shape) * dtype.itemsize, size - f.tell()
-    if count != there:
-        raise RosettaError(f"{what}, which is damaged: {count:,} bytes by its header, and {there:,} are there")
-    content = np.empty(count, np.uint8)
-    at = 0
-    while at < count and (piece := f.read(min(1 << 20, count - at))):
-        content[at : at + len(piece)] = np.frombuffer(piece, np.uint8)
-        at += len(piece)
-    if at < count or f.read(1):  # its end is where a member's checksum is looked at
-        raise RosettaError(f"{what}, which ends after {at:,} of {count:,} bytes")
-    return content.view(dtype).reshape(shape, order="F" if fortran else "C")
 
 
 def inputs(x: np.ndarray, what: str, layout: str | None) -> np.ndarray:
