@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from common.arch import Arch
+from common.checkpoints.claims import keras_before
 from common.checkpoints.libraries.keras_hub import backbone_config
 from common.checkpoints.recognised import Recognised
 from common.errors import RosettaError
@@ -111,9 +112,16 @@ def claimed(found: Recognised, dtype: str) -> keras.Model | None:
 def logits(found: Recognised, x: np.ndarray) -> np.ndarray:
     """What the library's own model computes from the checkpoint (N classes), in float64; `x` is N C H W."""
     arch = found.arch
+    if before := keras_before(found.held):
+        raise RosettaError(f"{found.held.path} has {before[0]} before its net: its logits are of other images")
     model = claimed(found, "float64") or build(found.library.name, found.name, arch, "float64")
+    dense = [layer.name for layer in model._flatten_layers() if isinstance(layer, keras.layers.Dense)]
+    if len(dense) != bool(arch.num_classes):
+        raise RosettaError(f"{found.held.path} has a head that was left out: its logits aren't the net's")
     arrays = dict(zip((s.theirs for s in found.library.slots(arch)), (s.theirs for s in found.slots), strict=True))
-    fill(model, {name: found.held.entries[held].read() for name, held in arrays.items()})
+    head = found.library.layer("fc", arch) if dense else ""  # which may have a name of its own in the file
+    named = {name.replace(f"{head}/", f"{dense[0]}/") if head else name: held for name, held in arrays.items()}
+    fill(model, {name: found.held.entries[held].read() for name, held in named.items()})
     y = model(np.moveaxis(x, 1, -1), training=False)
     return to_numpy(y if len(y.shape) == 2 else keras.ops.mean(y, (1, 2)))
 

@@ -10,7 +10,7 @@ from common.checkpoints.libraries.keras_hub import backbone_config
 from common.checkpoints.libraries.library import Library
 from common.checkpoints.libraries.timm import claimed
 from common.checkpoints.libraries.transformers import TRANSFORMERS, transformers_config
-from common.errors import RosettaError
+from common.errors import RosettaError, printable
 from common.plan import Conv, Norm, make_plan
 
 SILENT = (
@@ -111,13 +111,28 @@ def _transformers(config: dict[str, Any], arch: Arch) -> str:
 # -- Keras
 
 
-def keras_layers(config: dict[str, Any]) -> list[dict[str, Any]]:
-    """The layers of a functional model's configuration; none of another's."""
+def keras_layers(config: dict[str, Any], depth: int = 0) -> list[dict[str, Any]]:
+    """The layers of a functional or sequential model's configuration, with those of a model within it in its place;
+    none of another's."""
     inner = config.get("config")
     layers = inner.get("layers") if isinstance(inner, dict) else None
-    if not isinstance(layers, list):
+    if not isinstance(layers, list) or depth > 4:
         return []
-    return [layer for layer in layers if isinstance(layer, dict) and isinstance(layer.get("config"), dict)]
+    known = [layer for layer in layers if isinstance(layer, dict) and isinstance(layer.get("config"), dict)]
+    return [each for layer in known for each in keras_layers(layer, depth + 1) or [layer]]
+
+
+def keras_before(held: Container) -> list[str]:
+    """What a Keras model does with images before its net sees them: the classes of these layers."""
+    config = held.metadata.get("config")
+    found = []
+    for layer in keras_layers(config) if isinstance(config, dict) else []:
+        kind = str(layer.get("class_name"))
+        if kind == "Conv2D":
+            break
+        if kind not in _NOTHING and not kind.startswith("Random"):  # which is for training
+            found.append(f"{kind[:60]} {printable(str(layer['config'].get('name')))[:60]}")
+    return found
 
 
 def keras_head(held: Container) -> str:
@@ -166,8 +181,10 @@ def _otherwise(layers: list[dict[str, Any]], library: Library, arch: Arch) -> It
     """What a functional model's layers do that the row's don't."""
     plan = make_plan(arch)
     ours = {library.layer(layer.name, arch): layer for layer in plan.layers()}
+    layers, head = _parts(layers, {name for name, layer in ours.items() if layer is not plan.fc})
+    yield from _head(head, arch)
     by_name = {str(layer["config"].get("name")): layer for layer in layers}
-    counts = dict.fromkeys(("Activation", "Add", "MaxPooling2D", "GlobalAveragePooling2D"), 0)
+    counts = dict.fromkeys(("Activation", "Add", "MaxPooling2D"), 0)
     for name, layer in by_name.items():
         kind, said = str(layer.get("class_name")), layer["config"]
         kind = "Activation" if kind == "ReLU" else kind
@@ -201,9 +218,6 @@ def _otherwise(layers: list[dict[str, Any]], library: Library, arch: Arch) -> It
             wanted = {"pool_size": [3, 3], "strides": [2, 2], "padding": "valid"}
             if pads != [[[1, 1], [1, 1]]]:
                 yield f"{name} isn't padded by 1 on all sides"
-        elif kind == "Dense":
-            if said.get("activation") not in ("linear", "softmax", None):
-                yield f"{name} has activation = {str(said['activation'])[:60]!r}"
         elif kind not in (*_NOTHING, *counts):
             yield f"{name[:60]} is a {kind[:60]}"
         for key, value in wanted.items():
@@ -216,8 +230,33 @@ def _otherwise(layers: list[dict[str, Any]], library: Library, arch: Arch) -> It
     for kind, n in {"Activation": len(norms), "Add": blocks, "MaxPooling2D": 1}.items():
         if counts[kind] != n:
             yield f"it has {counts[kind]} layers of {kind} where {n} are meant"
-    if counts["GlobalAveragePooling2D"] != 1 and arch.num_classes:
-        yield f"it has {counts['GlobalAveragePooling2D']} layers of GlobalAveragePooling2D where 1 is meant"
+
+
+def _parts(layers: list[dict[str, Any]], ours: set[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(the layers of the net, those behind its features); those before it, `keras_before` says."""
+    kinds = [str(layer.get("class_name")) for layer in layers]
+    begin = next((i for i, kind in enumerate(kinds) if kind in ("ZeroPadding2D", "Conv2D")), 0)
+    last = max(
+        (i for i, layer in enumerate(layers) if kinds[i] == "Add" or layer["config"].get("name") in ours), default=0
+    )
+    end = last + 1 + (kinds[last + 1 : last + 2] in (["Activation"], ["ReLU"]))
+    return layers[begin:end], layers[end:]
+
+
+def _head(layers: list[dict[str, Any]], arch: Arch) -> Iterator[str]:
+    """What a functional model does behind its features that a classifier of the row doesn't. One whose head was left
+    out may do anything there; without one, what it gives is the row's."""
+    kinds = [str(layer.get("class_name")) for layer in layers]
+    if not arch.num_classes and "Dense" in kinds:
+        return
+    for layer, kind in zip(layers, kinds, strict=True):
+        name, said = str(layer["config"].get("name"))[:60], layer["config"].get("activation")
+        if kind not in ("InputLayer", "Dropout", "GlobalAveragePooling2D", "Dense"):
+            yield f"{name} is a {kind[:60]}"
+        elif kind == "Dense" and said not in ("linear", "softmax", None):
+            yield f"{name} has activation = {str(said)[:60]!r}"
+    if arch.num_classes and kinds.count("GlobalAveragePooling2D") != 1:
+        yield f"it has {kinds.count('GlobalAveragePooling2D')} layers of GlobalAveragePooling2D where 1 is meant"
 
 
 def _inputs(nodes: Any) -> Iterator[str]:

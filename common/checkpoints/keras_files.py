@@ -31,6 +31,10 @@ def read(path: Path, member: str = "") -> Container:
     entries: dict[str, Entry] = {}
     unused: dict[str, str] = {}
     ordered = False
+    inside = dict[str, set[str]]()  # of an older layout's groups: one layer, or those of a model within the model
+    for said in found if legacy else ():
+        parts = said["where"].removeprefix("model_weights/").split("/")
+        inside.setdefault(parts[0], set()).update(parts[-2:-1])
     for said in found:
         name = where = said["where"]
         if where.split("/")[0] in ("optimizer", "optimizer_weights"):
@@ -38,15 +42,15 @@ def read(path: Path, member: str = "") -> Container:
             continue
         if legacy:
             parts = where.removeprefix("model_weights/").split("/")
-            name = f"{parts[0]}/{parts[-1].removesuffix(':0')}"
+            layer = parts[-2] if len(inside[parts[0]]) > 1 else parts[0]
+            name = f"{layer}/{parts[-1].removesuffix(':0')}"
         elif said["layer"]:
             at, names = where.rsplit("/", 1)[1], leaves(said["axes"])
             name = f"{said['layer']}/{names[int(at)] if at.isdigit() and int(at) < len(names) else at}"
         elif "/vars/" in where:
             ordered = True
         if name in entries:
-            cure = ". It is of a model in a model: save the weights of the inner one by itself" if legacy else ""
-            raise RosettaError(f"{path} has {name} twice: which one is meant can't be told{cure}")
+            raise RosettaError(f"{path} has {name} twice: which one is meant can't be told")
         read = functools.partial(READER.read, path, member, where)
         entries[name] = Entry(tuple(said["shape"]), str(np.dtype(said["dtype"])), read, where)
     if not entries:

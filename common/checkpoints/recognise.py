@@ -65,6 +65,8 @@ def recognise(
         found.told = {}
     elif said is None:
         found.told["the rest"] = claims.SILENT
+    if before := claims.keras_before(held) if found.library.keras else []:
+        found.notes.append(f"before its net it has {', '.join(before[:4])}: images come to the net from there")
     if found.library.keras and found.arch.num_classes:
         found.head = claims.keras_head(held)
         if found.head:

@@ -161,7 +161,7 @@ def test_an_archive_is_one_whichever_end_it_is_read_from(tmp_path):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # 2026-11-25, PyTorch 2.13: torch.jit is on its way out
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The TorchScript type system")
 def test_programs_that_are_not_whole(tmp_path):
-    """Of TorchScript and exported ones the weights are read, and nothing that a changed file says of them is believed."""
+    """Of TorchScript and exported ones the weights are read; nothing that a changed file says of them is believed."""
     net, x = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)).eval(), torch.zeros(1, 3, 8, 8)
     torch.jit.save(torch.jit.script(net), tmp_path / "a.pt")
     torch.export.save(torch.export.export(net, (x,)), tmp_path / "b.pt2")
