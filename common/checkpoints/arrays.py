@@ -159,8 +159,10 @@ class Reader(_Unpickler):
             raise ValueError(f"it names {module}.{name}")
         return _NAMES[module, name]
 
-    def set(self, key: Any, value: Any) -> None:  # to hash a tuple of tuples of tuples takes for ever
-        if type(key) not in (bytes, str) or type(self.stack[-1]) is not dict:
+    keys: tuple[type, ...] = (bytes, str)  # to hash a tuple of tuples of tuples takes for ever
+
+    def set(self, key: Any, value: Any) -> None:
+        if type(key) not in self.keys or type(self.stack[-1]) is not dict:
             raise ValueError("it has a key that is no word")
         self.stack[-1][_text(key)] = value.x if isinstance(value, _Array) else value
 

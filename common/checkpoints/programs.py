@@ -131,6 +131,8 @@ def _first(value: Any, *_: Any) -> Any:
 class _Program(Reader):
     """Python's own unpickler, in which nothing is what it seems."""
 
+    keys = (str, int, float, bool)
+
     def find_class(self, module: str, name: str) -> Any:
         if module.split(".")[0] == "__torch__":
             return type("_Object", (_Object,), {})

@@ -7,7 +7,10 @@ import argparse
 import collections
 import datetime
 import enum
+import json
 import pathlib
+import pickle
+import re
 
 import numpy as np
 import pytest
@@ -18,12 +21,15 @@ from conftest import relative
 import torch_impl
 from common.arch import get
 from common.checkpoints import port
+from common.checkpoints.libraries.keras_applications import RESNET
+from common.checkpoints.libraries.library import TRANSFORMS
 from common.errors import RosettaError
 from common.init import randomised
 
 BASIC = get("resnet18", depths=(1, 1, 1, 1), widths=(4, 6, 8, 10), num_classes=5)
 BOTTLENECK = get("resnet50", depths=(1, 1, 1, 1), widths=(4, 6, 8, 10), num_classes=5)
-WEIGHTS = {arch: randomised(arch) for arch in (BASIC, BOTTLENECK)}
+KERAS = get("resnet50_keras", depths=(1, 1), widths=(4, 6), num_classes=5)
+WEIGHTS = {arch: randomised(arch) for arch in (BASIC, BOTTLENECK, KERAS)}
 
 
 class Colour(enum.Enum):
@@ -71,8 +77,6 @@ def detectron2(name):
 
 
 def transformers(name):
-    import re
-
     name = re.sub(r"^conv1\.", "embedder.embedder.convolution.", name)
     name = re.sub(r"^bn1\.", "embedder.embedder.normalization.", name)
     name = re.sub(r"layer(\d)\.(\d)\.", lambda m: f"encoder.stages.{int(m[1]) - 1}.layers.{m[2]}.", name)
@@ -228,6 +232,150 @@ TAKEN = {
     "parallel Transformers": (lambda: {**renamed(transformers, head=False, prefix="module.resnet."), **linear("module.classifier.1", 10, 5)}, "linear"),
     "Transformers, wrapped": (lambda: {**renamed(transformers, head=False, prefix="model.resnet."), **linear("model.classifier.1", 10, 5)}, "linear"),
 }  # fmt: skip
+
+
+# -- files and folders of other kinds: each writes itself into a folder, and says which weights it has
+
+
+def numpys(arch=BASIC, prefix="", head=True, rename=lambda n: n):
+    return {n: t.numpy() for n, t in state(arch, prefix, head, rename, counters=False).items()}
+
+
+def pickled(held, protocol=2):
+    return lambda folder: write(folder / "R-50.pkl", pickle.dumps(held(), protocol))
+
+
+def write(path, data):
+    path.write_bytes(data)
+    return path
+
+
+def msra():
+    """The names that Kaiming He's nets have in Caffe2; their norms are a scale and a shift."""
+    held, w = {}, WEIGHTS[BOTTLENECK]
+    for name, value in w.items():
+        layer, leaf = name.rsplit(".", 1)
+        norm = re.search(r"bn\d$|downsample.1$", layer)
+        theirs = re.sub(r"layer(\d)\.(\d)\.", lambda m: f"res{int(m[1]) + 1}_{m[2]}_", layer)
+        theirs = (
+            re.sub(r"(conv|bn)(\d)$", lambda m: f"branch2{'abc'[int(m[2]) - 1]}", theirs) if "res" in theirs else theirs
+        )
+        theirs = re.sub(r"downsample.\d", "branch1", theirs).replace("bn1", "res_conv1").replace("fc", "fc1000")
+        if leaf in ("weight", "bias"):
+            held[f"{theirs}_{'bn_' if norm else ''}{'s' if norm and leaf == 'weight' else leaf[0]}"] = value
+    return held | {"conv1_b": np.zeros(4, np.float32), "res2_0_branch2a_w_momentum": held["conv1_w"]}
+
+
+def scripted(folder, how):
+    net = torch_impl.create_model(BASIC, weights=WEIGHTS[BASIC]).eval()
+    if how == "exported":
+        torch.export.save(torch.export.export(net, (torch.zeros(1, 3, 64, 64),)), folder / "a.pt2")
+        return folder / "a.pt2"
+    torch.jit.save(
+        torch.jit.script(net) if how == "scripted" else torch.jit.trace(net, torch.zeros(1, 3, 64, 64)), folder / "a.pt"
+    )
+    return folder / "a.pt"
+
+
+def hub(folder, held, kind, config):
+    (folder / "m").mkdir()
+    (folder / "m" / "config.json").write_text(json.dumps(config))
+    halves = [dict(list(held.items())[i::2]) for i in range(2)] if "index" in kind else [held]
+    for i, half in enumerate(halves):
+        end = f"-{i + 1:05}-of-00002" if "index" in kind else ""
+        if "bin" in kind:
+            torch.save({n: torch.from_numpy(w) for n, w in half.items()}, folder / "m" / f"pytorch_model{end}.bin")
+        else:
+            safetensors.numpy.save_file(half, folder / "m" / f"model{end}.safetensors", metadata={"format": "pt"})
+    if "index" in kind:
+        name, stem = ("pytorch_model.bin", "pytorch_model-{:05}-of-00002.bin") if "bin" in kind else (
+            "model.safetensors", "model-{:05}-of-00002.safetensors")  # fmt: skip
+        where = {n: stem.format(i + 1) for i, half in enumerate(halves) for n in half}
+        (folder / "m" / f"{name}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    return folder / "m"
+
+
+TIMM = {"architecture": "resnet18", "num_classes": 5,
+        "model_args": {"layers": [1, 1, 1, 1], "channels": [4, 6, 8, 10]}, "pretrained_cfg": {"mean": [0.5, 0.5, 0.5]}}  # fmt: skip
+
+
+def keras_file(make, suffix):
+    """A model that is made around keras.applications' layers, with our weights in those."""
+
+    def written(folder):
+        import keras
+        from keras.src.applications import resnet
+
+        def stack(x):
+            x = resnet.stack_residual_blocks_v1(x, 4, 1, stride1=1, name="conv2")
+            return resnet.stack_residual_blocks_v1(x, 6, 1, name="conv3")
+
+        def base(**how):
+            how = {"include_top": False, "classes": 5, **how}
+            return resnet.ResNet(stack, False, True, name="resnet50", weights_name="resnet50", weights=None,
+                                 input_shape=(64, 64, 3), **how)  # fmt: skip
+
+        keras.utils.clear_session()
+        model = make(keras, base)
+        layers = {layer.name: layer for layer in model._flatten_layers()}
+        for slot in RESNET.slots(KERAS):
+            name, leaf = slot.theirs.split("/")
+            if name in layers:
+                getattr(layers[name], leaf).assign(TRANSFORMS[slot.transform][1](WEIGHTS[KERAS][slot.canonical]))
+        getattr(model, "save_weights" if "weights" in suffix else "save")(folder / f"a{suffix}")
+        return folder / f"a{suffix}"
+
+    return written
+
+
+def around(keras, base, *before, head, pooling="avg"):
+    L = keras.layers  # noqa: N806
+    x = images = keras.Input((64, 64, 3))
+    for layer in (*(each(L) for each in before), base(pooling=pooling)):
+        x = layer(x, training=False)
+    return keras.Model(images, head(L)(x))
+
+
+def on_top(keras, base, head):
+    net = base(pooling="avg")
+    return keras.Model(net.input, head(keras.layers)(net.output))
+
+
+dense = lambda L: L.Dense(5, activation="softmax")  # noqa: E731
+mlp_of = lambda L: lambda x: L.Dense(5)(L.Dropout(0.5)(L.Dense(7, activation="relu")(x)))  # noqa: E731
+rescaling = lambda L: L.Rescaling(1 / 127.5, offset=-1.0)  # noqa: E731
+flip = lambda L: L.RandomFlip("horizontal")  # noqa: E731
+
+# the file, whether it keeps the classifier, and the row's weights that are in it
+FILES = {
+    "detectron2's R-50.pkl": (pickled(lambda: {"model": {n.replace("linear.", "stem.fc."): w for n, w in numpys(BOTTLENECK, rename=detectron2).items()},
+                                               "__author__": "torchvision", "matching_heuristics": True}), "head"),
+    "detectron2's, a newer pickle": (pickled(lambda: {"model": numpys(BOTTLENECK, head=False, rename=detectron2), "iteration": 9}, 4), "stride 1"),
+    "MSRA's R-50.pkl": (pickled(msra), "affine"),
+    "Detectron's blobs": (pickled(lambda: {"blobs": msra(), "cfg": "MODEL: x"}), "affine"),
+    "a pickle of arrays": (pickled(numpys, 3), "head"),
+    ".npz": (lambda folder: (np.savez(folder / "a.npz", **numpys()), folder / "a.npz")[1], "head"),
+    ".npz, compressed": (lambda folder: (np.savez_compressed(folder / "a.npz", **numpys(prefix="model.")), folder / "a.npz")[1], "head"),
+    "TorchScript": (lambda folder: scripted(folder, "scripted"), "head"),
+    "a trace": (lambda folder: scripted(folder, "traced"), "head"),
+    "torch.export": (lambda folder: scripted(folder, "exported"), "head"),
+    "before PyTorch 1.6": (lambda folder: (torch.save(state(), folder / "a.pth", _use_new_zipfile_serialization=False), folder / "a.pth")[1], "head"),
+    "timm's folder": (lambda folder: hub(folder, numpys(), "safetensors", TIMM), "head"),
+    "pytorch_model.bin": (lambda folder: hub(folder, numpys(), "bin", TIMM), "head"),
+    "safetensors in parts": (lambda folder: hub(folder, numpys(), "safetensors index", TIMM), "head"),
+    "pytorch_model.bin in parts": (lambda folder: hub(folder, numpys(), "bin index", TIMM), "head"),
+    "TimmWrapper's folder": (lambda folder: hub(folder, numpys(prefix="timm_model."), "safetensors", {**TIMM, "model_type": "timm_wrapper"}), "head"),
+    "keras.applications": (keras_file(lambda keras, base: base(include_top=True), ".keras"), "head"),
+    "keras.applications, .h5": (keras_file(lambda keras, base: base(include_top=True), ".h5"), "head"),
+    "keras.applications, notop": (keras_file(lambda keras, base: base(), ".weights.h5"), "body"),
+    "Sequential around it": (keras_file(lambda keras, base: keras.Sequential([base(), keras.layers.GlobalAveragePooling2D(), dense(keras.layers)]), ".keras"), "linear"),
+    "Keras' transfer learning": (keras_file(lambda keras, base: around(keras, base, flip, head=dense), ".keras"), "linear"),
+    "the same, .weights.h5": (keras_file(lambda keras, base: around(keras, base, head=dense), ".weights.h5"), "linear"),
+    "the same, .h5": (keras_file(lambda keras, base: around(keras, base, head=dense), ".h5"), "linear"),
+    "after a Rescaling": (keras_file(lambda keras, base: around(keras, base, rescaling, head=dense), ".keras"), "linear"),
+    "Keras' MLP": (keras_file(lambda keras, base: on_top(keras, base, mlp_of), ".keras"), "body"),
+    "a flattened head": (keras_file(lambda keras, base: around(keras, base, head=lambda L: lambda x: L.Dense(5)(L.Flatten()(x)), pooling=None), ".h5"), "body"),
+}  # fmt: skip
 SAFE = ("state_dict", "SWA", "MoCo v1", "timm_model. before the names", "model. before the names", "Faster R-CNN",
         "smp's U-Net", "children", "Dropout and Linear", "DETR")  # fmt: skip
 
@@ -263,6 +411,25 @@ def test_checkpoints_as_people_have_them(tmp_path, name):
     if kind == "linear":
         pairs = (held.get("state_dict", held)).items()
         assert any(torch.equal(v, torch.from_numpy(found.weights()["fc.weight"])) for _, v in pairs if v.ndim == 2)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The TorchScript type system", "ignore:You are saving")
+@pytest.mark.parametrize("name", FILES)
+def test_files_of_other_kinds(tmp_path, name):
+    make, kind = FILES[name]
+    path = make(tmp_path)
+    found = port.inspect(path)
+    source = KERAS if found.library.keras else BOTTLENECK if found.arch.block == "bottleneck" else BASIC
+    for n, w in found.weights().items():
+        if kind == "affine" and n.endswith(("running_mean", "running_var")):
+            assert not np.any(w) if "mean" in n else np.abs(w + found.arch.norm_eps - 1).max() < 1e-7
+        elif not (n.startswith("fc.") and kind == "linear"):
+            assert np.array_equal(w, WEIGHTS[source][n]), n
+    assert found.arch.num_classes == (0 if kind in ("body", "stride 1") else 5)
+    assert found.arch.stride_in == (1 if source is KERAS or kind in ("stride 1", "affine") else 2)
+    said = " ".join(found.notes)
+    assert ("neither run nor read" in said) == (path.suffix in (".pt", ".pt2"))
+    assert ("before its net it has Rescaling" in said) == (name == "after a Rescaling")
 
 
 @pytest.mark.parametrize("name", SAFE)
@@ -305,6 +472,7 @@ REFUSED = {
     "another convolution": (lambda: {**state(), "up.weight": torch.ones(4, 4, 3, 3)}, r"\+ up.weight"),
     "a stage is missing": (lambda: {n: t for n, t in state().items() if "layer2" not in n}, "the stages"),
     "code": (lambda: {"model": state(), "hook": eval}, "wants to run builtins.eval"),
+    "a whole pickled net": (lambda: torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)), "wants to run torch.nn.*save its state_dict"),
 }  # fmt: skip
 
 
@@ -340,4 +508,8 @@ def test_a_prefix_chooses(tmp_path):
 
 
 def test_there_are_as_many_kinds_as_were_asked_for():
-    assert len(TAKEN) >= 100 and len(TAKEN) + len(REFUSED) + len(SAFE) >= 121
+    """121 kinds, of which at least 110 are taken. A kind has a name of its own: what differs in a prefix alone counts
+    once."""
+    prefixes = [name for name in TAKEN if name.endswith("before the names")]
+    taken = len(TAKEN) - len(prefixes) + 1 + len(FILES)
+    assert taken >= 110 and taken + len(REFUSED) >= 121, (taken, len(REFUSED))

@@ -48,7 +48,10 @@ def from_caffe(held: Container) -> Container:
     if begin is None:
         return held
     entries: dict[str, Entry] = {}
+    unused = {n: "of the training, not of the net" for n in held.entries if n.endswith("_momentum")}
     for name, entry in held.entries.items():
+        if name in unused:
+            continue
         ours = name.removeprefix(begin)
         for pattern, words in _CAFFE:
             ours = re.sub(pattern, words, ours)
@@ -60,7 +63,7 @@ def from_caffe(held: Container) -> Container:
         for leaf, read in (("running_mean", shift), ("running_var", variance)):
             entries[name.replace("weight", leaf)] = Entry(shape, "float32", read, f"none, for {entries[name].where}")
     notes = [*held.notes, "norms of Caffe's have no statistics: 0 and 1 - epsilon, which leave scale and shift alone"]
-    return dataclasses.replace(held, entries=entries, notes=notes)
+    return dataclasses.replace(held, entries=entries, notes=notes, unused=held.unused | unused)
 
 
 def _negative(entry: Entry) -> np.ndarray:
