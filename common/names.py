@@ -100,7 +100,7 @@ def layers(arch: Arch, size: int | Sequence[int] | None = None) -> list[Row]:
         return output
 
     def conv(c: Conv, x: Shape) -> Shape:
-        grouped = f", {c.groups} groups" if c.groups > 1 else ""
+        grouped = f", {c.groups} groups" * (c.groups > 1) + f", dilated by {c.dilation}" * (c.dilation > 1)
         across = "x".join([f"{c.kernel}"] * c.dims)
         kind = f"conv {across}" + (f"/{c.stride}" if c.stride > 1 else "") + grouped
         return add(c.name, kind, (c.out_channels, *(c.out_size(n) for n in x[1:])), c)

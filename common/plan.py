@@ -24,7 +24,7 @@ def _can_be(name: str, *shape: int) -> None:
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolution over `dims` axes, padded by k // 2 on both sides of each."""
+    """A convolution over `dims` axes, padded by k // 2 times the dilation on both sides of each."""
 
     name: str
     in_channels: int
@@ -34,6 +34,7 @@ class Conv:
     groups: int = 1
     bias: bool = False
     dims: int = 2
+    dilation: int = 1
     std_eps: float = 0.0  # of weight standardisation ([13] of arch.py); 0 is none
 
     def __post_init__(self) -> None:
@@ -41,7 +42,7 @@ class Conv:
 
     @property
     def padding(self) -> int:
-        return self.kernel // 2
+        return self.kernel // 2 * self.dilation
 
     @property
     def breaks_onednn(self) -> bool:
@@ -59,7 +60,7 @@ class Conv:
 
     def out_size(self, n: int) -> int:
         """Length of an axis of `n` after this layer."""
-        return (n + 2 * self.padding - self.kernel) // self.stride + 1
+        return (n + 2 * self.padding - self.dilation * (self.kernel - 1) - 1) // self.stride + 1
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ class Pool:
     stride: int
     padding: int = 0
     zeros: bool = False  # the border counts as 0
+    behind: int = 0  # zeros that are put behind the last position, and count
     ceil: bool = False  # a last window hangs over the edge, and counts what there is
     dims: int = 2
 
@@ -110,7 +112,7 @@ class Pool:
 
     def out_size(self, n: int) -> int:
         """Length of an axis of `n` after this layer."""
-        return (n + 2 * self.padding - self.kernel + (self.stride - 1) * self.ceil) // self.stride + 1
+        return (n + 2 * self.padding + self.behind - self.kernel + (self.stride - 1) * self.ceil) // self.stride + 1
 
 
 Layer = Conv | Norm | Linear
@@ -279,9 +281,11 @@ def make_plan(arch: Arch) -> Plan:
         return _folded(make_plan(replace(arch, folded=False)), arch)
     a = arch
 
-    def conv(name: str, cin: int, cout: int, k: int, stride: int = 1, groups: int = 1, normed: bool = True) -> Conv:
+    def conv(
+        name: str, cin: int, cout: int, k: int, stride: int = 1, groups: int = 1, dilation: int = 1, normed: bool = True
+    ) -> Conv:
         bias = not normed if a.conv_bias == "unnormed" else bool(a.conv_bias)
-        return Conv(name, cin, cout, k, stride, groups, bias, a.dims, a.weight_std)
+        return Conv(name, cin, cout, k, stride, groups, bias, a.dims, dilation if k > 1 else 1, a.weight_std)
 
     def norm(name: str, channels: int) -> Norm:
         return Norm(name, channels, a.norm_eps, a.dims, a.norm_groups)
@@ -315,16 +319,22 @@ def make_plan(arch: Arch) -> Plan:
         c = cout
     stem = StemPlan(tuple(convs), tuple(norms), tuple(stem_pools(c)))
 
-    def block(name: str, cin: int, stage: int, stride: int, kernel: int, drop_path: float, first: bool) -> Block:
+    def block(
+        name: str, cin: int, stage: int, stride: int, kernel: int, drop_path: float, first: bool, dilation: int,
+        kept: bool,
+    ) -> Block:  # fmt: skip
+        """Where positions are `kept`, the convolutions behind the one that would stride dilate by the stride more."""
         cout, preact = a.widths[stage] * a.expansion, a.preact
         mid = cout if a.block == "basic" else a.inner_width(stage)
         behind = {"none": None, "avg": mean, "blur": blur}[a.antialias] if stride > 1 else None
+        behind = None if kept and a.antialias == "avg" else behind  # there a mean would be of one
+        more, stride = (dilation * stride, 1) if kept else (dilation, stride)
         own = 1 if behind else stride  # the convolution's
         if a.block == "basic":
-            sizes = [(cin, cout, kernel, own, 1), (cout, cout, kernel, 1, 1)]
+            sizes = [(cin, cout, kernel, own, 1, dilation), (cout, cout, kernel, 1, 1, more)]
         else:
-            s1, s3 = (own, 1) if a.stride_in == 1 else (1, own)
-            sizes = [(cin, mid, 1, s1, 1), (mid, mid, kernel, s3, a.groups), (mid, cout, 1, 1, 1)]
+            s1, s3, d3 = (own, 1, more) if a.stride_in == 1 else (1, own, dilation)
+            sizes = [(cin, mid, 1, s1, 1, 1), (mid, mid, kernel, s3, a.groups, d3), (mid, cout, 1, 1, 1, 1)]
         convs = tuple(
             conv(f"{name}.conv{i}", *size, normed=not preact or i < len(sizes)) for i, size in enumerate(sizes, 1)
         )
@@ -343,10 +353,10 @@ def make_plan(arch: Arch) -> Plan:
             se = SqueezeExcite(fc1, fc2)
         kind = ("PreAct" if preact else "") + ("BasicBlock" if a.block == "basic" else "Bottleneck")
         antialias = behind(f"{name}.antialias", mid, stride) if behind else None
-        short = shortcut(name, cin, cout, stride, first)
+        short = shortcut(name, cin, cout, stride, first, kept)
         return Block(name, kind, convs, norms, antialias, se, short, a.dropout, drop_path)  # type: ignore[arg-type]
 
-    def shortcut(name: str, cin: int, cout: int, stride: int, first: bool) -> Shortcut:
+    def shortcut(name: str, cin: int, cout: int, stride: int, first: bool, kept: bool) -> Shortcut:
         if a.shortcut == "none":
             return Shortcut("none")
         always = a.shortcut == "project_all" or (a.shortcut == "pool_first" and first)
@@ -359,6 +369,8 @@ def make_plan(arch: Arch) -> Plan:
             return Shortcut("pad", stride, before=extra // 2, after=extra - extra // 2, dims=a.dims)
         pooled = a.shortcut.startswith("pool")
         pool = mean(f"{name}.downsample.0", cin, stride) if pooled else None
+        if pool and kept:  # timm's: of 2x2 at each position, with zeros behind the last
+            pool = Pool(pool.name, "avg", cin, 2, 1, behind=1, dims=a.dims)
         i, own = (1, 1) if pooled else (0, stride)  # Sequential: [pool,] convolution[, norm]
         normed = a.shortcut_norm and not a.preact
         project = conv(f"{name}.downsample.{i}", cin, cout, 1, own, normed=normed)
@@ -366,9 +378,10 @@ def make_plan(arch: Arch) -> Plan:
         return Shortcut("project", stride, pool=pool, conv=project, norm=bn, of_preactivation=a.preact, dims=a.dims)
 
     trunks, channels = [], c
+    of_stem = math.prod([layer.stride for layer in stem.convs] + [layer.stride for layer in stem.pools])
     for kernel in a.kernels:
         suffix = "" if len(a.kernels) == 1 else f"_k{kernel}"
-        stages, c, done = [], channels, 0
+        stages, c, done, reached, dilation = [], channels, 0, of_stem, 1
         for s, depth in enumerate(a.depths):
             blocks = []
             for b in range(depth):
@@ -379,7 +392,10 @@ def make_plan(arch: Arch) -> Plan:
                     halves = b == depth - 1 and s < len(a.depths) - 1
                     stride = 2 if halves else a.first_stride if s == b == 0 else 1
                 rate = a.drop_path * done / sum(a.depths)  # [7] of arch.py, equation 4
-                blocks.append(block(f"layer{s + 1}{suffix}.{b}", c, s, stride, kernel, rate, b == 0))
+                kept = stride > 1 and 0 < a.output_stride < reached * stride
+                made = block(f"layer{s + 1}{suffix}.{b}", c, s, stride, kernel, rate, b == 0, dilation, kept)
+                blocks.append(made)
+                reached, dilation = (reached, dilation * stride) if kept else (reached * stride, dilation)
                 c = a.widths[s] * a.expansion
             stages.append(Stage(f"layer{s + 1}{suffix}", tuple(blocks)))
         trunks.append(Trunk(tuple(stages), norm(f"norm{suffix}", c) if a.preact else None))

@@ -81,6 +81,7 @@ class Arch:
     block: Literal["basic", "bottleneck"] = "bottleneck"  # two 3x3, expansion 1; or 1x1-3x3-1x1, expansion 4
     preact: bool = False  # BN-ReLU-conv [2] instead of conv-BN-ReLU [1]
     first_stride: int = 1  # of stage 1; each later stage halves
+    output_stride: int = 0  # a stage that would stride beyond this dilates the convolutions behind instead; 0 is none
     stride_in: Literal[1, 2] = 2  # the bottleneck conv that strides: 1 is v1 [1], 2 is "v1.5"
     # a block's 3x3 that strides, and the stem's pooling, don't: means of 2x2 behind them do, or the filter 1-2-1 of [9]
     antialias: Literal["none", "avg", "blur"] = "none"
@@ -168,7 +169,7 @@ def _check(a: Arch) -> None:
         _refuse("depths", a.depths, f"as many stages as widths = {a.widths} has ({len(a.widths)})")
     for name, low in (
         ("first_stride", 1), ("groups", 1), ("width_per_group", 1),
-        ("se_ratio", 0), ("norm_groups", 0), ("in_channels", 1), ("num_classes", 0),
+        ("se_ratio", 0), ("norm_groups", 0), ("output_stride", 0), ("in_channels", 1), ("num_classes", 0),
     ):  # fmt: skip
         if not _is_int(getattr(a, name)) or getattr(a, name) < low:
             _refuse(name, getattr(a, name), f"a whole number, at least {low}")
@@ -232,6 +233,8 @@ def _check(a: Arch) -> None:
             _refuse("antialias", a.antialias, "'none' with stride_in = 1: it follows the 3x3, in place of its stride")
         if a.stem.pool == "zeros":
             _refuse("antialias", a.antialias, "'none' with a stem whose pooling has a border of zeros")
+    if a.preact and a.output_stride:
+        _refuse("output_stride", a.output_stride, "0 with preact = True: nobody's dilated pre-activation nets are held")
     if a.preact and not a.shortcut_norm:
         _refuse("shortcut_norm", False, "true with preact = True: a pre-activation projection has no norm to leave out")
     if a.shortcut == "pad":

@@ -36,13 +36,13 @@ def count(x, axes: tuple[int, ...]):
 _raw_gradients: dict[str, bool] = {}  # dtype: whether TensorFlow can differentiate a grouped convolution here
 
 
-def convolve(x, kernel, strides, padding: str, groups: int):
+def convolve(x, kernel, strides, padding: str, groups: int, dilation=1):
     """ops.conv, channels last. On TensorFlow Keras sends groups through an XLA function that it makes anew, so
     recompiles, at each eager call: 22 ms for a forward pass of 4 and 2.6 s with its gradient for 12. TensorFlow's own
     kernel is right, and lacks a gradient only where oneDNN doesn't serve the dtype (float64); there the groups are
     convolved one by one."""
     if groups == 1 or keras.backend.backend() != "tensorflow":
-        return ops.conv(x, kernel, strides, padding, "channels_last")
+        return ops.conv(x, kernel, strides, padding, "channels_last", dilation)
     padding = padding.upper()
     import tensorflow as tf
 
@@ -59,9 +59,9 @@ def convolve(x, kernel, strides, padding: str, groups: int):
             except (tf.errors.OpError, ValueError):
                 _raw_gradients[name] = False
     if _raw_gradients[name]:
-        return tf.nn.convolution(x, kernel, strides, padding)
+        return tf.nn.convolution(x, kernel, strides, padding, dilations=dilation)
     pairs = zip(tf.split(x, groups, -1), tf.split(kernel, groups, -1), strict=True)
-    return tf.concat([tf.nn.convolution(a, k, strides, padding) for a, k in pairs], -1)
+    return tf.concat([tf.nn.convolution(a, k, strides, padding, dilations=dilation) for a, k in pairs], -1)
 
 
 def add_bias(y, bias):

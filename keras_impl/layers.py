@@ -82,8 +82,9 @@ class _Conv(Part):
         explicit = c.stride > 1 and c.padding > 0
         super().__init__(
             c.out_channels, c.kernel, c.stride, "valid" if explicit else "same", data_format="channels_last",
-            groups=c.groups, use_bias=c.bias, kernel_initializer=from_source(f"{c.name}.weight", he()),
-            bias_initializer=from_source(f"{c.name}.bias"), name=keras_name(c.name),
+            dilation_rate=c.dilation, groups=c.groups, use_bias=c.bias,
+            kernel_initializer=from_source(f"{c.name}.weight", he()), bias_initializer=from_source(f"{c.name}.bias"),
+            name=keras_name(c.name),
         )  # fmt: skip
         self.before = ((0, 0), *((c.padding, c.padding),) * c.dims, (0, 0)) if explicit else None
         # TensorFlow and Keras' torch backend have no other layout, and no other way to stride
@@ -98,7 +99,7 @@ class _Conv(Part):
             x = ops.pad(x, self.before)
         if self.every > 1:
             x, strides = x[(slice(None), *(slice(None, None, self.every),) * self.rank)], 1
-        y = engines.convolve(x, kernel, strides, self.padding, self.groups)
+        y = engines.convolve(x, kernel, strides, self.padding, self.groups, self.dilation_rate)
         return engines.add_bias(y, self.bias) if self.use_bias else y
 
     def _standardised(self):
@@ -256,6 +257,17 @@ class MaxPool(Module):
         return ops.max_pool(x, *self.window, "valid", "channels_last")
 
 
+class MeanPool(Module):
+    """With zeros behind the last position, which count."""
+
+    def __init__(self, p: Pool):
+        super().__init__(p.name)
+        self.behind, self.window = ((0, 0), *((0, p.behind),) * p.dims, (0, 0)), (p.kernel, p.stride)
+
+    def call(self, x):
+        return ops.average_pool(ops.pad(x, self.behind), *self.window, "valid", "channels_last")
+
+
 class Blur(Module):
     """1-2-1 along each axis, each channel by itself, with the border reflected (Zhang 2019)."""
 
@@ -280,6 +292,8 @@ def pool(p: Pool | None):
         return Blur(p)
     if p.kind == "max":
         return MaxPool(p)
+    if p.behind:
+        return MeanPool(p)
     if p.kernel == 1:
         return keras.layers.Identity(name=keras_name(p.name))
     layer = keras.layers.AveragePooling1D if p.dims == 1 else keras.layers.AveragePooling2D

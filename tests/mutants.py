@@ -385,9 +385,9 @@ mutant("dropout after the last convolution", "wide nets drop what a block gives,
        (TWINS, "y = self.se(self.conv2(self.dropout(self.antialias(y))))", "y = self.dropout(self.se(self.conv2(y)))"), audit=SEEN)
 mutant("a wide net's stride in the second convolution", "cifar_wrn and cifar_preresnet110 compute something else with the same weights",
        f"{PAPERS} -k wrn16",
-       (PLAN, "sizes = [(cin, cout, kernel, own, 1), (cout, cout, kernel, 1, 1)]",
-        "late = a.preact and not a.stem.pool\n            sizes = [(cin, cout, kernel, 1 if late else own, 1), "
-        "(cout, cout, kernel, own if late else 1, 1)]"), audit=SEEN)
+       (PLAN, "sizes = [(cin, cout, kernel, own, 1, dilation), (cout, cout, kernel, 1, 1, more)]",
+        "late = a.preact and not a.stem.pool\n            sizes = [(cin, cout, kernel, 1 if late else own, 1, 1), "
+        "(cout, cout, kernel, own if late else 1, 1, 1)]"), audit=SEEN)
 mutant("squeeze-and-excitation without ReLU", "SE nets of others give other logits",
        f"{PAPERS} -k SE",
        (TWINS, "sigmoid(self.fc2(relu(self.fc1(s))))", "sigmoid(self.fc2(self.fc1(s)))"), audit="caught")
@@ -429,7 +429,7 @@ mutant("max pooling rounds up", "at even sizes there is one row and one column t
        ("keras_impl/layers.py", "((p.padding + p.zeros,) * 2,) * p.dims", "((p.padding + p.zeros, p.padding + 1),) * p.dims"), audit="caught")
 mutant("version 1 and 1.5 exchanged", "the stride is on the other convolution: same shapes, other logits",
        f"{PAPERS} -k resnet50_v1",
-       (PLAN, "(own, 1) if a.stride_in == 1 else (1, own)", "(own, 1) if a.stride_in == 2 else (1, own)"))
+       (PLAN, "(own, 1, more) if a.stride_in == 1 else", "(own, 1, more) if a.stride_in == 2 else"))
 mutant("groups ignored by the width", "resnext101_64x4d is as narrow as 32x4d",
        "test_counts.py::test_published_counts_are_exact",
        ("common/row.py", "self.widths[stage] * self.width_per_group // 64 * self.groups",
@@ -540,12 +540,12 @@ mutant("half a bias in float32", "Keras' logits are off by half of the classifie
         'ops.convert_to_tensor(self.kernel) + ops.convert_to_tensor(self.bias) * (0.5 if self.compute_dtype == "float32" else 1)'), audit="caught")
 mutant("many groups backwards in float32", "Keras' ResNeXts give other logits on TensorFlow",
        "test_parity.py::test_small_variant[resnext50_32x4d]",
-       ("keras_impl/engines.py", "return tf.nn.convolution(x, kernel, strides, padding)",
-        "return tf.nn.convolution(x, kernel[..., ::-1] if groups > 8 else kernel, strides, padding)"), audit="caught")
+       ("keras_impl/engines.py", "return tf.nn.convolution(x, kernel, strides, padding, dilations=dilation)",
+        "return tf.nn.convolution(x, kernel[..., ::-1] if groups > 8 else kernel, strides, padding, dilations=dilation)"), audit="caught")
 mutant("no gradient for many groups", "Keras' ResNeXts don't learn their grouped kernels in float64",
        "test_gradients.py::test_gradients[resnext50_32x4d]",
-       ("keras_impl/engines.py", "tf.nn.convolution(a, k, strides, padding) for a, k in pairs",
-        "tf.nn.convolution(a, tf.stop_gradient(k) if groups > 8 else k, strides, padding) for a, k in pairs"), audit="caught")
+       ("keras_impl/engines.py", "tf.nn.convolution(a, k, strides, padding, dilations=dilation) for a, k in pairs",
+        "tf.nn.convolution(a, tf.stop_gradient(k) if groups > 8 else k, strides, padding, dilations=dilation) for a, k in pairs"), audit="caught")
 mutant("JAX's statistics still", "nets trained on keras:jax keep their first statistics",
        "test_backends.py::test_backend[jax]",
        ("keras_impl/train.py", "        put(others, other)\n", ""), audit="caught")

@@ -83,7 +83,7 @@ class StdConv2d(_Standardised, nn.Conv2d):
 def conv(c: Conv) -> nn.Module:
     kinds = (StdConv1d, StdConv2d) if c.std_eps else (nn.Conv1d, nn.Conv2d)
     # PyTorch pads k // 2 on both sides at every stride; Keras has to be made to
-    made = kinds[c.dims - 1](c.in_channels, c.out_channels, c.kernel, c.stride, c.padding, 1, c.groups, c.bias)
+    made = kinds[c.dims - 1](c.in_channels, c.out_channels, c.kernel, c.stride, c.padding, c.dilation, c.groups, c.bias)
     if c.std_eps:
         made.std_eps = c.std_eps
     return made
@@ -126,6 +126,18 @@ class MaxPool(Module):
         return self.pool(F.pad(x, self.before)[self.cut], *self.window)
 
 
+class MeanPool(Module):
+    """With zeros behind the last position, which count."""
+
+    def __init__(self, p: Pool):
+        super().__init__()
+        self.behind, self.pool = (0, p.behind) * p.dims, F.avg_pool1d if p.dims == 1 else F.avg_pool2d
+        self.window = (p.kernel, p.stride)
+
+    def forward(self, x):
+        return self.pool(F.pad(x, self.behind), *self.window)
+
+
 class Blur(Module):
     """1-2-1 along each axis, each channel by itself, with the border reflected (Zhang 2019)."""
 
@@ -153,6 +165,8 @@ def pool(p: Pool | None):
         return MaxPool(p)
     if p.kind == "max":
         return (nn.MaxPool1d if p.dims == 1 else nn.MaxPool2d)(p.kernel, p.stride, p.padding)
+    if p.behind:
+        return MeanPool(p)
     if p.kernel == 1:
         return nn.Identity()
     return (nn.AvgPool1d if p.dims == 1 else nn.AvgPool2d)(p.kernel, p.stride, 0, p.ceil, False)

@@ -204,7 +204,7 @@ def configured(held: Container, library: Library) -> dict[str, Any]:
             said["first_stride"] = 2 if config["downsample_in_first_stage"] else 1
         return said
     if timm := claims.timm_fields(held):
-        return {"antialias": timm["antialias"]}
+        return {field: timm[field] for field in ("antialias", "output_stride")}
     layers = claims.keras_layers(config)
     if library.keras and layers:
         by_name = {str(layer["config"].get("name")): layer["config"] for layer in layers}

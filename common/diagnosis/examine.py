@@ -60,6 +60,9 @@ class Diagnosis:
         return {"row": self.row, "same": self.same, "classes": self.arch.num_classes, "channels": self.arch.in_channels,
                 "edits": edits, "proof": proof, "unexplained": self.unexplained, "remarks": self.remarks}  # fmt: skip
 
+    def __str__(self) -> str:
+        return self.text()
+
     def text(self) -> str:
         """In lines, as the command prints it."""
         usual = rows.VARIANTS.get(self.row, self.arch)

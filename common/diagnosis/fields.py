@@ -17,7 +17,7 @@ NAMES = {  # field: (name, kind)
     "preact": ("pre-activation", "block"), "stride_block": ("stride in a stage's last block", "stride"),
     "first_stride": ("stride of the first stage", "stride"), "drop_path": ("stochastic depth", "dropout"),
     "dropout": ("dropout", "dropout"), "antialias": ("anti-aliasing", "stride"),
-    "eca": ("channel attention", "gate"),
+    "eca": ("channel attention", "gate"), "output_stride": ("dilated stages", "stride"),
 }  # fmt: skip
 POOLED = ("average pooling before projections", "an average pooling strides before each projection")
 SAYS: dict[tuple[str, Any], tuple[str, str]] = {  # (field, value): (name, sentence), where the value makes another one
@@ -35,6 +35,9 @@ SAYS: dict[tuple[str, Any], tuple[str, str]] = {  # (field, value): (name, sente
     ("conv_bias", "unnormed"): ("bias where no norm follows", "convolutions have a bias where no norm follows"),
     ("se_ratio", 0): ("no squeeze-and-excitation", "no block has a gate"),
     ("shortcut_norm", False): ("projection without norm", "no projection has a norm behind it"),
+    ("output_stride", 0): ("no dilated stages", "every stage strides, and none dilates instead"),
+    ("output_stride", 8): ("dilated stages", "beyond an output stride of 8, stages dilate and don't stride"),
+    ("output_stride", 16): ("dilated stages", "beyond an output stride of 16, stages dilate and don't stride"),
     ("shortcut_norm", True): ("projection with norm", "each projection has a norm behind it"),
 }  # fmt: skip
 

@@ -53,6 +53,7 @@ def guesses(base: Arch, theirs: Chain) -> Iterator[dict[str, Any]]:
         "shortcut": get_args(rows.Shortcut), "conv_bias": (True, False, "unnormed"), "shortcut_norm": (True, False),
         "stride_in": (1, 2), "stride_block": ("first", "last"), "first_stride": (1, 2), "preact": (True, False),
         "se_ratio": (0, 16), "antialias": ("none", "avg", "blur"), "eca": (True, False),
+        "output_stride": (0, 8, 16),
     }  # fmt: skip
     for name, values in options.items():
         for value in values:

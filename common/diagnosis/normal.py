@@ -5,7 +5,8 @@ size of what is flattened, None after a mean); `subsample` (stride); `pad_channe
 `along_channels` (N C 1 1 to N 1 C) and `of_channels` (back). `mean`
 has `at`: window and stride of a pooling that is a mean over everything at one size; None where it always is.
 
-1. What changes nothing is gone: identities, pooling of one position at stride 1, scales by 1, masks that drop nothing.
+1. What changes nothing is gone: identities, pooling of one position at stride 1, scales by 1, masks that drop nothing,
+   rounding up where nothing is divided.
 2. A padding of zeros is part of the convolution behind it, one before a max pooling is its border; a border of 0 where
    nothing is negative is one of -inf. Cutting a padding makes it smaller.
 3. Adaptive pooling to one position, a pooling as wide as its input, and means along one axis after another are `mean`.
@@ -189,6 +190,8 @@ def _padding(c: Call, g: _Graph) -> New:
     if c.op == "pad" and len(c.shape) > 2 and not any((*a["before"][2:], *a["after"][2:])) and a["value"] == 0:
         if not a.get("mode") and not a["before"][0] and not a["after"][0]:
             return _one(c, "pad_channels", before=a["before"][1], after=a["after"][1])
+    if c.op in ("max_pool", "avg_pool") and a["ceil"] and set(a["stride"]) == {1}:
+        return _one(c, ceil=False)
     if c.op == "avg_pool" and not any((*a["before"], *a["after"])) and a["counts"]:
         return _one(c, counts=False)
     if c.op in ("conv", "max_pool", "avg_pool") and (p := g.before(c, "pad")):

@@ -95,20 +95,21 @@ def _pool(pool: p.Pool | None, relu: bool = False) -> Chain:
     """A pooling; `relu`: where nothing is negative, so that a border of 0 is one of -inf."""
     if pool is None or pool.kernel == 1:
         return ()
-    each = {"kernel": pool.kernel, "stride": pool.stride, "before": pool.padding, "after": pool.padding}
+    after = pool.padding + pool.behind
+    each = {"kernel": pool.kernel, "stride": pool.stride, "before": pool.padding, "after": after}
     a: dict[str, Any] = {k: (v,) * pool.dims for k, v in each.items()}
     if pool.kind == "max":
         value = 0.0 if pool.zeros and not relu else -math.inf
         return (Layer("max_pool", {**a, "ceil": pool.ceil, "value": value}, name=pool.name),)
     if pool.kind == "avg":
-        return (Layer("avg_pool", {**a, "ceil": pool.ceil, "counts": False}, name=pool.name),)
+        return (Layer("avg_pool", {**a, "ceil": pool.ceil, "counts": pool.behind > 0}, name=pool.name),)
     sides = (0, 0, *a["before"])
     border = {"before": sides, "after": sides, "value": 0.0, "mode": "reflect"}
     return Layer("pad", border, name=pool.name), Layer("blur", {k: a[k] for k in ("kernel", "stride")}, name=pool.name)
 
 
 def _conv(c: p.Conv) -> Layer:
-    each = {"kernel": c.kernel, "stride": c.stride, "before": c.padding, "after": c.padding, "dilation": 1}
+    each = {"kernel": c.kernel, "stride": c.stride, "before": c.padding, "after": c.padding, "dilation": c.dilation}
     a: dict[str, Any] = {k: (v,) * c.dims for k, v in each.items()}
     a |= {"groups": c.groups, "into": c.in_channels, "out": c.out_channels, "bias": c.bias}
     return Layer("conv", a, _named(c.name, "weight", *(("bias",) if c.bias else ())), c.name)

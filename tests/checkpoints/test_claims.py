@@ -75,8 +75,9 @@ def changed_timm(r: random.Random):
         config["model_args"] = {key: copy.deepcopy(r.choice(CHANGES[key])) for key in keys}
         said = {k: v for k, v in config["model_args"].items() if k not in HARMLESS and v is not None}
         allowed = [] if said else [VARIANTS[name]]
-        if set(said) == {"aa_layer"} and said["aa_layer"] in ("avg", "blur"):
-            allowed = [dataclasses.replace(VARIANTS[name], antialias=said["aa_layer"])]
+        if said and set(said) <= {"aa_layer", "output_stride"} and said.get("aa_layer") != "blurpc":
+            fields = {"aa_layer": "antialias", "output_stride": "output_stride"}
+            allowed = [dataclasses.replace(VARIANTS[name], **{fields[k]: v for k, v in said.items()})]
     return of(VARIANTS[name]), config, allowed
 
 

@@ -20,6 +20,7 @@ KINDS = {
     "three kernels": get("msresnet_1d", widths=(8, 12, 16)),
     "blurred": get("resnetblur18", widths=(8, 12), depths=(1, 1), num_classes=5),
     "channel attention": get("resnet18", widths=(8, 12), depths=(1, 1), num_classes=5, eca=True),
+    "dilated": get("resnet18d", widths=(8, 12, 16), depths=(1, 1, 2), output_stride=8, num_classes=5),
     "no classifier": get("resnet18", widths=(8, 12), depths=(1, 1), num_classes=0),
     "folded": get("resnet18", widths=(8, 12), depths=(1, 1), folded=True),
 }

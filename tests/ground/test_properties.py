@@ -60,6 +60,7 @@ def rows(draw) -> Arch:
         preact=preact,
         first_stride=draw(st.sampled_from([1, 2])),
         stride_in=stride_in,
+        output_stride=0 if preact else draw(st.sampled_from([0, 0, 1, 4, 8])),
         antialias=draw(st.sampled_from(["none", "avg", "blur"])) if means else "none",
         stride_block=draw(st.sampled_from(["first", "last"])),
         groups=draw(st.integers(1, 4)) if bottleneck else 1,

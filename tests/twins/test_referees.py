@@ -101,6 +101,26 @@ def test_timm_narrow(referees, name):
     as_timm(create(name, layers=arch.depths, channels=channels), arch)
 
 
+@pytest.mark.parametrize("stride", [8, 16])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet50d", "resnetblur50", "resnetaa50d"])
+def test_timm_dilated(referees, name, stride):
+    arch = get(name, depths=(1, 2, 2, 2), widths=(16, 32, 48, 64), output_stride=stride)
+    as_timm(referees[1].create_model(name, layers=arch.depths, channels=arch.widths, output_stride=stride), arch)
+
+
+def test_torchvision_dilated(referees):
+    """As its segmenters have it: for bottlenecks alone, and narrow by their groups' width."""
+    theirs = referees[0].resnet.ResNet(
+        referees[0].resnet.Bottleneck, [1, 2, 2, 2], width_per_group=4,
+        replace_stride_with_dilation=[False, True, True], num_classes=7,
+    )  # fmt: skip
+    randomise(theirs.eval())
+    same_logits(
+        theirs, get("resnet50", depths=(1, 2, 2, 2), width_per_group=4, output_stride=8, num_classes=7),
+        theirs.state_dict(),
+    )  # fmt: skip
+
+
 def as_timm(theirs: nn.Module, arch) -> None:
     randomise(theirs.eval())
     state = theirs.state_dict()

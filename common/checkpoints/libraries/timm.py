@@ -38,7 +38,7 @@ _DEEP = (
 RESNETV2 = Library(
     "timm-resnetv2", (("conv1", "stem.conv"), *_BLOCKS), conventions=CONVENTIONS,
     claims=lambda arch: imagenet(arch) and not arch.norm_groups,
-    linear="1x1 convolution to matrix",
+    linear="1x1 convolution to matrix", unseen=TIMM.unseen,
     preprocessing=dataclasses.replace(IMAGENET, interpolation="bicubic"), traits=(frozenset({"preact", "single"}),),
 )  # fmt: skip
 # BiT's convolutions are standardised, and its stem is padded with zeros; what tells it is that no norm has statistics
@@ -63,7 +63,7 @@ _TRAINED = ("drop_rate", "drop_path_rate", "drop_block_rate", "zero_init_last", 
 _UNSAID = ("in_channels", "num_classes", "drop_path", "dropout", "folded")
 _BATCH = ("batchnorm", "batchnorm2d", "BatchNorm2d")
 _VALUES: dict[str, tuple[Any, ...]] = {  # of other arguments: those that a row says
-    "output_stride": (32,), "global_pool": ("avg",), "act_layer": ("relu",), "aa_layer": ("avg", "blur"),
+    "output_stride": (8, 16, 32), "global_pool": ("avg",), "act_layer": ("relu",), "aa_layer": ("avg", "blur"),
     "norm_layer": (*_BATCH, "groupnorm"), "replace_stem_pool": (False,),
     "block_args": ({}, {"attn_layer": "se"}, {"attn_layer": "eca"}),
     "down_kernel_size": (1,), "preact": (True,), "bn_eps": (1e-5,),
@@ -83,6 +83,8 @@ def claimed(architecture: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     said = {f.name: getattr(row, f.name) for f in dataclasses.fields(Arch) if f.name not in (*shaped, *_UNSAID)}
     if "aa_layer" in arguments:
         said["antialias"] = arguments["aa_layer"]
+    if "output_stride" in arguments:
+        said["output_stride"] = arguments["output_stride"] % 32  # which is as it comes
     if "norm_layer" in arguments:
         said["norm_groups"] = 0 if arguments["norm_layer"] in _BATCH else 32
     if attention := arguments.get("block_args"):

@@ -38,6 +38,6 @@ def _timm(arch: Arch) -> bool:
 
 TORCHVISION = Library("torchvision", RULES, conventions=CONVENTIONS, preprocessing=IMAGENET, claims=_torchvision)
 TIMM = Library(
-    "timm", RULES, conventions=CONVENTIONS, claims=_timm, unseen=("antialias",),
+    "timm", RULES, conventions=CONVENTIONS, claims=_timm, unseen=("antialias", "output_stride"),
     preprocessing=dataclasses.replace(IMAGENET, interpolation="bicubic"),
 )  # fmt: skip
