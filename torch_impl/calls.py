@@ -285,6 +285,7 @@ HANDLERS = {
     "add": _binary("add"),
     "batch_norm": _norm,
     "linear": _linear,
+    **dict.fromkeys(("expand", "expand_as", "broadcast_to"), _same),  # what multiplies or adds spreads by itself
     "mean": _reduced("mean"),
     "pad": _pad,
     "getitem": _getitem,

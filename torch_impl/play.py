@@ -45,6 +45,8 @@ class Player:
 
     def join(self, join: Join, x):
         y, *others = [self.chain(branch, x) for branch in join.branches]
+        if join.op not in ("add", "mul", "concat"):
+            raise NotImplementedError(join.op)
         if join.op == "concat":
             return torch.cat([y, *others], 1)
         for other in others:

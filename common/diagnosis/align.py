@@ -22,20 +22,15 @@ KINDS = {
     **dict.fromkeys(("softmax", "log_softmax"), "softmax"),
 }  # fmt: skip
 # how much it takes to believe a difference: of an attribute, and of a layer more or less
-WEIGHT = {
-    "kernel": 0.5,
-    "stride": 0.3,
-    "out": 0.4,
-    "into": 0.2,
-    "groups": 0.3,
-    "bias": 0.1,
-    "eps": 0.05,
-    "op": 0.7,
-    "order": 0.5,
-}
-LAYER = {"conv": 1.5, "relu": 0.6, "norm": 0.9}
-BEHIND = 0.5  # the ReLU behind a sum
-UNJOINED = 1.2  # a block without its shortcut
+# (whole numbers, so that ties are ties)
+WEIGHT = {"kernel": 50, "stride": 30, "out": 40, "into": 20, "groups": 30, "bias": 10, "eps": 5, "op": 70,
+          "order": 50}  # fmt: skip
+OTHERWISE = 10
+NEVER = 10**9
+LAYER = {"conv": 150, "relu": 60, "norm": 90}
+ANY_LAYER = 80
+BEHIND = 50  # the ReLU behind a sum
+UNJOINED = 120  # a block without its shortcut
 
 
 @dataclass(frozen=True)
@@ -108,35 +103,35 @@ class Aligner:
     """Costs are kept by what items compute, since most of a net's blocks are alike."""
 
     def __init__(self) -> None:
-        self.items: dict[tuple[str, str], float] = {}
-        self.size: dict[str, float] = {}
+        self.items: dict[tuple[str, str], int] = {}
+        self.size: dict[str, int] = {}
 
-    def cost(self, item: Item, before: Item | None = None) -> float:
+    def cost(self, item: Item, before: Item | None = None) -> int:
         """Of an item more or less; a ReLU goes with the sum before it."""
         if item.op == "relu" and isinstance(before, Join):
             return BEHIND
         if item.key not in self.size:
-            inside = sum(LAYER.get(x.op, 0.8) for x in layers((item,)))
-            self.size[item.key] = inside if isinstance(item, Layer) else 0.8 + 0.7 * inside
+            inside = sum(LAYER.get(x.op, ANY_LAYER) for x in layers((item,)))
+            self.size[item.key] = inside if isinstance(item, Layer) else ANY_LAYER + inside * 7 // 10
         return self.size[item.key]
 
-    def difference(self, a: Item, b: Item) -> float:
-        """Of two items in one place; infinite where they can't be one."""
+    def difference(self, a: Item, b: Item) -> int:
+        """Of two items in one place; NEVER where they can't be one."""
         pair = a.key, b.key
         if pair not in self.items:
             self.items[pair] = self._difference(a, b)
         return self.items[pair]
 
-    def _difference(self, a: Item, b: Item) -> float:
+    def _difference(self, a: Item, b: Item) -> int:
         if isinstance(a, Layer) and isinstance(b, Layer):
             if KINDS.get(a.op, a.op) != KINDS.get(b.op, b.op):
-                return float("inf")
-            return sum(WEIGHT.get(name, 0.1) for name in differing(a, b))
+                return NEVER
+            return sum(WEIGHT.get(name, OTHERWISE) for name in differing(a, b))
         if isinstance(a, Join) and isinstance(b, Join) and a.op == b.op and len(a.branches) == len(b.branches):
             return self.ordered(a, b)[0]
-        return float("inf")
+        return NEVER
 
-    def ordered(self, a: Join, b: Join) -> tuple[float, tuple[int, ...]]:
+    def ordered(self, a: Join, b: Join) -> tuple[int, tuple[int, ...]]:
         """(the cost, for each branch of ours which of hers it is): what is concatenated may be so in another order."""
         same, few = tuple(range(len(a.branches))), len(a.branches) < 5
         orders = permutations(same) if a.op == "concat" and few else [same]
@@ -146,10 +141,10 @@ class Aligner:
             for order in orders
         )  # fmt: skip
 
-    def table(self, a: Chain, b: Chain) -> tuple[list[list[float]], list[list[int]]]:
+    def table(self, a: Chain, b: Chain) -> tuple[list[list[int]], list[list[int]]]:
         """Least costs of the beginnings of both chains; and by how much each came: 0 a pair, 1 ours alone, 2 hers
         alone, n > 2 a fork of ours beside n - 2 items of hers, n < 0 the other way round."""
-        cost = [[0.0] * (len(b) + 1) for _ in range(len(a) + 1)]
+        cost = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]
         how = [[2] * (len(b) + 1) for _ in range(len(a) + 1)]
         forks = [sum(isinstance(i, Join) and i.op == "add" for i in chain) for chain in (a, b)]
         for i in range(len(a) + 1):
@@ -170,7 +165,7 @@ class Aligner:
                 cost[i][j], how[i][j] = min(ways)
         return cost, how
 
-    def inline(self, fork: Item, chain: Chain) -> Iterator[tuple[int, float]]:
+    def inline(self, fork: Item, chain: Chain) -> Iterator[tuple[int, int]]:
         """(n, cost) of the last n items of a chain that can be the branch of `fork`."""
         if isinstance(fork, Join) and fork.op == "add" and len(fork.branches) == 2:
             shortcut = sum(self.cost(item) for item in fork.branches[1])

@@ -14,12 +14,12 @@ import numpy as np
 
 from common import arch as rows
 from common.arch import Arch, get
-from common.diagnosis.align import Aligner
+from common.diagnosis.align import Aligner, Change
 from common.diagnosis.capture import OtherAtSize, OtherInTraining, capture, of_both
-from common.diagnosis.edits import Edit, Explained
+from common.diagnosis.edits import NOWHERE, Edit, Explained
 from common.diagnosis.explain import explain
 from common.diagnosis.guess import edges
-from common.diagnosis.parse import Chain, Join, Net, Unparsed, layers
+from common.diagnosis.parse import Chain, Join, Layer, Net, Unparsed, layers, unknown
 from common.diagnosis.plans import KERAS, tree
 from common.diagnosis.proof import Proof, Prover
 from common.diagnosis.tape import Live
@@ -112,10 +112,9 @@ def diagnose(model: Any, like: str | Arch | None = None) -> Diagnosis:
     live = living(model)
     batches, net = run_once(live)
     name, explained = nearest(net.chain, wanted, like if isinstance(like, str) else None)
-    unknown = [layer for layer in layers(net.chain) if layer.op.startswith("?")]
     remarks = tuple(_remarks(net, batches, explained.keras))
-    if unknown:
-        told = {f"{x.op[1:]} in {x.name or 'the net itself'} ({x.where}) isn't understood" for x in unknown}
+    if strange := list(unknown(net.chain)):
+        told = {f"{x.op.lstrip('?')} ({x.where}) isn't understood" for x in strange}
         return Diagnosis(name, explained.base, (), None, tuple(sorted(told)[:5]), remarks, net.chain)
     scatter(live, net.chain, batches[0])
     try:
@@ -126,9 +125,19 @@ def diagnose(model: Any, like: str | Arch | None = None) -> Diagnosis:
         away = f"{proof.worst:.1e} away from your net" if math.isfinite(proof.worst) else "not your net"
         return Diagnosis(name, explained.base, (), proof, (f"what was recorded is {away}, so nothing is said of it",),
                          remarks, net.chain)  # fmt: skip
+    silent = [e for e in proof.edits if e.matters == NOWHERE and all(map(_of_sizes_alone, e.changes))]
+    remarks += tuple(f"{e.says} ({e.matters})" for e in silent)
     outputs = [f"the net gives a further output: {words}" for words in net.outputs]
     further = [Edit("second output", "head", says, frozenset(), {}, "beside the first") for says in outputs]
-    return Diagnosis(name, explained.base, (*proof.edits, *further), proof, (), remarks, net.chain)
+    return Diagnosis(
+        name, explained.base, (*(e for e in proof.edits if e not in silent), *further), proof, (), remarks, net.chain
+    )
+
+
+def _of_sizes_alone(change: Change) -> bool:
+    """Whether it can only change a size: where the net runs at no size at which it would, it is no difference."""
+    one = isinstance(change.item, Layer) and change.op == "flatten" and change.item.attributes["at"] is None
+    return (one and change.kind in ("add", "drop")) or change.what == "ceil"
 
 
 def living(model: Any) -> Live:

@@ -64,6 +64,18 @@ class Net:
     unread: tuple[str, ...] = ()  # tensors of hers that no call reads
 
 
+def unknown(chain: Chain) -> Iterator[Item]:
+    """Every call that the vocabulary has no word for."""
+    for item in chain:
+        if isinstance(item, Join):
+            if item.op not in ("add", "mul", "concat"):
+                yield item
+            for branch in item.branches:
+                yield from unknown(branch)
+        elif item.op.startswith("?"):
+            yield item
+
+
 def layers(chain: Chain) -> Iterator[Layer]:
     """Every layer, branches in their order."""
     for item in chain:

@@ -5,6 +5,8 @@ import pytest
 from common.arch import FAMILIES, VARIANTS, get
 from common.diagnosis import diagnose
 from common.plan import make_plan
+from common.row import Stem
+from common.tools.frameworks import peer
 
 torch_impl = pytest.importorskip("torch_impl")
 
@@ -43,6 +45,26 @@ def test_the_row_is_found():
 def test_every_variant_is_found(name):
     found = diagnose(torch_impl.create_model(name, seed=1))
     assert found.row == name and found.same, found.text()
+
+
+NARROW = {"layers": (1, 1, 1, 1), "channels": (8, 16, 16, 16)}
+
+
+@pytest.mark.parametrize("name", ["resnetaa50", "ecaresnet26t", "seresnet50", "resnetblur18", "resnet50d"])
+def test_narrow_nets_of_timm(name, referees):
+    """Means of 2x2 that leave out a last row, at sizes at which the net can't run; gates that are expanded."""
+    arch = get(name, depths=NARROW["layers"], widths=NARROW["channels"])
+    found = diagnose(referees[1].create_model(name, **NARROW), arch)
+    assert found.same, found.text()
+
+
+def test_a_net_of_transformers_without_a_head():
+    transformers = peer("transformers")
+    hidden = {"embedding_size": 8, "hidden_sizes": [8, 12], "depths": [1, 1], "layer_type": "basic"}
+    net = transformers.ResNetModel(transformers.ResNetConfig(**hidden))
+    stem = get("resnet18").stem
+    found = diagnose(net, get("resnet18", widths=(8, 12), depths=(1, 1), stem=Stem(((8, 7, 2),), stem.pool)))
+    assert found.same and not found.arch.num_classes, found.text()
 
 
 THEIRS = [n for family in ("resnet", "resnext", "wide") for n in FAMILIES[family]]
