@@ -9,7 +9,7 @@ from common.checkpoints.containers import Container
 from common.checkpoints.libraries.keras_hub import backbone_config
 from common.checkpoints.libraries.library import Library
 from common.checkpoints.libraries.timm import claimed
-from common.checkpoints.libraries.transformers import TRANSFORMERS, transformers_config
+from common.checkpoints.libraries.transformers import KINDS, transformers_config
 from common.errors import RosettaError, printable
 from common.plan import Conv, Norm, make_plan
 
@@ -31,8 +31,9 @@ def check(held: Container, library: Library, arch: Arch) -> str:
         wrong, named = _keras(config, held.metadata.get("task.json"), library, arch)
     elif timm := timm_claim(held):
         wrong, named = _timm(*timm, arch), f"timm's {timm[0]}"
-    elif library is TRANSFORMERS:
-        wrong, named = _transformers(config, arch), "Transformers' ResNet"
+    elif library.name in KINDS:
+        kind = KINDS[library.name]
+        wrong, named = _transformers(config, arch, kind), f"Transformers' {config.get('model_type', kind)}"
     else:
         return ""
     if wrong:
@@ -95,14 +96,20 @@ def _timm(name: str, arguments: dict[str, Any], arch: Arch) -> str:
 # -- Transformers
 
 
-def _transformers(config: dict[str, Any], arch: Arch) -> str:
-    if (kind := config.get("model_type", "resnet")) != "resnet":
+def _transformers(config: dict[str, Any], arch: Arch, meant: str) -> str:
+    if (kind := config.get("model_type", meant)) != meant:
         return f"a {str(kind)[:60]} of Transformers"
     usual = {"layer_type": "bottleneck", "hidden_act": "relu", "downsample_in_first_stage": False}
     usual |= {"downsample_in_bottleneck": False} if arch.block == "bottleneck" else {}
-    said = usual | config
     ours = transformers_config(arch, ())
-    for key in ("num_channels", "embedding_size", "hidden_sizes", "depths", *usual):
+    shaped: tuple[str, ...] = ("num_channels", "embedding_size", "hidden_sizes", "depths")
+    if meant == "bit":
+        usual = {"layer_type": "preactivation", "hidden_act": "relu", "global_padding": None, "num_groups": 32,
+                 "embedding_dynamic_padding": False, "output_stride": 32}  # fmt: skip
+        ours |= usual
+        shaped = ("num_channels", "depths") if config.get("width_factor", 1) != 1 else shaped
+    said = usual | config
+    for key in (*shaped, *usual):
         if key in said and said[key] != ours[key]:
             return f"{key} = {str(said[key])[:60]!r} where {ours[key]!r} is meant"
     return ""

@@ -14,6 +14,7 @@ from common.checkpoints.libraries.detectron2 import from_caffe
 from common.checkpoints.libraries.library import KERAS_LEAVES, Library, Slot, canonical_shape
 from common.checkpoints.libraries.ours import OURS, OURS_KERAS
 from common.checkpoints.libraries.torchvision import TORCHVISION
+from common.checkpoints.libraries.transformers import of_backbone
 from common.checkpoints.pictures import preprocessing_of
 from common.checkpoints.prefixes import BATCHES, asked, chosen, places, under
 from common.checkpoints.recognised import Recognised, describe, differing, gap
@@ -40,6 +41,8 @@ def recognise(
         raise RosettaError(f"unknown library {library!r}{nearest(library, known) or '; there are ' + ', '.join(known)}")
     if not _weights_of(held):
         raise RosettaError(f"{held.path} holds no weights")
+    if isinstance(config := held.metadata.get("config"), dict):
+        held = dataclasses.replace(held, metadata={**held.metadata, "config": of_backbone(config)})
     said = held.metadata.get("arch")
     if said is not None:
         found = _as_said(held, library, prefix)

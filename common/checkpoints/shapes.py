@@ -8,6 +8,7 @@ from common.arch import EXPANSION, Arch, Stem
 from common.checkpoints import claims
 from common.checkpoints.containers import Container
 from common.checkpoints.libraries.library import Library
+from common.checkpoints.libraries.transformers import KINDS
 from common.errors import RosettaError
 from common.names import Shape
 from common.plan import reduced
@@ -76,7 +77,7 @@ class _Net:
         self.out = [self.shape(f"{self.block(s)}.{last}.weight")[0] for s in self.stages]  # channels
         self.preact = any(n.startswith("norm") for n in shapes)
         if not self.preact and "bn1.weight" not in shapes:
-            folded = "" if any(n.endswith("running_mean") for n in shapes) else (
+            folded = "" if any(re.search(r"\.bn\d\.", n) for n in shapes) else (
                 ". It has no norm at all: were they folded into the convolutions? Port the file from before that"
             )  # fmt: skip
             raise self.broken(f"no norm follows its first convolution (bn1), nor its last block (norm){folded}")
@@ -196,7 +197,7 @@ def configured(held: Container, library: Library) -> dict[str, Any]:
     config = held.metadata.get("config")
     if not isinstance(config, dict):
         return {}
-    if library.name == "transformers" and config.get("model_type") == "resnet":
+    if library.name in KINDS and config.get("model_type") in ("resnet", "rt_detr_resnet"):
         said: dict[str, Any] = {}
         if config.get("layer_type", "bottleneck") == "bottleneck" and "downsample_in_bottleneck" in config:
             said["stride_in"] = 1 if config["downsample_in_bottleneck"] else 2

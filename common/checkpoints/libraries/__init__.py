@@ -8,10 +8,10 @@ from common.checkpoints.libraries.library import Library
 from common.checkpoints.libraries.sequential import CHILDREN, OPENMMLAB
 from common.checkpoints.libraries.timm import BIT, RESNETRS, RESNETV2, RESNETV2_DEEP
 from common.checkpoints.libraries.torchvision import TIMM, TORCHVISION
-from common.checkpoints.libraries.transformers import TRANSFORMERS
+from common.checkpoints.libraries.transformers import RT_DETR, TRANSFORMERS, TRANSFORMERS_BIT
 
 # in the order in which they are asked whose a file is
 LIBRARIES: tuple[Library, ...] = (
-    TORCHVISION, TIMM, RESNETRS, RESNETV2, BIT, RESNETV2_DEEP, TRANSFORMERS, AKAMASTER, KUANGLIU, RESNET, RESNET_V2,
-    KERAS_HUB, CHILDREN, OPENMMLAB, FROM_TORCHVISION, DETECTRON2,
+    TORCHVISION, TIMM, RESNETRS, RESNETV2, BIT, RESNETV2_DEEP, TRANSFORMERS, TRANSFORMERS_BIT, RT_DETR, AKAMASTER,
+    KUANGLIU, RESNET, RESNET_V2, KERAS_HUB, CHILDREN, OPENMMLAB, FROM_TORCHVISION, DETECTRON2,
 )  # fmt: skip
