@@ -47,7 +47,7 @@ def recognise(
     if said is not None:
         found = _as_said(held, library, prefix)
     else:
-        found = _anywhere(held, library, arch, prefix)
+        found = _anywhere(held, library, arch, prefix, overrides or {})
     held = found.held
     if arch is not None:  # a variant's name says nothing of classes and channels
         arch = get(arch, num_classes=found.arch.num_classes, in_channels=found.arch.in_channels)
@@ -97,18 +97,25 @@ def _as_said(held: Container, library: str | None, prefix: str | None) -> Recogn
     return _found(held, ours, row, _slots(ours, row) or [], {})
 
 
-def _anywhere(held: Container, library: str | None, arch: Arch | None, prefix: str | None) -> Recognised:
+# convolutions behind the ResNet of a segmentation net: torchvision's; those of others' DeepLabs and PSPNets
+_TORCHVISIONS = re.compile(r"(^|\.)classifier\.(0|4|0\.convs\..*)\.weight$")
+_SEGMENTS = re.compile(rf"{_TORCHVISIONS.pattern}|(^|\.)decoder\.(aspp\.)?0\.convs\.|(aspp|psp)_modules|\.(aspp|psp)\.")
+
+
+def _anywhere(
+    held: Container, library: str | None, arch: Arch | None, prefix: str | None, overrides: Mapping[str, Any]
+) -> Recognised:
     """A file of names and shapes: the net under the longest prefix that has a whole one."""
     if clip := next((name for name in held.entries if "attnpool.positional_embedding" in name), ""):
         raise RosettaError(
             f"{held.path} is CLIP's ResNet ({clip}): its stem and shortcuts pool by the average and its head is "
             "attention, which no row here says; it is not the plain ResNet that its names resemble"
         )
-    segments = [n for n, e in held.entries.items() if re.search(r"(^|\.)classifier\.(0|4|0\.convs\..*)\.weight$", n)]
-    if any(len(held.entries[n].shape) == 4 for n in segments):
+    dilated = next((n for n, e in held.entries.items() if len(e.shape) == 4 and _SEGMENTS.search(n)), "")
+    if dilated and not _TORCHVISIONS.search(dilated) and "output_stride" not in overrides:
         raise RosettaError(
-            f"{held.path} is a segmentation net (its classifier {segments[0]} is a convolution): the backbones of "
-            "torchvision's FCN and DeepLab are dilated in their last two stages, which no row here says"
+            f"{held.path} is a segmentation net ({dilated}): the last stages of its ResNet dilate and don't stride, "
+            "and no tensor tells how many. --set output_stride=8 says two of them, =16 one, =0 none"
         )
     held = from_caffe(held)
     known = places(_weights_of(held), [lib for lib in LIBRARIES if library in (None, lib.name)])
@@ -125,7 +132,11 @@ def _anywhere(held: Container, library: str | None, arch: Arch | None, prefix: s
     if not found:
         raise wrong[max(wrong, key=lambda place: sum(name.startswith(place) for name in held.entries))]
     most = sorted(found, key=lambda place: (-len(found[place].slots), -len(place)))
-    return found[chosen(held, {place: place + found[place].slots[0].theirs for place in most})]
+    net = found[chosen(held, {place: place + found[place].slots[0].theirs for place in most})]
+    if dilated and _TORCHVISIONS.search(dilated):
+        net.arch = get(net.arch, output_stride=8)
+        net.told["output_stride"] = "8: torchvision's FCN and DeepLab dilate their last two stages"
+    return net
 
 
 def _weights_of(held: Container) -> dict[str, Entry]:

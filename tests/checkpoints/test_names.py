@@ -194,6 +194,10 @@ TAKEN = {
     "Faster R-CNN": (lambda: {**state(prefix="backbone.body.", counters=False, **body), **FPN, **linear("roi_heads.box", 8, 5)}, "body"),
     "Mask R-CNN in a dictionary": (lambda: {"model": {**state(prefix="backbone.body.", **body), **FPN}, "epoch": 3}, "body"),
     "RetinaNet": (lambda: {"state_dict": {**state(prefix="model.backbone.body.", **body), **FPN}}, "body"),
+    "FCN": (lambda: {**state(prefix="backbone.", **body), "classifier.4.weight": torch.randn(2, 4, 1, 1),
+                     "classifier.0.weight": torch.randn(4, 10, 3, 3)}, "dilated"),
+    "DeepLab in a dictionary": (lambda: {"model": {**state(prefix="backbone.", **body), "classifier.0.convs.0.0.weight":
+                                                   torch.randn(4, 10, 1, 1)}}, "dilated"),
     "DETR": (lambda: {"model": {**state(prefix="backbone.0.body.", counters=False, **body), **linear("class_embed", 8, 5),
                                 "query_embed.weight": torch.randn(9, 8), "input_proj.weight": torch.randn(8, 10, 1, 1)}}, "body"),
     "DETR of Transformers": (lambda: {**state(prefix="model.backbone.conv_encoder.model.", counters=False, **body),
@@ -392,7 +396,8 @@ def check(path, kind, **options):
         else:
             assert np.array_equal(weights[name], w), name
     assert found.arch.stride_in == (1 if kind == "stride 1" else 2) or source is BASIC
-    assert found.arch.num_classes == {"body": 0}.get(kind, 5) or kind == "stride 1"
+    assert found.arch.num_classes == {"body": 0, "dilated": 0}.get(kind, 5) or kind == "stride 1"
+    assert found.arch.output_stride == (8 if kind == "dilated" else 0)
     if kind == "linear":
         return found
     if kind == "head":
@@ -459,12 +464,12 @@ def test_logits_are_the_sources(tmp_path, name):
     assert apart <= (1e-2 if kind == "half" else 1e-12)
 
 
-segmenter = {"classifier.4.weight": torch.randn(2, 4, 1, 1), "classifier.0.weight": torch.randn(4, 10, 3, 3)}
 REFUSED = {
     "CLIP": (lambda: {**state(prefix="visual.", **body), "visual.attnpool.positional_embedding": torch.randn(5, 10)}, "is CLIP's ResNet"),
-    "FCN": (lambda: {**state(prefix="backbone.", **body), **segmenter}, "is a segmentation net.*dilated"),
-    "DeepLab in a dictionary": (lambda: {"model": {**state(prefix="backbone.", **body), "classifier.0.convs.0.0.weight":
-                                                   torch.randn(4, 10, 1, 1)}}, "is a segmentation net.*dilated"),
+    "smp's DeepLab": (lambda: {**state(prefix="encoder.", **body), "decoder.aspp.0.convs.0.0.weight": torch.randn(4, 10, 1, 1)},
+                      "is a segmentation net.*--set output_stride=8"),
+    "mmsegmentation's PSPNet": (lambda: {"state_dict": {**state(prefix="backbone.", **body), "decode_head.psp_modules.0.1.conv.weight":
+                                                        torch.randn(4, 10, 1, 1)}}, "is a segmentation net.*--set output_stride=8"),
     "two nets": (lambda: {"online_model": state(), "ema_model": other(state())}, "--prefix ema_model"),
     "two towers": (lambda: {**state(prefix="left."), **other(state(prefix="right."))}, "under left., right.. Say which"),
     "a gate in a block": (lambda: {**state(), "layer1.0.gate.weight": torch.ones(4)}, r"\+ layer1.0.gate.weight"),
@@ -482,6 +487,11 @@ def test_the_others_are_refused_in_words(tmp_path, name):
     torch.save(make(), tmp_path / "a.pth")
     with pytest.raises(RosettaError, match=words):
         port.inspect(tmp_path / "a.pth")
+
+
+def test_a_dilation_that_no_tensor_tells_is_set(tmp_path):
+    torch.save(REFUSED["smp's DeepLab"][0](), tmp_path / "a.pth")
+    assert port.inspect(tmp_path / "a.pth", overrides={"output_stride": 16}).arch.output_stride == 16
 
 
 def test_a_prefix_chooses(tmp_path):

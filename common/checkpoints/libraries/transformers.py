@@ -82,9 +82,8 @@ def of_backbone(config: dict[str, Any]) -> dict[str, Any]:
     name = inner.get("backbone", config.get("backbone"))
     if isinstance(name, str) and "/" not in name and "architecture" not in config:
         more = config.get("backbone_kwargs")
-        said = {
-            k: v for k, v in (more.items() if isinstance(more, dict) else ()) if k not in ("in_chans", "out_indices")
-        }
+        said = dict(more) if isinstance(more, dict) else {}
+        said = {key: value for key, value in said.items() if key not in ("in_chans", "out_indices")}
         stride = inner.get("output_stride") or said.get("output_stride") or (16 if config.get("dilation") else 32)
         return {"architecture": name, "model_args": {**said, "output_stride": stride}}
     return inner or config
