@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from common.arch import Arch
 from common.errors import RosettaError, nearest
@@ -59,6 +60,9 @@ class Section:
     multiply_adds: int
 
 
+_COUNTS = ("layers", "parameters", "statistics", "multiply_adds")
+
+
 @dataclass(frozen=True)
 class Row:
     """A layer, or what layers make up (a block, a stage), for one input."""
@@ -84,7 +88,7 @@ def layers(arch: Arch, size: int | Sequence[int] | None = None) -> list[Row]:
     the size doesn't fit the axes, or too little is left of it to be pooled.
     """
     plan = make_plan(arch)
-    axes = plan.default_input()[1:] if size is None else (size,) * arch.dims if isinstance(size, int) else tuple(size)
+    axes = arch.input_shape(size)[1:]
     if len(axes) != arch.dims or min(axes) < 1:
         raise RosettaError(f"size {axes} can't be: expected {arch.dims} length(s), each at least 1")
     rows: list[Row] = []
@@ -186,20 +190,36 @@ def layers(arch: Arch, size: int | Sequence[int] | None = None) -> list[Row]:
 def sections(arch: Arch, size: int | Sequence[int] | None = None) -> list[Section]:
     """Shapes, parameters and multiply-adds of the stem, each stage and the head, for one input of `size` pixels, as
     `layers` counts them and refuses."""
+    size = size if size is None or isinstance(size, int) else tuple(size)
+    if arch.stride_block == "last":
+        return list(_counted(arch, size))
+    # a stage's blocks behind its first are all alike, so two blocks a stage say what any number of them costs
+    one, two = (_counted(replace(arch, depths=(n,) * len(arch.depths)), size) for n in (1, 2))
+    depths = (1, *arch.depths * len(arch.kernels), 1)
+
+    def total(a: Section, b: Section, depth: int) -> Section:
+        of_a, of_b = ([getattr(section, key) for key in _COUNTS] for section in (a, b))
+        return Section(a.name, a.output, *(n + (depth - 1) * (m - n) for n, m in zip(of_a, of_b, strict=True)))
+
+    return list(map(total, one, two, depths))
+
+
+@lru_cache(maxsize=256)
+def _counted(arch: Arch, size: int | Sequence[int] | None) -> tuple[Section, ...]:
+    """The sections, added up layer by layer."""
     plan = make_plan(arch)
     by_section: dict[str, list[Row]] = {name: [] for name, _ in plan.sections()}
     for row in layers(arch, size):
         by_section[section_of(row.name)].append(row)
     if not plan.fc:  # the pooled features come out
         by_section["head"].append(Row("", "", (plan.features,)))
-    costs = ("parameters", "statistics", "multiply_adds")
     result = []
     for name, of in plan.sections():
         rows = by_section[name]
         weighted = sum(isinstance(layer, Conv | Linear) for layer in of)
-        totals = (sum(getattr(row, key) for row in rows) for key in costs)
+        totals = (sum(getattr(row, key) for row in rows) for key in _COUNTS[1:])
         result.append(Section(name, rows[-1].output, weighted, *totals))
-    return result
+    return tuple(result)
 
 
 @dataclass(frozen=True)

@@ -255,13 +255,6 @@ class Plan:
         inner = [layer for b in blocks for layer in (*b.convs, b.antialias) if layer]
         return math.prod(layer.stride for layer in (*self.stem.convs, *self.stem.pools, *inner))
 
-    def default_input(self) -> tuple[int, ...]:
-        """(in_channels, *size) that the net was designed for: 224 x 224, 32 x 32 for CIFAR's stems, 1024 samples."""
-        a = self.arch
-        strides = a.stem.pool or any(stride > 1 for *_, stride in a.stem.convs)
-        size = (1024,) if a.dims == 1 else (224, 224) if strides else (32, 32)
-        return (a.in_channels, *size)
-
 
 def reduced(channels: int, ratio: int) -> int:
     # timm rounds the squeezed width to the nearest multiple of 8, and never below 8

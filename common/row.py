@@ -4,7 +4,7 @@ whose list of papers the numbers in brackets mean."""
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, NoReturn, get_args
 
@@ -131,6 +131,16 @@ class Arch:
     def inner_width(self, stage: int) -> int:
         """Channels of the grouped convolution in `stage`: widths * width_per_group / 64 * groups ([3], Table 1)."""
         return self.widths[stage] * self.width_per_group // 64 * self.groups
+
+    def input_shape(self, size: int | Sequence[int] | None = None) -> tuple[int, ...]:
+        """(in_channels, *size) of one example; `size` is one length for every axis, or one for each.
+
+        By default what the net was designed for: 224 x 224 pixels, 32 x 32 for CIFAR's stems, or 1024 samples.
+        """
+        if size is None:
+            strides = self.stem.pool or any(stride > 1 for *_, stride in self.stem.convs)
+            size = 1024 if self.dims == 1 else 224 if strides else 32
+        return (self.in_channels, *((size,) * self.dims if isinstance(size, int) else size))
 
     def to_json(self) -> str:
         """The row as JSON, every field written out, so that a later change of a default changes no file."""

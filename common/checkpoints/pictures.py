@@ -11,7 +11,6 @@ from common.checkpoints.containers import Container
 from common.checkpoints.libraries.library import Library
 from common.checkpoints.preprocessing import IMAGENET, Preprocessing
 from common.errors import RosettaError
-from common.plan import make_plan
 
 # the digits in the names of torchvision's second weights, whose images are resized to 232 and not 256 (its
 # models/resnet.py, IMAGENET1K_V2, and V1 of resnext101_64x4d)
@@ -46,7 +45,7 @@ def preprocessing_of(held: Container, library: Library, arch: Arch) -> tuple[Pre
     own = library.preprocessing or (IMAGENET if says else None)  # what a file says is kept, whosever names it has
     if own is None or arch.dims != 2 or len(own.mean) != arch.in_channels:
         return None, labels
-    small = make_plan(arch).default_input()[-1]
+    small = arch.input_shape()[-1]
     if small < own.size and not library.labels:
         own = dataclasses.replace(own, size=small, resize=small)
     if any(digits in f"{held.path.name} {meta.get('source', '')}" for digits in SECOND):

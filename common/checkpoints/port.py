@@ -356,5 +356,5 @@ def _with_source(done: Ported, found: Recognised, new: Arch, weights: Weights) -
 
 def probe_image(arch: Arch) -> np.ndarray:
     """Noise of the size that the net was designed for, smaller where that is large: 1 C *S, float64."""
-    channels, *size = make_plan(arch).default_input()
+    channels, *size = arch.input_shape()
     return np.random.default_rng(0).standard_normal((1, channels, *(min(n, 224) for n in size)))

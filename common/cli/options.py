@@ -49,6 +49,9 @@ class SeveralWords(click.Command):
     backend or a peer, or nearly."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not {"--backends", "--against"} & set(args):
+            return super().parse_args(ctx, args)
+
         from common.arch import VARIANTS
         from common.parity.backends import BACKENDS
         from common.speed.contender import PEERS

@@ -18,7 +18,6 @@ def list_(family: str | None, as_json: bool) -> None:
     """The variants, with their parameters and multiply-adds."""
     from common.arch import FAMILIES
     from common.names import sections
-    from common.plan import make_plan
 
     if family is not None and family not in FAMILIES:
         raise RosettaError(
@@ -29,7 +28,7 @@ def list_(family: str | None, as_json: bool) -> None:
         for name, arch in variants.items() if family in (None, kin) else ():
             cost = sections(arch)
             rows.append(
-                {"name": name, "family": kin, "input": make_plan(arch).default_input(),
+                {"name": name, "family": kin, "input": arch.input_shape(),
                  "parameters": sum(s.parameters for s in cost), "statistics": sum(s.statistics for s in cost),
                  "multiply_adds": sum(s.multiply_adds for s in cost)}
             )  # fmt: skip
@@ -54,17 +53,15 @@ def show(name: str, overrides: dict[str, Any], by_layer: bool, size: int | None,
 
     from common.arch import OPTIONS, get
     from common.names import layers, parameters, sections
-    from common.plan import make_plan
 
     arch = get(name, **overrides)
     stages, shapes = sections(arch, size), parameters(arch)
-    axes = make_plan(arch).default_input()[1:] if size is None else (size,) * arch.dims
     total = {
         key: sum(getattr(s, key) for s in stages) for key in ("layers", "parameters", "statistics", "multiply_adds")
     }
     if as_json:
         row = {
-            "name": name, "arch": dataclasses.asdict(arch), "input": (arch.in_channels, *axes), "total": total,
+            "name": name, "arch": dataclasses.asdict(arch), "input": arch.input_shape(size), "total": total,
             "stages": [dataclasses.asdict(s) for s in stages], "names": shapes,
         }  # fmt: skip
         if by_layer:

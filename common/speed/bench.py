@@ -26,7 +26,6 @@ from common.checkpoints.export import export
 from common.errors import RosettaError
 from common.init import randomised
 from common.parity.backends import BACKENDS, ROOT, environment_of
-from common.plan import make_plan
 from common.speed import runners
 from common.speed.contender import PEERS
 from common.speed.sides import DTYPES, INFERENCE, TF32, Side, sides_of
@@ -243,7 +242,7 @@ def bench(
     at once, and the result says which of them failed.
     """
     arch = get(name, **(overrides or {}))
-    axes = make_plan(arch).default_input()[1:] if size is None else (size,) * arch.dims
+    axes = arch.input_shape(size)[1:]
     threads = cpus() if threads is None else threads
     if not 1 <= threads <= cpus():
         raise RosettaError(f"--threads {threads} can't be: this process may use 1 to {cpus()}")

@@ -166,7 +166,7 @@ def _papers(plan: Plan) -> Iterator[str]:
     if a.preact:
         yield "He et al. 2016, Identity Mappings in Deep Residual Networks, arXiv 1603.05027, section 4."
     else:
-        where = "section 4.2" if plan.default_input()[1:] == (32, 32) else "Table 1"
+        where = "section 4.2" if a.input_shape()[1:] == (32, 32) else "Table 1"
         where = "section 3.3, the plain net" if a.shortcut == "none" else where
         yield f"He et al. 2015, Deep Residual Learning for Image Recognition, arXiv 1512.03385, {where}."
     if a.groups > 1:
@@ -248,7 +248,7 @@ def _shapes(plan: Plan, channels_last: bool) -> dict[str, Any]:
         "inner2": symbols("width", at_once), "behind": symbols("out" if basic else "width", True),
         "outer": symbols("out", True),
         "shape": SimpleNamespace(
-            input=ordered(plan.default_input()), stem=ordered(rows[plan.stem.convs[-1].name].output),
+            input=ordered(a.input_shape()), stem=ordered(rows[plan.stem.convs[-1].name].output),
             pool=ordered(rows[plan.stem.pools[-1].name].output) if plan.stem.pools else "",
             stages={stage.name: ordered(rows[stage.name].output) for trunk in plan.trunks for stage in trunk.stages},
         ),

@@ -17,7 +17,6 @@ from common.errors import RosettaError
 from common.parity.backends import Elsewhere
 from common.parity.checks import Item
 from common.parity.difference import EPSILON
-from common.plan import make_plan
 from common.tools.figures import figure
 from common.training.data import Batches, Data, Examples, folder
 from common.training.data.images import fault
@@ -91,7 +90,7 @@ def answers(
     how = found.preprocessing
     if how is None:
         which = "the data's" if preprocessing else "ImageNet's"
-        how = preprocessing or imagenet(make_plan(found.arch).default_input()[-1])
+        how = preprocessing or imagenet(found.arch.input_shape()[-1])
         notes.append(f"the weights say nothing of their preprocessing; {which} is taken: {how}")
     if not found.arch.num_classes:
         raise RosettaError(f"{found.held.path} has no classifier: it can't say classes")

@@ -10,7 +10,7 @@ import keras_impl
 import torch_impl
 from common.arch import VARIANTS, Stem, get
 from common.cli import cli
-from common.names import count, layers, parameters, sections
+from common.names import count, layers, parameters, section_of, sections
 from keras_impl import trace as keras_trace
 from torch_impl import trace as torch_trace
 
@@ -62,8 +62,11 @@ def test_parameters_are_counted_once_and_multiply_adds_as_pytorch_would():
 def test_sections_are_sums_of_layers():
     for arch in VARIANTS.values():
         if sum(arch.depths) < 60:
-            rows, parts = layers(arch), sections(arch)
-            assert sum(r.multiply_adds for r in rows) == sum(p.multiply_adds for p in parts)
+            rows = layers(arch)
+            for part in sections(arch):
+                own = [r for r in rows if section_of(r.name) == part.name]
+                for key in ("parameters", "statistics", "multiply_adds"):
+                    assert sum(getattr(r, key) for r in own) == getattr(part, key), (arch, part)
 
 
 def test_show_layers():

@@ -94,7 +94,7 @@ def _costs(name: str) -> dict[str, Any]:
     arch = get(name)
     rows = layers(arch)
     return {
-        "input": make_plan(arch).default_input(), "parameters": sum(r.parameters for r in rows),
+        "input": arch.input_shape(), "parameters": sum(r.parameters for r in rows),
         "statistics": sum(r.statistics for r in rows), "multiply_adds": sum(r.multiply_adds for r in rows),
     }  # fmt: skip
 

@@ -42,7 +42,7 @@ def read(paths: Sequence[str | Path], plan: Plan, size: int | None = None) -> np
 
     Raises RosettaError for a file that is missing, no image, or smaller than the net's stride.
     """
-    channels, *axes = plan.default_input()
+    channels, *axes = plan.arch.input_shape()
     if len(paths) == 1 and str(paths[0]).endswith(".npy"):
         return _array(Path(paths[0]), channels, len(axes))
     if size is not None:
