@@ -80,6 +80,12 @@ def test_the_documents_have_every_command_and_count_the_variants():
     assert f"{len(FAULTS)} mistakes" in (ROOT / "README.md").read_text()
 
 
+@pytest.mark.parametrize("path", [*DOCUMENTS, ROOT / "CONTRIBUTING.md"], ids=lambda path: path.name)
+def test_every_file_that_is_linked_is_there(path):
+    links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", path.read_text())
+    assert not [link for link in links if not (path.parent / link).exists()]
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
     """Stand-ins of the same kinds as what the documents name: small nets with random weights, and noise."""
