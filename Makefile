@@ -5,7 +5,7 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help install demo test test-slow check format benchmark atlas gpu traps site mutants clean
+.PHONY: help install demo test test-slow check format benchmark libraries atlas gpu traps site mutants clean
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
@@ -55,6 +55,9 @@ benchmark: .venv/installed-test ## Speed against torchvision, timm, keras.applic
 	@PYTHONPATH=benchmarks $(BIN)/python benchmarks/engines.py --framework torch --framework keras --json benchmarks/results/engines-cpu.json
 	@$(BIN)/python benchmarks/port.py --json benchmarks/results/port-cpu.json
 	@PYTHONPATH=benchmarks $(BIN)/python benchmarks/train.py --json benchmarks/results/train-cpu.json
+
+libraries: .venv/installed-test ## Every ResNet of other libraries, saved and read; writes docs/libraries.*
+	@$(BIN)/python benchmarks/libraries.py
 
 atlas: .venv/installed-test ## Every variant on every backend and check; writes docs/atlas.* and docs/variants.md; goes on where it stopped
 	@PYTHONPATH=benchmarks $(BIN)/python benchmarks/atlas.py

@@ -44,6 +44,12 @@ def check(held: Container, library: Library, arch: Arch) -> str:
     return named
 
 
+def says_all(held: Container) -> bool:
+    """Whether the configuration is one of a ResNet, and so says what no tensor tells."""
+    config = held.metadata.get("config")
+    return isinstance(config, dict) and ("architecture" in config or config.get("model_type") in KINDS.values())
+
+
 # -- timm
 
 

@@ -112,7 +112,8 @@ def _anywhere(
             "attention, which no row here says; it is not the plain ResNet that its names resemble"
         )
     dilated = next((n for n, e in held.entries.items() if len(e.shape) == 4 and _SEGMENTS.search(n)), "")
-    if dilated and not _TORCHVISIONS.search(dilated) and "output_stride" not in overrides:
+    told = "output_stride" in overrides or claims.says_all(held)
+    if dilated and not _TORCHVISIONS.search(dilated) and not told:
         raise RosettaError(
             f"{held.path} is a segmentation net ({dilated}): the last stages of its ResNet dilate and don't stride, "
             "and no tensor tells how many. --set output_stride=8 says two of them, =16 one, =0 none"
