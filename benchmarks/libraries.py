@@ -287,7 +287,8 @@ def page(found: dict[str, dict[str, dict[str, Any]]]) -> str:
             lines += ["| net | row | difference |", "|---|---|--:|"]
             for name, r in taken.items():
                 also = "".join(f", {field} = {value}" for field, value in r["but"].items())
-                lines.append(f"| {name} | {r['row']}{also} | {r['relative'] and f'{r["relative"]:.0e}'} |")
+                apart = f"{r['relative']:.0e}" if r["relative"] else "0"
+                lines.append(f"| {name} | {r['row']}{also} | {apart} |")
         words: dict[str, list[str]] = {}
         for name, r in nets.items():
             if "refused" in r:

@@ -36,10 +36,7 @@ def test_no_net_of_theirs_is_forgotten(referees):
 
 def test_kerashubs_presets(referees):
     hub = pytest.importorskip("keras_hub")
-    names = {
-        "_".join(name.split("_")[: 3 if re.match(r"resnet_v", name) else 2])
-        for name in hub.models.ResNetBackbone.presets
-    }
+    names = {re.match(r"resnet_(v2_|vd_)?\d+", name)[0] for name in hub.models.ResNetBackbone.presets}
     assert names == {name for name in FOUND["KerasHub"] if name.startswith("resnet")}
 
 
