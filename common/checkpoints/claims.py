@@ -39,7 +39,7 @@ def check(held: Container, library: Library, arch: Arch) -> str:
     if wrong:
         raise RosettaError(
             f"{held.path} says that it is another net than that of {library.name} with these names and shapes: "
-            f"{wrong}. No row here says that; if the configuration is what is wrong, give the file of weights by itself"
+            f"{wrong}. It is taken for neither; if the configuration is wrong, give the file of weights by itself"
         )
     return named
 

@@ -41,7 +41,7 @@ def read(path: str | os.PathLike) -> Container:
         with open(path, "rb") as f:
             begin = f.read(64)
     except FileNotFoundError:
-        raise RosettaError(f"no such file: {path}") from None
+        raise RosettaError(f"no such file: {path}{hubs.hint(path)}") from None
     except OSError as e:
         raise RosettaError(f"can't read {path}: {e.strerror or e}") from None
     if begin.startswith(b"version https://git-lfs"):

@@ -32,6 +32,12 @@ def named(source: object) -> bool:
     return _NAME.fullmatch(str(source)) is not None and not os.path.exists(str(source))
 
 
+def hint(source: object) -> str:
+    """What to add where there is no such file: the hub that its name seems to mean."""
+    hub, colon, _ = str(source).partition(":")
+    return (nearest(hub, ("hf", "torchvision", "keras")) or "; hubs are hf:, torchvision: and keras:") if colon else ""
+
+
 def fetch(source: object) -> tuple[Path, str]:
     """(the file or folder in the cache, where it is from, with its commit and SHA-256) of a name.
 
@@ -84,7 +90,10 @@ def _file(asked: str, repo: str, revision: str, file: str) -> Path | None:
     """A file of a repository in the cache; None where there is none."""
     import huggingface_hub
     from huggingface_hub import errors
+    from huggingface_hub.utils import logging as logs
 
+    level = logs.get_verbosity()
+    logs.set_verbosity_error()  # it says whenever it tries again, and what comes of it is said here
     try:
         path = Path(huggingface_hub.hf_hub_download(
             repo, file, revision=revision or None, endpoint=os.environ.get("HF_ENDPOINT") or None
@@ -106,6 +115,8 @@ def _file(asked: str, repo: str, revision: str, file: str) -> Path | None:
     except Exception as e:  # of whatever library is beneath: httpx', OSError of a size that isn't the one announced
         reason = re.sub(r"\s+", " ", str(e)).strip()[:200] or type(e).__name__
         raise RosettaError(f"{asked}: {file} can't be fetched: {reason}") from None
+    finally:
+        logs.set_verbosity(level)
     blob = Path(os.path.realpath(path))
     if re.fullmatch("[0-9a-f]{64}", blob.name) and (found := sha256(blob)) != blob.name:
         blob.unlink(missing_ok=True)  # else it would be taken for the true one for ever, by everybody

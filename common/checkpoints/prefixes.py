@@ -88,9 +88,10 @@ def chosen(held: Container, nets: Mapping[str, str]) -> str:
     if len(left) > 1 and len(tops) == len(left) and first:  # of several dictionaries the one with the usual name
         left = first[:1]
     if len(left) > 1:
+        under = [place.rstrip("./") or "no prefix" for place in left]
         raise RosettaError(
-            f"{held.path} holds several sets of weights, each a net: under {', '.join(left[:8])}. Say which one is "
-            f"meant, such as --prefix {left[0]}"
+            f"{held.path} holds several sets of weights, each a net: under {', '.join(under[:8])}. Say which one is "
+            f"meant, such as --prefix {under[-1]}"
         )
     return left[0]
 

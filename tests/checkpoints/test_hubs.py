@@ -225,3 +225,14 @@ def test_unknown_names_are_offered_the_nearest(referees):
         port.inspect("torchvision:ResNet50_Weights.V3")
     with pytest.raises(RosettaError, match="has no ResNet 'ResNet50V3'; did you mean ResNet50V2"):
         port.inspect("keras:ResNet50V3")
+    with pytest.raises(RosettaError, match="no such file: kers:ResNet50; did you mean keras"):
+        port.inspect("kers:ResNet50")
+    with pytest.raises(RosettaError, match="no such file: .*; hubs are hf:, torchvision: and keras:"):
+        port.inspect("modelscope:a/b")
+
+
+def test_a_hub_that_is_not_there_is_one_line(hub, monkeypatch, caplog):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    with pytest.raises(RosettaError, match="config.json is not in the cache, and the hub can't be reached"):
+        port.inspect("hf:timm/small.a1")
+    assert not caplog.records

@@ -470,8 +470,8 @@ REFUSED = {
                       "is a segmentation net.*--set output_stride=8"),
     "mmsegmentation's PSPNet": (lambda: {"state_dict": {**state(prefix="backbone.", **body), "decode_head.psp_modules.0.1.conv.weight":
                                                         torch.randn(4, 10, 1, 1)}}, "is a segmentation net.*--set output_stride=8"),
-    "two nets": (lambda: {"online_model": state(), "ema_model": other(state())}, "--prefix ema_model"),
-    "two towers": (lambda: {**state(prefix="left."), **other(state(prefix="right."))}, "under left., right.. Say which"),
+    "two nets": (lambda: {"online_model": state(), "ema_model": other(state())}, "under ema_model, online_model. Say"),
+    "two towers": (lambda: {**state(prefix="left."), **other(state(prefix="right."))}, "under left, right. Say which one is meant, such as --prefix right"),
     "a gate in a block": (lambda: {**state(), "layer1.0.gate.weight": torch.ones(4)}, r"\+ layer1.0.gate.weight"),
     "a pooling with a power": (lambda: {**state(), "global_pool.p": torch.ones(1)}, r"\+ global_pool.p"),
     "another convolution": (lambda: {**state(), "up.weight": torch.ones(4, 4, 3, 3)}, r"\+ up.weight"),

@@ -1123,7 +1123,7 @@ def archive(path, *names):
                          (p / "model.safetensors.index.json").write_text("{}")), "which files beside it"),
         ("a.pth", lambda p: torch.save({
             k: {n: torch.from_numpy(w) for n, w in randomised(SMALL).items()} for k in ("online_model", "ema_model")
-         }, p), r"several sets of weights, each a net: under ema_model.*, such as --prefix ema_model\."),
+         }, p), r"several sets of weights, each a net: under ema_model.*, such as --prefix online_model"),
     ],
 )  # fmt: skip
 def test_what_is_no_checkpoint_is_called_what_it_is(tmp_path, name, make, words):
