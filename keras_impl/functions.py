@@ -84,7 +84,8 @@ def pooling(op: str):
         labels, n = in_format(r, input, data_format), len(input.shape) - 2
         kernel, stride = _each(ksize, n), _each(ksize if strides is None else strides, n)
         before, after = borders(padding, input, labels, kernel, stride, (1,) * n)
-        hangs = isinstance(padding, str | bytes) and text(padding).upper() == "SAME" and max(kernel) < 3
+        same = isinstance(padding, str | bytes) and text(padding).upper() == "SAME"
+        hangs = same and max(kernel) < 3 and all(k <= s for k, s in zip(kernel, stride, strict=True))
         if hangs:  # which is PyTorch's `ceil_mode`, whatever the size
             before = after = (0,) * n
         own = dict(counts=False) if op == "avg_pool" else dict(value=-math.inf)

@@ -109,8 +109,8 @@ class Explained:
             return self.place(change).part
         *outer, last = change.path.split("+")[0].split(".")
         if outer:
-            fork = self.places[".".join(outer[:-1])].item
-            return "gate" if fork.op == "mul" else "shortcut" if outer[-1] == "1" else "branch"
+            fork = self.places.get(".".join(outer[:-1]))  # none where hers forks and ours doesn't
+            return "gate" if fork and fork.item.op == "mul" else "shortcut" if outer[-1] == "1" else "branch"
         if int(last) == 0:
             return "input"
         before = self.places[str(int(last) - 1)]

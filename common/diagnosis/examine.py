@@ -198,9 +198,9 @@ def run_once(live: Live) -> tuple[tuple[np.ndarray, ...], Net]:
 
 
 def _sized(s: int, axes: int, batch: Any) -> Iterator[np.ndarray]:
-    yield batch(*[s] * axes)
-    yield batch(*[s + 1] * axes)
-    yield batch(*[s] * (axes - 1), s - s // 4 // 2 * 2)
+    """Batches of these sizes, each once, where the net says its own."""
+    sizes = [s] * axes, [s + 1] * axes, [*[s] * (axes - 1), s - s // 4 // 2 * 2]
+    yield from {x.shape: x for x in (batch(*size) for size in sizes)}.values()
 
 
 def _runs(live: Live, x: np.ndarray) -> bool:

@@ -35,6 +35,8 @@ SAYS: dict[tuple[str, Any], tuple[str, str]] = {  # (field, value): (name, sente
     ("conv_bias", "unnormed"): ("bias where no norm follows", "convolutions have a bias where no norm follows"),
     ("se_ratio", 0): ("no squeeze-and-excitation", "no block has a gate"),
     ("shortcut_norm", False): ("projection without norm", "no projection has a norm behind it"),
+    ("first_stride", 1): ("stride of the first stage", "the first stage doesn't stride"),
+    ("first_stride", 2): ("stride of the first stage", "the first stage strides, too"),
     ("output_stride", 0): ("no dilated stages", "every stage strides, and none dilates instead"),
     ("output_stride", 8): ("dilated stages", "beyond an output stride of 8, stages dilate and don't stride"),
     ("output_stride", 16): ("dilated stages", "beyond an output stride of 16, stages dilate and don't stride"),
@@ -47,20 +49,32 @@ def by_fields(e: Explained, rest: list[Change], but: frozenset[str] = frozenset(
     lacks is excused."""
     options = []
     for fields in guesses(e.base, e.theirs):
-        if not but.isdisjoint(fields):
+        if but.isdisjoint(fields) and (does := _does(e, fields)):
+            options.append((len(does), -len(fields), fields, does))
+    left, said = set(rest), dict[str, Any]()
+    for _, _, fields, does in 2 * sorted(options, key=lambda o: o[:2], reverse=True):
+        if not left or not said.keys().isdisjoint(fields):
             continue
-        try:
-            other = e.tree(replace(e.base, **fields))
-        except RosettaError:
-            continue
-        does = set(changes(e.aligner.pairs(e.ours, other)))
-        options.append((len(does), -len(fields), fields, does))
-    left = set(rest)
-    for _, _, fields, does in sorted(options, key=lambda o: o[:2], reverse=True):
+        if said and not _fits(e, does, left):  # what one field adds is as the others say that are there by now
+            does = _does(e, {**said, **fields}) - _does(e, said)
         claimed = does & left
-        if claimed and all(c.kind == "set" and c.path.startswith(e.lacking) for c in does - left):
+        if claimed and _fits(e, does, left):
             left -= claimed
+            said |= fields
             yield _edit(e, fields, frozenset(claimed))
+
+
+def _does(e: Explained, fields: dict[str, Any]) -> set[Change]:
+    """What fields change in the row's tree; nothing where they can't be."""
+    try:
+        return set(changes(e.aligner.pairs(e.ours, e.tree(replace(e.base, **fields)))))
+    except RosettaError:
+        return set()
+
+
+def _fits(e: Explained, does: set[Change], left: set[Change]) -> bool:
+    """Whether all of it is hers, too, but for layers that she lacks."""
+    return all(c.kind == "set" and c.path.startswith(e.lacking) for c in does - left)
 
 
 def _edit(e: Explained, fields: dict[str, Any], claimed: frozenset[Change]) -> Edit:

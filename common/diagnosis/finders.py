@@ -197,7 +197,7 @@ def strides(e: Explained, rest: list[Change]) -> Iterator[Edit]:
     if branch & shortcut:
         name = "stage strides"
     elif branch and not shortcut:
-        last = any(_one(c.b) != 1 and e.place(c).last and e.base.block == "basic" for c in group)
+        last = any(_one(c.b) != 1 and c.path in e.places and e.place(c).last and e.base.block == "basic" for c in group)
         name = "stride on the second 3x3" if last else "stride on another convolution"
     elif all(c.op.endswith("pool") for c in group):
         name = "pool stride"

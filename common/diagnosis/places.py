@@ -103,7 +103,8 @@ def told(paths: Iterable[str], known: dict[str, Place], lacking: Iterable[str] =
 def listed(names: Iterable[str]) -> str:
     """Names, those told together that differ in their stage alone: layer2-4 .0.conv2."""
     groups: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for name in dict.fromkeys(names):
+    names = list(dict.fromkeys(names))
+    for name in names:
         m = re.fullmatch(r"(.*\blayer)(\d+)(\..*)", name)
         key = (m[1], m[3]) if m else (name, "")
         groups[key] += [int(m[2])] if m else []
@@ -117,5 +118,5 @@ def listed(names: Iterable[str]) -> str:
         else:
             words.append(f"{start}{f'{stages[0]}-{stages[-1]}' if run else ','.join(map(str, stages))} {end}")
     if len(words) > 4:
-        return f"{', '.join(words[:2])}, ... and {words[-1]} ({len(list(dict.fromkeys(names)))} places)"
+        return f"{', '.join(words[:2])}, ... and {words[-1]} ({len(names)} places)"
     return ", ".join(words)

@@ -91,7 +91,7 @@ class Prover:
                 d = self.distance(everything, k, training)
                 worst, holds = max(worst, d), holds and d <= self.tolerance(k, training, d)
         edits = tuple(replace(e, matters=self.matters(e, everything)) for e in self.explained.edits) if holds else ()
-        return Proof(holds, worst, sizes, edits)
+        return Proof(bool(holds), float(worst), sizes, edits)
 
     def tolerance(self, k: int, training: bool, seen: float) -> float:
         """What is rounding. Where few values make a batch's statistics, a net magnifies it: by so much as it is away

@@ -51,6 +51,12 @@ def scatter(live: Live, chain: Chain, x: np.ndarray) -> None:
             spread = np.sqrt(batch[var]) + 1e-3
             arrays[mean] = batch[mean] + 3 * spread * arrays[mean]
             arrays[var] = (batch[var] + 1e-3) * arrays[var]
+    if chain[-1].op in ("softmax", "log_softmax"):  # of large logits it is 0 and 1, whatever is before it
+        spread = live.play(chain[:-1], arrays, x).output.std()
+        *_, last = (layer for layer in layers(chain) if layer.arrays)
+        for names in last.arrays.values():
+            for name in names.split("+"):
+                arrays[name] = arrays[name] / spread
     live.put(arrays)
 
 

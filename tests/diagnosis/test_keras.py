@@ -6,6 +6,7 @@ from test_controls import KINDS
 
 from common.arch import get
 from common.diagnosis import diagnose
+from common.diagnosis.examine import living
 from common.errors import RosettaError
 
 keras_impl = pytest.importorskip("keras_impl")
@@ -123,6 +124,17 @@ WRITTEN = {
 )  # fmt: skip
 def test_nets_as_people_write_them(make, names):
     assert told(make(), ROW)[0] == names
+
+
+def test_a_pooling_that_overlaps_pads():
+    """At stride 1 a window of 2 with "same" padding has a border behind; at stride 2 the last one hangs over."""
+    x = np.random.default_rng(0).standard_normal((1, 2, 5, 5))
+    for stride, after, ceil in ((1, (1, 1), False), (2, (0, 0), True)):
+        image = keras.Input((5, 5, 2))
+        pooled = layers.MaxPooling2D(2, stride, "same")(layers.Conv2D(2, 1)(image))
+        (pool,) = [c for c in living(keras.Model(image, pooled)).record(x).calls if c.op == "max_pool"]
+        assert (pool.attributes["before"], pool.attributes["after"]) == ((0, 0), after)
+        assert pool.attributes["ceil"] is ceil
 
 
 def test_lines_of_her_file():

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from common.diagnosis import diagnose
+from common.diagnosis.examine import living, run_once
+from common.diagnosis.values import scatter
 
 plain = pytest.importorskip("plain")
 
@@ -22,6 +24,21 @@ def test_a_mistake(mistake):
     found = diagnose(plain.net(row, mistake), row)
     assert [e.name for e in found.edits] == [plain.NAMED.get(mistake, mistake)], found.text()
     assert found.proof and found.proof.holds and not found.same
+
+
+def test_a_field_beside_others():
+    """What a field adds is as other fields say: projections have a bias, too."""
+    row, both = plain.ROWS["basic"], ("bias before BatchNorm", "projection in every block")
+    found = diagnose(plain.net(row, *both), row)
+    assert {e.name for e in found.edits} == set(both), found.text()
+
+
+def test_a_softmax_hides_nothing():
+    """Of large logits it is 0 and 1, whatever is before it: a classifier is drawn for small ones."""
+    live = living(plain.net(plain.ROWS["basic"], "softmax in the net"))
+    (x, *_), net = run_once(live)
+    scatter(live, net.chain, x)
+    assert live.play(net.chain[:-1], live.arrays(), x).output.std() == pytest.approx(1)
 
 
 @pytest.mark.slow
