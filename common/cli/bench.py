@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from common.cli.group import Progress, cli, columns, writable
-from common.cli.options import Choice, SeveralWords, set_option, words
+from common.cli.options import Choice, SeveralWords, set_option, several
 from common.tools.files import atomic
 from common.tools.text import to_json
 
@@ -13,31 +13,31 @@ from common.tools.text import to_json
 @cli.command(cls=SeveralWords)
 @click.argument("name")
 @set_option
-@click.option(
-    "--against", default="", callback=words, metavar="A B ...",
-    help="Of torchvision, timm, keras.applications, onnxruntime, openvino.",
+@several("--against", "", "Peers: any of torchvision, timm, keras.applications, onnxruntime, openvino.")
+@several(
+    "--backends", "torch,keras:tensorflow",
+    "Ours: any of torch, keras:tensorflow, keras:jax, keras:torch. Default: the first two.",
 )  # fmt: skip
-@click.option(
-    "--backends", default="torch,keras:tensorflow", callback=words, metavar="A B ...",
-    help="Of ours: torch, keras:tensorflow, keras:jax, keras:torch. Default: the first two.",
-)  # fmt: skip
-@click.option(
-    "--modes", default="eager,optimised", callback=words, metavar="A,B",
-    help="Of eager, optimised, train, train-optimised. Default: the first two.",
-)  # fmt: skip
-@click.option(
-    "--engines", default="", callback=words, metavar="A,B",
-    help="Of ours, optimised: compiler, onnxruntime, openvino, auto. Default: those that are installed.",
+@several(
+    "--modes",
+    "eager,optimised",
+    "How they run: any of eager, optimised, train, train-optimised. Default: the first two.",
+    "A,B",
+)
+@several(
+    "--engines", "",
+    "Engines of our optimised nets: any of compiler, onnxruntime, openvino, auto. Default: those that are installed.",
+    "A,B",
 )  # fmt: skip
 @click.option(
     "--dtype", "dtypes", type=Choice(["float32", "bfloat16", "float16", "float64", "tf32"]), multiple=True,
     help="May be repeated. tf32 is float32 with a GPU's shorter products. Default: float32.",
 )  # fmt: skip
-@click.option("--batch", type=click.IntRange(1), default=8, help="Images in a run. Default: 8.")
+@click.option("--batch", type=click.IntRange(1), default=8, help="Images in a batch. Default: 8.")
 @click.option("--size", type=click.IntRange(1), metavar="PIXELS", help="Default: what the net was designed for.")
-@click.option("--threads", type=int, metavar="N", help="Of each side. Default: all processors.")
-@click.option("--rounds", type=click.IntRange(1), default=9, help="Turns of each side. Default: 9.")
-@click.option("--device", type=Choice(["cpu", "gpu"]), default="cpu", help="Default: cpu.")
+@click.option("--threads", type=int, metavar="N", help="Threads of each side. Default: all processors.")
+@click.option("--rounds", type=click.IntRange(1), default=9, help="Turns that each side takes. Default: 9.")
+@click.option("--device", type=Choice(["cpu", "gpu"]), default="cpu", help="Where to run. Default: cpu.")
 @click.option("--json", "json_file", type=click.Path(), metavar="FILE", help="Write everything that was measured.")
 @click.option("--plot", type=click.Path(), metavar="FILE", help="Write images per second as a PNG.")
 def bench(
@@ -47,8 +47,9 @@ def bench(
 ) -> None:  # fmt: skip
     """Time NAME in both frameworks and in other libraries, in turns, each in a process of its own.
 
-    eager: inference as a net is built (Keras: predict_on_batch). optimised: by optimize(), a peer by the best that its
-    guides offer. train: a step of a plain loop (Keras: train_on_batch). train-optimised: of our Trainer.
+    eager is inference with a net as it is built (Keras: predict_on_batch). optimised is what optimize() makes of it,
+    and for a peer the best that its guides offer. train is a step of a plain loop (Keras: train_on_batch);
+    train-optimised is a step of our Trainer.
     """
     from common.speed import bench as benches
 

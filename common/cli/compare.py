@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from common.cli.group import Progress, cli, writable
-from common.cli.options import Choice, SeveralWords, set_option, words
+from common.cli.options import Choice, SeveralWords, set_option, several, words
 from common.errors import RosettaError, nearest
 from common.tools.files import atomic
 from common.tools.text import to_json
@@ -32,21 +32,21 @@ def _checks(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str
 @set_option
 @click.option(
     "--checks", default="forward,train,gradients", callback=_checks, metavar="A,B",
-    help="Of forward, train, gradients, steps, or all. Default: the first three.",
+    help="Any of forward, train, gradients, steps; or all. Default: the first three.",
 )  # fmt: skip
-@click.option(
-    "--backends", default="torch,keras:tensorflow", callback=words, metavar="A B ...",
-    help="Of torch, keras:tensorflow, keras:jax, keras:torch, onnx:torch, onnx:keras; all against the first.",
+@several(
+    "--backends", "torch,keras:tensorflow",
+    "Any of torch, keras:tensorflow, keras:jax, keras:torch, onnx:torch, onnx:keras; all are held against the first.",
 )  # fmt: skip
-@click.option("--device", type=Choice(["cpu", "gpu"]), default="cpu", help="Default: cpu.")
+@click.option("--device", type=Choice(["cpu", "gpu"]), default="cpu", help="Where to run. Default: cpu.")
 @click.option(
     "--dtype", "dtypes", type=Choice(["float64", "float32", "bfloat16", "float16"]), multiple=True,
-    help="May be repeated. Default: float64 and float32.",
+    help="What to compute in; may be repeated. Default: float64 and float32.",
 )  # fmt: skip
-@click.option("--steps", type=click.IntRange(1, 100), default=3, help="Of each optimizer. Default: 3.")
+@click.option("--steps", type=click.IntRange(1, 100), default=3, help="Steps of each optimizer. Default: 3.")
 @click.option(
     "--image", "images", multiple=True, type=click.Path(), metavar="FILE",
-    help="A photograph, may be repeated; or an .npy, N C H W. Default: two photographs that scikit-learn ships.",
+    help="A photograph (may be repeated), or a .npy file of N C H W. Default: two photographs of scikit-learn's.",
 )  # fmt: skip
 @click.option(
     "--size", type=int, metavar="PIXELS", help="Resize the images to this. Default: what the net was designed for."
@@ -58,7 +58,10 @@ def _checks(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str
 @click.option(
     "--with-fault", "fault", metavar="FAULT", help="Put this mistake into one net; `rosetta traps` lists them."
 )
-@click.option("--side", type=Choice(["torch", "keras"]), default="keras", help="Whose net has it. Default: keras.")
+@click.option(
+    "--side", type=Choice(["torch", "keras"]), default="keras",
+    help="Which framework's net has the mistake. Default: keras.",
+)  # fmt: skip
 def compare(
     name: str,
     overrides: dict[str, Any],
@@ -76,8 +79,8 @@ def compare(
 ) -> None:
     """Run NAME on several backends with the same weights and images, and compare everything, array by array.
 
-    NAME is a variant or a checkpoint of any library. Exit code 0: every difference is rounding. 1: not. 2: the
-    command was misused.
+    NAME is a variant or a checkpoint of any library. The exit code is 0 where every difference is rounding, 1 where one
+    isn't, and 2 where the command was misused.
     """
     from common import parity
     from common.checkpoints import port

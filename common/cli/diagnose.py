@@ -11,15 +11,18 @@ from common.tools.text import to_json
 
 @cli.command()
 @click.argument("net", metavar="FILE.py:NAME")
-@click.option("--like", metavar="ROW", help="The variant that it is meant to be; else the one with the fewest edits.")
-@click.option("--call", metavar="EXPRESSION", help='What makes it, as "build(num_classes=10)"; FILE.py alone then.')
-@click.option("--limit", type=click.FloatRange(min=1), default=300.0, metavar="SECONDS", help="Default: 300.")
+@click.option("--like", metavar="ROW", help="The variant that it is meant to be. Default: that with the fewest edits.")
+@click.option("--call", metavar="EXPRESSION", help='What makes the net, as "build(num_classes=10)", instead of NAME.')
+@click.option(
+    "--limit", type=click.FloatRange(min=1), default=300.0, metavar="SECONDS",
+    help="How long it may take. Default: 300.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def diagnose(net: str, like: str | None, call: str | None, limit: float, as_json: bool) -> None:
     """Say which ResNet somebody's own net is, what exactly is different, and prove it.
 
-    FILE.py is executed, in a process of its own: look at it first. NAME is a net, or what gives one when called. Exit
-    code: 0 where it is the row itself, 1 where anything differs or isn't understood.
+    FILE.py is executed, in a process of its own: look at it first. NAME is a net, or what gives one when called. The
+    exit code is 0 where it is the row itself, and 1 where anything differs or isn't understood.
     """
     from common.arch import get
     from common.diagnosis.hers import diagnose_file

@@ -66,7 +66,10 @@ def hint(number: int, every: bool) -> None:
 @exercise.command()
 @click.argument("number", type=int)
 @click.argument("file", type=click.Path())
-@click.option("--limit", type=click.FloatRange(min=1), default=120.0, metavar="SECONDS", help="Default: 120.")
+@click.option(
+    "--limit", type=click.FloatRange(min=1), default=120.0, metavar="SECONDS",
+    help="How long it may take. Default: 120.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def check(number: int, file: str, limit: float, as_json: bool) -> None:
     """Say whether FILE solves exercise NUMBER, and if not, what differs first, and which mistake it is.

@@ -16,7 +16,7 @@ from common.tools.text import to_json
 @cli.command()
 @click.argument("file", type=click.Path())
 @source_options
-@click.option("--tensors", is_flag=True, help="Each tensor: its names in the file and here, its shape.")
+@click.option("--tensors", is_flag=True, help="Show each tensor: its names in the file and here, and its shape.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text, with the tensors.")
 def inspect(
     file: str, overrides: dict[str, Any], name: str | None, library: str | None, prefix: str | None, tensors: bool,
@@ -86,19 +86,19 @@ def _unused(found: Any) -> None:
 @cli.command()
 @click.argument("source", type=click.Path())
 @click.argument("target", type=click.Path())
-@click.option("--as", "to", metavar="LIBRARY", help="Whose names TARGET gets. Default: our own.")
+@click.option("--as", "to", metavar="LIBRARY", help="The library whose names TARGET gets. Default: our own.")
 @source_options
 @click.option("--dry-run", is_flag=True, help="Show every tensor on its way, and write nothing.")
-@click.option("--num-classes", type=click.IntRange(1), metavar="N", help="A fresh classifier of N classes.")
+@click.option("--num-classes", type=click.IntRange(1), metavar="N", help="Give it a fresh classifier of N classes.")
 @click.option("--no-head", is_flag=True, help="Leave the classifier out.")
-@click.option("--in-channels", type=click.IntRange(1), metavar="N", help="1: sum the stem's kernels, for grey images.")
+@click.option("--in-channels", type=click.IntRange(1), metavar="N", help="With 1, sum the stem's kernels: grey images.")
 @click.option("--fold", is_flag=True, help="Put BatchNorm into the convolutions before it, for inference.")
-@click.option("--seed", type=int, default=0, help="Of the fresh classifier. Default: 0.")
+@click.option("--seed", type=int, default=0, help="Seed of the fresh classifier. Default: 0.")
 @click.option(
     "--probe/--no-probe", default=None,
     help="Run an image through both implementations. Default: where source and target are for different frameworks.",
 )  # fmt: skip
-@click.option("--verify-with-source", is_flag=True, help="Run it through the library that SOURCE is from, too.")
+@click.option("--verify-with-source", is_flag=True, help="Run SOURCE in the library that it is from, too.")
 @click.option("--keep", is_flag=True, help="Keep TARGET even if the outputs differ.")
 @click.option("--force", is_flag=True, help="Replace TARGET where it is there already.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
@@ -111,7 +111,7 @@ def port(
 
     Any of torchvision, timm, Hugging Face Transformers, keras.applications, KerasHub, akamaster and kuangliu, and our
     own; `rosetta inspect` says what a file is. TARGET is written whole or not at all: it is read back, every tensor is
-    compared, and outputs are where frameworks change. Exit code 1: they differ.
+    compared, and where the framework changes, outputs are, too. The exit code is 1 where they differ.
     """
     from common.arch import get
     from common.checkpoints import port as porter
@@ -161,15 +161,17 @@ def port(
 @click.argument("source")
 @click.argument("target", type=click.Path())
 @click.option(
-    "--from", "framework", type=Choice(["torch", "keras"]), required=True, help="Whose net, and whose exporter."
+    "--from", "framework", type=Choice(["torch", "keras"]), required=True, help="Whose net and exporter to take."
 )
-@click.option("--dtype", type=Choice(["float32", "float64"]), default="float32", help="Default: float32.")
+@click.option(
+    "--dtype", type=Choice(["float32", "float64"]), default="float32", help="Dtype of the graph. Default: float32."
+)
 @set_option
 def export(source: str, target: str, framework: str, dtype: str, overrides: dict[str, Any]) -> None:
     """Write SOURCE, a variant or a checkpoint of any library, as the ONNX graph TARGET.
 
-    One file, any batch and image size, N C H W in, logits out. It is run before it is kept, and has to give the
-    framework's logits. A variant has fresh weights.
+    The graph is one file that takes N C H W, with any batch and image size, and gives logits. It is run before it is
+    kept, and has to give the framework's logits. A variant gets fresh weights.
     """
     from common.checkpoints import export as exporter
 

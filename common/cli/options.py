@@ -38,9 +38,14 @@ def overrides(ctx: click.Context, param: click.Parameter, values: tuple[str, ...
     return result
 
 
+def several(option: str, default: str, help: str, metavar: str = "A B ...") -> Callable[[Any], Any]:
+    """An option of several words, with commas or, in a command of `SeveralWords`, without."""
+    return click.option(option, default=default, callback=words, metavar=metavar, help=help)
+
+
 set_option = click.option(
     "--set", "overrides", multiple=True, callback=overrides, metavar="FIELD=VALUE",
-    help="Replace a field of the row; may be repeated.",
+    help="Replace a field of the variant's row; may be repeated.",
 )  # fmt: skip
 
 
@@ -95,23 +100,24 @@ FRAMEWORK = "torch, keras (on TensorFlow), keras:jax or keras:torch"
 
 
 device_option = click.option(
-    "--device", type=Choice(["auto", "cpu", "gpu"]), default="auto", help="Default: a GPU where there is one."
-)
+    "--device", type=Choice(["auto", "cpu", "gpu"]), default="auto",
+    help="Where to run. Default: a GPU where there is one.",
+)  # fmt: skip
 
 
 def data_options(command: Any) -> Any:
     for option in (
         click.option("--skip-corrupt", is_flag=True, help="Leave out images that can't be read, and name them."),
         click.option(
-            "--size", type=click.IntRange(1), metavar="PIXELS", help="Resize images. Default: a folder's to 224."
+            "--size", type=click.IntRange(1), metavar="PIXELS", help="Resize images to this. Default for folders: 224."
         ),
         click.option(
             "--layout",
             type=Choice(["channels-first", "channels-last"]),
-            help="Where a .npz has its channels, if that isn't plain.",
+            help="Where a .npz file has its channels, if its shapes don't tell.",
         ),
-        click.option("--data-dir", type=click.Path(), metavar="DIR", help="Where the data's files are."),
-        click.option("--workers", type=click.IntRange(1, 64), default=1, help="Threads that load. Default: 1."),
+        click.option("--data-dir", type=click.Path(), metavar="DIR", help="The folder with the data's files."),
+        click.option("--workers", type=click.IntRange(1, 64), default=1, help="Threads that load data. Default: 1."),
     ):
         command = option(command)
     return command
@@ -121,9 +127,9 @@ def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What a checkpoint is, where it can't tell."""
     for option in (
         set_option,
-        click.option("--arch", "name", metavar="NAME", help="The variant that the file must be."),
-        click.option("--prefix", metavar="P", help="What the names of the net begin with, where a file holds several."),
-        click.option("--library", metavar="L", help="Whose names the file has; by default that is worked out."),
+        click.option("--arch", "name", metavar="NAME", help="The variant that the file must hold."),
+        click.option("--prefix", metavar="P", help="What the net's names begin with, where a file holds several nets."),
+        click.option("--library", metavar="L", help="The library whose names the file has. Default: it is recognised."),
     ):
         command = option(command)
     return command

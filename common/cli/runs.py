@@ -7,19 +7,19 @@ from typing import Any
 import click
 
 from common.cli.group import Progress, cli, columns, writable
-from common.cli.options import SeveralWords, data_options, device_option, overrides, set_option, words
+from common.cli.options import SeveralWords, data_options, device_option, overrides, set_option, several
 from common.tools.files import make_folder
 from common.tools.text import to_json
 
 
 @cli.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(), metavar="RUN ...")
-@click.option("--out", type=click.Path(), metavar="PNG", help="Draw them: loss, and error of training and test.")
+@click.option("--out", type=click.Path(), metavar="PNG", help="Draw the loss, and the errors in training and test.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def curves(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
     """Lay the training curves of several RUNs over each other, as the paper does of a plain and a residual net.
 
-    The tables have the test error of each, epoch by epoch, and where each of them ended.
+    One table has the test error of each run, epoch by epoch; another says where each of them ended.
     """
     from common.training import curves as drawing
 
@@ -54,21 +54,21 @@ def curves(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
 @cli.command(cls=SeveralWords)
 @click.argument("name")
 @click.option("--data", required=True, metavar="DATA", help="As in train.")
-@click.option(
-    "--backends", default="torch,keras:tensorflow", callback=words, metavar="A B ...",
-    help="Of torch, keras:tensorflow, keras:jax, keras:torch; all against the first.",
+@several(
+    "--backends", "torch,keras:tensorflow",
+    "Any of torch, keras:tensorflow, keras:jax, keras:torch; all are held against the first.",
 )  # fmt: skip
-@click.option("--steps", type=click.IntRange(1), default=20, help="Default: 20.")
+@click.option("--steps", type=click.IntRange(1), default=20, help="Steps of the training. Default: 20.")
 @click.option(
-    "--measure", type=click.IntRange(1), default=1000, help="How many test examples, at the end. Default: 1000."
+    "--measure", type=click.IntRange(1), default=1000, help="Test examples to measure on at the end. Default: 1000."
 )
 @click.option(
     "--recipe", "recipe_name", default="short", metavar="R", help="A row of common/training/recipe.py. Default: short."
 )
 @click.option("--with", "changes", multiple=True, callback=overrides, metavar="FIELD=VALUE", help="As in train.")
 @set_option
-@click.option("--init", type=click.Path(), metavar="FILE", help="Begin with a checkpoint, of any library.")
-@click.option("--seed", type=int, default=0, help="Of weights, order and augmentation. Default: 0.")
+@click.option("--init", type=click.Path(), metavar="FILE", help="Begin with a checkpoint of any library.")
+@click.option("--seed", type=int, default=0, help="Seed of weights, order and augmentation. Default: 0.")
 @data_options
 @device_option
 @click.option("--out", type=click.Path(), metavar="DIR", help="Write race.json and race.png into this folder.")
@@ -81,8 +81,8 @@ def race(
     """Train NAME on several backends from the same start, and compare the losses step by step.
 
     Beside how far the frameworks are apart stands how far each one is from itself when the input moves in its last
-    bits and batches come in another order: what training makes of rounding. Exit code 1: they are farther apart than
-    that.
+    bits and batches come in another order: what training makes of rounding. The exit code is 1 where they are farther
+    apart than that.
     """
     from common.training import race as racing
     from common.training import recipe as recipes

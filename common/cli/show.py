@@ -12,10 +12,10 @@ from common.tools.text import to_json
 
 
 @cli.command("list")
-@click.option("--family", metavar="F", help="Only the variants of this family.")
+@click.option("--family", metavar="F", help="List the variants of this family alone.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 def list_(family: str | None, as_json: bool) -> None:
-    """The variants, with their parameters and multiply-adds."""
+    """List the variants, with their parameters and multiply-adds."""
     from common.arch import FAMILIES
     from common.names import sections
 
@@ -45,11 +45,16 @@ def list_(family: str | None, as_json: bool) -> None:
 @cli.command()
 @click.argument("name")
 @set_option
-@click.option("--layers", "by_layer", is_flag=True, help="Every layer: kind, output in both layouts, costs.")
-@click.option("--size", type=int, metavar="PIXELS", help="Length of each axis of the input.")
+@click.option(
+    "--layers", "by_layer", is_flag=True, help="Show every layer: its kind, its output in both layouts, and its costs."
+)
+@click.option(
+    "--size", type=int, metavar="PIXELS",
+    help="Length of each axis of the input. Default: what the net was designed for.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
 def show(name: str, overrides: dict[str, Any], by_layer: bool, size: int | None, as_json: bool) -> None:
-    """One variant: its row, its stages with shapes and costs, and the canonical names of its parameters."""
+    """Show a variant: its row, its stages with shapes and costs, and the canonical names of its parameters."""
 
     from common.arch import OPTIONS, get
     from common.names import layers, parameters, sections
@@ -85,27 +90,8 @@ def show(name: str, overrides: dict[str, Any], by_layer: bool, size: int | None,
         click.echo(f"  {key:<16}{value}" + ("" if given != default[key] else click.style("  (default)", dim=True)))
     click.echo()
     lines: list[tuple[str, ...]] = [("stage", "output", "layers", "parameters", "statistics", "multiply-adds")]
-    lines += [
-        (
-            s.name,
-            " x ".join(map(str, s.output)),
-            f"{s.layers}",
-            f"{s.parameters:,}",
-            f"{s.statistics:,}",
-            f"{s.multiply_adds:,}",
-        )
-        for s in stages
-    ]
-    lines.append(
-        (
-            "total",
-            "",
-            f"{total['layers']}",
-            f"{total['parameters']:,}",
-            f"{total['statistics']:,}",
-            f"{total['multiply_adds']:,}",
-        )
-    )
+    lines += [(s.name, " x ".join(map(str, s.output)), *(f"{getattr(s, key):,}" for key in total)) for s in stages]
+    lines.append(("total", "", *(f"{n:,}" for n in total.values())))
     columns(lines, "llrrrr")
     click.echo()
     if by_layer:

@@ -10,7 +10,7 @@ from common.errors import RosettaError, nearest
 
 @cli.command()
 @click.argument("folder", type=click.Path())
-@click.option("--only", multiple=True, metavar="NAME", help="Pages of these variants alone; may be repeated.")
+@click.option("--only", multiple=True, metavar="NAME", help="Write the pages of this variant alone; may be repeated.")
 def site(folder: str, only: tuple[str, ...]) -> None:
     """Write static pages into FOLDER: both sources line against line, every variant, every trap.
 

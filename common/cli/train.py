@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from common.cli.group import cli
-from common.cli.options import FRAMEWORK, data_options, device_option, numbers, overrides, set_option, words
+from common.cli.options import FRAMEWORK, data_options, device_option, numbers, overrides, set_option, several
 from common.errors import RosettaError
 from common.tools.text import to_json
 
@@ -22,49 +22,42 @@ from common.tools.text import to_json
 @click.option("--data", metavar="DATA", help="digits, fashion-mnist, cifar10, cifar100, ecg, folder:PATH or FILE.npz.")
 @click.option("--framework", default="torch", metavar="F", help=f"{FRAMEWORK}. Default: torch.")
 @click.option(
-    "--recipe",
-    "recipe_name",
-    metavar="R",
+    "--recipe", "recipe_name", metavar="R",
     help="A row of training/recipe.py. Default: small for fewer than 5,000 examples, else short; transfer with --init.",
-)
-@click.option("--epochs", type=int, help="Default: the recipe's.")
-@click.option("--batch", type=int, help="Examples a step. Default: the recipe's.")
+)  # fmt: skip
+@click.option("--epochs", type=int, help="Passes over the examples. Default: the recipe's.")
+@click.option("--batch", type=int, help="Examples in a step. Default: the recipe's.")
 @click.option("--rate", type=float, help="The highest learning rate. Default: the recipe's.")
 @click.option(
     "--with", "changes", multiple=True, callback=overrides, metavar="FIELD=VALUE",
     help="Replace a field of the recipe: schedule=cosine, smoothing=0.1, precision=mixed_bfloat16; may be repeated.",
 )  # fmt: skip
 @set_option
-@click.option("--init", type=click.Path(), metavar="FILE", help="Begin with a checkpoint, of any library.")
+@click.option("--init", type=click.Path(), metavar="FILE", help="Begin with a checkpoint of any library.")
+@several("--freeze", "", "Sections that don't learn: stem, layer1, ..., head; or all-but-head.", "A,B")
 @click.option(
-    "--freeze",
-    default="",
-    callback=words,
-    metavar="A,B",
-    help="Sections that don't learn: stem, layer1, ...; all-but-head.",
-)
-@click.option(
-    "--times", "rates", multiple=True, callback=numbers, metavar="SECTION=X", help="Multiply a section's rate."
+    "--times", "rates", multiple=True, callback=numbers, metavar="SECTION=X", help="Multiply a section's learning rate."
 )
 @click.option(
     "--hold-out", type=click.FloatRange(0, 0.9), default=0.0, help="Measure on this part of the training examples."
 )
 @click.option("--no-augment", is_flag=True, help="Train on the examples as they are.")
-@click.option("--seed", type=int, default=0, help="Of weights, order and augmentation. Default: 0.")
+@click.option("--seed", type=int, default=0, help="Seed of weights, order and augmentation. Default: 0.")
 @device_option
 @click.option(
     "--devices", type=click.IntRange(1), default=1, metavar="N",
-    help="Keras on JAX or TensorFlow: share each batch. PyTorch: torchrun --nproc-per-node N -m common.cli train ...",
+    help="Share each batch: Keras on JAX or TensorFlow. PyTorch: torchrun --nproc-per-node N -m common.cli train ...",
 )  # fmt: skip
 @data_options
 @click.option("--out", type=click.Path(), metavar="DIR", help="The run's folder. Default: runs/NAME-DATA-FRAMEWORK.")
 @click.option("--resume", type=click.Path(), metavar="DIR", help="Go on with a run where it stopped.")
 @click.option(
-    "--save-every", type=click.FloatRange(0.0), default=60.0, metavar="SECONDS", help="Default: 60, and each epoch."
-)
-@click.option("--steps", type=click.IntRange(1), metavar="N", help="Stop after so many, with a checkpoint.")
+    "--save-every", type=click.FloatRange(0.0), default=60.0, metavar="SECONDS",
+    help="How often to save a checkpoint. Default: 60, and after each epoch.",
+)  # fmt: skip
+@click.option("--steps", type=click.IntRange(1), metavar="N", help="Stop after N steps, with a checkpoint.")
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
-@click.option("--json", "as_json", is_flag=True, help="A line of JSON an epoch on stdout, and nothing else.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each epoch, and nothing else.")
 def train(
     name: str | None, data: str | None, framework: str, recipe_name: str | None, epochs: int | None, batch: int | None,
     rate: float | None, changes: dict[str, Any], overrides: dict[str, Any], init: str | None, freeze: tuple[str, ...],

@@ -19,7 +19,7 @@ from common.tools.text import to_json
 @click.argument("source", type=click.Path())
 @click.option("--data", metavar="DATA", help="As in train. Default: the run's.")
 @click.option("--framework", default="torch", metavar="F", help=f"{FRAMEWORK}, or both. Default: torch.")
-@click.option("--dtype", default="float32", help="Default: float32.")
+@click.option("--dtype", default="float32", help="What to compute in. Default: float32.")
 @device_option
 @click.option("--arch", "variant", metavar="NAME", help="The variant that the file must be.")
 @set_option
@@ -29,13 +29,12 @@ from common.tools.text import to_json
 def evaluate(
     source: str, data: str | None, framework: str, dtype: str, device: str, variant: str | None,
     overrides: dict[str, Any], workers: int, data_dir: str | None, size: int | None, skip_corrupt: bool,
-    layout: str | None,
-    confusion: str | None, as_json: bool,
+    layout: str | None, confusion: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure SOURCE, a run or a checkpoint of any library, on the test examples of --data.
 
-    --framework both runs PyTorch and Keras, and counts the examples of which they say the same class. Exit code 1: they
-    don't, of all.
+    --framework both runs PyTorch and Keras, and counts the examples of which they say the same class; the exit code is
+    1 where that is not all of them.
     """
     from common.arch import get
     from common.checkpoints.port import inspect
@@ -122,16 +121,12 @@ def _percent(part: float | None) -> str:
 @cli.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path())
 @click.option(
-    "--weights",
-    "source",
-    required=True,
-    type=click.Path(),
-    metavar="FILE",
+    "--weights", "source", required=True, type=click.Path(), metavar="FILE",
     help="A run, or a checkpoint of any library.",
-)
+)  # fmt: skip
 @click.option("--framework", default="torch", metavar="F", help=f"{FRAMEWORK}, or both. Default: torch.")
-@click.option("--top", type=click.IntRange(1), default=5, help="How many classes. Default: 5.")
-@click.option("--dtype", default="float32", help="Default: float32.")
+@click.option("--top", type=click.IntRange(1), default=5, help="How many classes to name. Default: 5.")
+@click.option("--dtype", default="float32", help="What to compute in. Default: float32.")
 @device_option
 @click.option("--arch", "variant", metavar="NAME", help="The variant that the file must be.")
 @set_option
@@ -144,8 +139,7 @@ def predict(
     """Say what IMAGES show: files, folders, or - for one on standard input.
 
     The preprocessing and the labels are those that the weights carry; of 1000 classes that a library leaves unnamed,
-    ImageNet's. --framework both prints the answers of PyTorch
-    and of Keras, and how far they are apart.
+    ImageNet's. --framework both prints the answers of PyTorch and of Keras, and how far they are apart.
     """
     from common.arch import get
     from common.checkpoints import imagenet

@@ -77,11 +77,8 @@ def mended(b: bytes) -> bytes:
     return out
 
 
-def mutate(data: bytes, r: random.Random, kind: str) -> tuple[str, bytes]:
-    """(what was done, the bytes)."""
-    how = r.choice(["flip", "bytes", "cut", "insert", "zeros", "sizes", "sizes", "swap", "repeat", "digits"])
-    b, near = bytearray(data), min(len(data), 400)
-    at = r.choice([r.randrange(near), r.randrange(len(b)), len(b) - 1 - r.randrange(near)])
+def damage(b: bytearray, r: random.Random, how: str, at: int, near: int) -> None:
+    """Damages bytes of any kind, at `at`; digits, of a shape, an offset or a count, among the first `near`."""
     if how == "flip":
         for _ in range(r.randint(1, 4)):
             b[r.choice([at, r.randrange(near)])] ^= 1 << r.randrange(8)
@@ -89,27 +86,38 @@ def mutate(data: bytes, r: random.Random, kind: str) -> tuple[str, bytes]:
         for i in range(at, min(len(b), at + r.randint(1, 16))):
             b[i] = r.randrange(256)
     elif how == "cut":
-        b = b[:at] if r.random() < 0.5 else b[:at] + b[at + r.randint(1, 400) :]
+        b[:] = b[:at] if r.random() < 0.5 else b[:at] + b[at + r.randint(1, 4000) :]
     elif how == "insert":
         b[at:at] = r.randbytes(r.randint(1, 300))
     elif how == "zeros":
-        b[at : at + 200] = bytes(len(b[at : at + 200]))
-    elif how == "sizes":  # numbers of two and four bytes, small and beyond measure
+        n = r.randint(1, 3000)
+        b[at : at + n] = bytes(len(b[at : at + n]))
+    elif how == "swap":
+        other = r.randrange(len(b))
+        n = r.randint(1, 500)
+        b[at : at + n], b[other : other + n] = b[other : other + n], b[at : at + n]
+    elif how == "repeat":
+        b += b[: r.randint(1, len(b))]
+    elif how == "digits":
+        digits = [i for i, c in enumerate(b[:near]) if 48 <= c <= 57]
+        for _ in range(r.randint(1, 3)):
+            if digits:
+                b[r.choice(digits)] = r.choice(b"0123456789")
+
+
+def mutate(data: bytes, r: random.Random, kind: str) -> tuple[str, bytes]:
+    """(what was done, the bytes)."""
+    how = r.choice(["flip", "bytes", "cut", "insert", "zeros", "sizes", "sizes", "swap", "repeat", "digits"])
+    b, near = bytearray(data), min(len(data), 400)
+    at = r.choice([r.randrange(near), r.randrange(len(b)), len(b) - 1 - r.randrange(near)])
+    if how == "sizes":  # numbers of two and four bytes, small and beyond measure
         for _ in range(r.randint(1, 2)):
             form = r.choice(["<H", ">H", "<I", ">I"])
             n = r.choice([0, 1, 255, 20_000, 65_535, 10**6, 2**31 - 1, 2**32 - 1]) % 256 ** struct.calcsize(form)
             where = r.randrange(near)
             b[where : where + struct.calcsize(form)] = struct.pack(form, n)
-    elif how == "swap":
-        other, n = r.randrange(len(b)), r.randint(1, 100)
-        b[at : at + n], b[other : other + n] = b[other : other + n], b[at : at + n]
-    elif how == "repeat":
-        b += b[: r.randint(1, len(b))]
     else:
-        digits = [i for i, c in enumerate(b[:near]) if 48 <= c <= 57]
-        for _ in range(r.randint(1, 3)):
-            if digits:
-                b[r.choice(digits)] = r.choice(b"0123456789")
+        damage(b, r, how, at, near)
     found = bytes(b)
     return how, mended(found) if kind.endswith("png") and r.random() < 0.8 else found
 

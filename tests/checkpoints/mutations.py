@@ -28,6 +28,7 @@ import h5py
 import numpy as np
 import safetensors.torch
 import torch
+from hostile import damage
 
 from common import weights as canonical
 from common.arch import Stem, get
@@ -306,36 +307,14 @@ def mutate(data: bytes, r: random.Random, kind: str = "") -> tuple[str, bytes]:
         with contextlib.suppress(ValueError, TypeError, RuntimeError, OSError):  # what can't be written at all
             if made := crafted(data, r, kind):
                 return made
-    how = r.choice(["flip", "bytes", "cut", "insert", "zeros", "head", "swap", "repeat", "numbers", "zip"])
+    how = r.choice(["flip", "bytes", "cut", "insert", "zeros", "head", "swap", "repeat", "digits", "none"])
     b = bytearray(data)
     near = min(len(b), 6000)  # headers and indices are at the ends
     at = r.choice([r.randrange(near), len(b) - 1 - r.randrange(near), r.randrange(len(b))])
-    if how == "flip":
-        for _ in range(r.randint(1, 4)):
-            b[r.choice([at, r.randrange(near)])] ^= 1 << r.randrange(8)
-    elif how == "bytes":
-        for i in range(at, min(len(b), at + r.randint(1, 16))):
-            b[i] = r.randrange(256)
-    elif how == "cut":
-        b = b[:at] if r.random() < 0.5 else b[:at] + b[at + r.randint(1, 4000) :]
-    elif how == "insert":
-        b[at:at] = r.randbytes(r.randint(1, 300))
-    elif how == "zeros":
-        n = r.randint(1, 3000)
-        b[at : at + n] = bytes(len(b[at : at + n]))
-    elif how == "head":
+    if how == "head":
         b[:8] = struct.pack("<Q", r.choice([0, 1, 2**31, 2**63, len(b), r.randrange(2**40)]))
-    elif how == "swap":
-        other = r.randrange(len(b))
-        n = r.randint(1, 500)
-        b[at : at + n], b[other : other + n] = b[other : other + n], b[at : at + n]
-    elif how == "repeat":
-        b += b[: r.randint(1, len(b))]
-    elif how == "numbers":  # a digit of a shape, an offset, a count
-        digits = [i for i, c in enumerate(b[:near]) if 48 <= c <= 57]
-        for _ in range(r.randint(1, 3)):
-            if digits:
-                b[r.choice(digits)] = r.choice(b"0123456789")
+    else:
+        damage(b, r, how, at, near)
     return how, bytes(b)
 
 
