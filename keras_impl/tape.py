@@ -11,14 +11,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from common.diagnosis.tape import Arrays, Ran, Tape
+from common.diagnosis.tape import Arrays, Ran, Tape, tensors_of
 from common.errors import RosettaError
 from common.weights import channels_first, channels_last
 from keras_impl.functions import of_format, turned
 from keras_impl.play import play
 from keras_impl.recorder import Recorder, deep_first, for_now, patched
 
-MEANT = ("logits", "out", "pooler_output")  # which of several outputs a net's user reads
 # tried where nothing says what a net takes
 SHAPES = ((64, 64, 3), (224, 224, 3), (32, 32, 3), (28, 28, 1), (256, 1), (256, 12))
 
@@ -106,7 +105,7 @@ class Live:
 
             tensor = tf.constant(hers(x))
             recorder.track(tensor, of_format(x.ndim, self.last))
-            outputs, names = _outputs(self.model(tensor, training=training))
+            outputs, names = tensors_of(self.model(tensor, training=training), keras.ops.is_tensor)
         return Tape(recorder.done(), tuple(map(recorder.number, outputs)), tuple(x.shape), names)
 
     def run(self, x: np.ndarray, training: bool = False) -> Ran:
@@ -115,11 +114,11 @@ class Live:
         with self.doubled() as hers, patched():
             tensor = tf.constant(hers(x))
             if not training:
-                return Ran(self.ours(_outputs(self.model(tensor, training=False))[0][0]), {}, {})
+                return Ran(self.ours(tensors_of(self.model(tensor, training=False), keras.ops.is_tensor)[0][0]), {}, {})
             leaves = {"": tensor} | {n: self.tensors[n] for n, v in self.variables.items() if v.trainable}
             with tf.GradientTape(watch_accessed_variables=False) as gradients:
                 gradients.watch(list(leaves.values()))
-                output = _outputs(self.model(tensor, training=True))[0][0]
+                output = tensors_of(self.model(tensor, training=True), keras.ops.is_tensor)[0][0]
                 loss = tf.reduce_mean(tf.square(output)) / 2
             found = gradients.gradient(loss, leaves, unconnected_gradients="zero")
             arrays = {n: self.to_torch(n, g.numpy()) if n else self.ours(g) for n, g in found.items()}
@@ -190,24 +189,3 @@ def _build(model) -> None:
             failure = failure or e
     assert failure is not None
     raise failure
-
-
-def _outputs(result: Any) -> tuple[list[Any], tuple[str, ...]]:
-    """All tensors of a result with their names, the one that is meant first."""
-    found: list[tuple[str, Any]] = []
-
-    def walk(value: Any, name: str) -> None:
-        if keras.ops.is_tensor(value):
-            found.append((name, value))
-        elif isinstance(value, dict):
-            for key, part in value.items():
-                walk(part, str(key))
-        elif isinstance(value, list | tuple):
-            for part in value:
-                walk(part, name)
-
-    walk(result, "")
-    if not found:
-        raise TypeError(f"the net gives {type(result).__name__}, where a tensor is expected")
-    found.sort(key=lambda item: MEANT.index(item[0]) if item[0] in MEANT else len(MEANT))
-    return [t for _, t in found], tuple(n for n, _ in found)

@@ -18,14 +18,13 @@ from torch.nn.modules import module as hooks
 from torch.overrides import TorchFunctionMode
 
 from common.diagnosis import tape
-from common.diagnosis.tape import INPUT, Arrays, Call, Ran, Tape
+from common.diagnosis.tape import INPUT, Arrays, Call, Ran, Tape, tensors_of
 from torch_impl.calls import DROPOUTS, HANDLERS, Unknown
 from torch_impl.model import to_numpy
 from torch_impl.play import play
 
 # PyTorch's own files and those that record, which are nobody's net
 _NOT_HERS = (f"{Path(torch.__file__).parent}{os.sep}", __file__, str(Path(tape.__file__).parent))
-MEANT = ("logits", "out", "pooler_output")  # which of several outputs a net's user reads
 
 
 class Live:
@@ -58,7 +57,7 @@ class Live:
             with torch.no_grad(), _Layers(self.model) as layers, _Recorder(self, layers) as recorder:
                 tensor = torch.from_numpy(np.asarray(x, np.float64))
                 recorder.number(tensor)
-                outputs, names = _outputs(self.model.train(training)(tensor))
+                outputs, names = tensors_of(self.model.train(training)(tensor), torch.is_tensor)
             numbers = tuple(recorder.numbers.get(id(t), -1) for t in outputs)
             return Tape(tuple(recorder.calls), numbers, tuple(x.shape), names)
         finally:
@@ -69,7 +68,7 @@ class Live:
         try:
             with _Unmasked(), torch.set_grad_enabled(training):
                 tensor = torch.from_numpy(np.asarray(x, np.float64)).requires_grad_(training)
-                output = _outputs(self.model.train(training)(tensor))[0][0]
+                output = tensors_of(self.model.train(training)(tensor), torch.is_tensor)[0][0]
             gradients = {}
             if training:
                 leaves = {"": tensor} | {n: p for n, p in self.parameters.items() if p.requires_grad}
@@ -95,27 +94,6 @@ def _shaped(model: nn.Module) -> None:
             failure = failure or e
     if failure:
         raise failure
-
-
-def _outputs(result: Any) -> tuple[list[torch.Tensor], tuple[str, ...]]:
-    """All tensors of a result with their names, the one that is meant first."""
-    found: list[tuple[str, torch.Tensor]] = []
-
-    def walk(value: Any, name: str) -> None:
-        if isinstance(value, torch.Tensor):
-            found.append((name, value))
-        elif isinstance(value, dict):
-            for key, part in value.items():
-                walk(part, str(key))
-        elif isinstance(value, list | tuple):
-            for part in value:
-                walk(part, name)
-
-    walk(result, "")
-    if not found:
-        raise TypeError(f"the net gives {type(result).__name__}, where a tensor is expected")
-    found.sort(key=lambda item: MEANT.index(item[0]) if item[0] in MEANT else len(MEANT))
-    return [t for _, t in found], tuple(n for n, _ in found)
 
 
 class _Layers:

@@ -43,13 +43,14 @@ every dropout pass its input through, and writes its rate down. A fused activati
 explicit padding.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
 INPUT = 0
+MEANT = ("logits", "out", "pooler_output")  # which of several outputs a net's user reads
 Arrays = dict[str, np.ndarray]
 
 
@@ -76,6 +77,27 @@ class Tape:
     outputs: tuple[int, ...]
     shape: tuple[int, ...]  # of the input, N C *S
     names: tuple[str, ...] = ()
+
+
+def tensors_of(result: Any, is_tensor: Callable[[Any], bool]) -> tuple[list[Any], tuple[str, ...]]:
+    """All tensors of what a net gives, with their names, the one that is meant first."""
+    found: list[tuple[str, Any]] = []
+
+    def walk(value: Any, name: str) -> None:
+        if is_tensor(value):
+            found.append((name, value))
+        elif isinstance(value, dict):
+            for key, part in value.items():
+                walk(part, str(key))
+        elif isinstance(value, list | tuple):
+            for part in value:
+                walk(part, name)
+
+    walk(result, "")
+    if not found:
+        raise TypeError(f"the net gives {type(result).__name__}, where a tensor is expected")
+    found.sort(key=lambda item: MEANT.index(item[0]) if item[0] in MEANT else len(MEANT))
+    return [t for _, t in found], tuple(n for n, _ in found)
 
 
 @dataclass(frozen=True)
