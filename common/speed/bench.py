@@ -28,7 +28,7 @@ from common.init import randomised
 from common.parity.backends import BACKENDS, ROOT, environment_of
 from common.speed import runners
 from common.speed.contender import PEERS
-from common.speed.sides import DTYPES, INFERENCE, TF32, Side, sides_of
+from common.speed.sides import INFERENCE, TF32, Side, sides_of
 from common.tools.memory import cpus, processor
 
 
@@ -211,7 +211,7 @@ def _files(arch: Arch, sides: Sequence[Side]) -> Iterator[dict[str, str]]:
         path, graph = os.path.join(folder, "net.safetensors"), os.path.join(folder, "net.onnx")
         weights.save(path, arch, randomised(arch))
         files = {"weights": path}
-        if any(s.who in DTYPES for s in sides):
+        if any(s.who in runners.DTYPES for s in sides):
             export(path, graph, "torch")
             files["graph"] = graph
         yield files
@@ -248,7 +248,7 @@ def bench(
         raise RosettaError(f"--threads {threads} can't be: this process may use 1 to {cpus()}")
     if device == "cpu" and TF32 in dtypes:
         raise RosettaError(f"{TF32} is how GPUs make products of float32: --device gpu")
-    if device == "gpu" and (cpu_only := [who for who in (*against, *(engines or ())) if who in DTYPES]):
+    if device == "gpu" and (cpu_only := [who for who in (*against, *(engines or ())) if who in runners.DTYPES]):
         raise RosettaError(f"{cpu_only[0]} runs on the CPU here: leave it out of --device gpu")
     engines = (runners.COMPILER,) if engines is None and device == "gpu" else engines
     sides = sides_of(name, arch, bool(overrides), backends, against, modes, dtypes, axes, engines)

@@ -190,12 +190,9 @@ def keras_side(spec: Spec) -> Run:
     impl = load("keras")
     if spec.mode == "train-optimised":
         how = _recipe(spec)
-        trainer, rate = (
-            load("keras", "train").Trainer(impl.create_model(spec.row, seed=0, dtype=how.precision), how),
-            RATE,
-        )
+        trainer = load("keras", "train").Trainer(impl.create_model(spec.row, seed=0, dtype=how.precision), how)
         x, y = spec.images(), spec.labels()
-        return lambda: trainer.step(x, y, rate)
+        return lambda: trainer.step(x, y, RATE)
     policy = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}.get(spec.dtype, spec.dtype)
     if spec.mode == "train":
         return _keras_step(impl.create_model(spec.row, seed=0, dtype=policy), spec)

@@ -1,6 +1,5 @@
 """Who takes part in a benchmark: ours by framework, mode, dtype and engine, and the peers."""
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +12,6 @@ from common.speed.contender import KERAS_APPLICATIONS, MODES, PEERS
 from common.tools.frameworks import require
 
 INFERENCE = ("eager", "optimised")
-DTYPES = {"onnxruntime": ("float32",), "openvino": ("float32", "bfloat16")}  # that a peer has, where it isn't all
 TF32 = "tf32"  # a dtype of GPUs: float32 whose products they make in fewer bits
 COSTS = {"eager": 1, "optimised": 1, "train": 3, "train-optimised": 3}  # forward passes in one run
 
@@ -80,8 +78,8 @@ def sides_of(
         if peer not in PEERS:
             raise RosettaError(f"unknown peer {peer!r}{nearest(peer, PEERS) or '; there are ' + ', '.join(PEERS)}")
         packages, offers = PEERS[peer]
-        require_packages(peer, packages)
-        if not holds(peer, name) or (changed and peer not in DTYPES):
+        require(f"measuring against {peer}", packages, "")
+        if not holds(peer, name) or (changed and peer not in runners.DTYPES):
             raise RosettaError(f"{peer} has no {name}{' with other fields' if changed else ''} to measure against")
         theirs = own
         if peer == "keras.applications" and not name.endswith("keras"):  # its nets are v1, whatever ours is
@@ -89,12 +87,12 @@ def sides_of(
         takes = [
             Side(peer, mode, dtype, False, theirs * COSTS[mode])
             for mode in modes if mode in offers
-            for dtype in dtypes if dtype in DTYPES.get(peer, dtypes)
+            for dtype in dtypes if dtype in runners.DTYPES.get(peer, dtypes)
         ]  # fmt: skip
         if not takes:
             raise RosettaError(
                 f"{peer} has none of {', '.join(modes)} in {', '.join(dtypes)}: it has {', '.join(offers)} in "
-                f"{', '.join(DTYPES.get(peer, ('float32', 'bfloat16')))}"
+                f"{', '.join(runners.DTYPES.get(peer, ('float32', 'bfloat16')))}"
             )
         found += takes
     return sorted(found, key=lambda s: (list(MODES).index(s.mode), list(dtypes).index(s.dtype), not s.ours))
@@ -110,9 +108,3 @@ def _engines(spec: str, dtype: str, asked: Sequence[str] | None) -> Sequence[str
         if spec not in runners.EXPORTS:
             raise RosettaError(f"{engine} runs what {' and '.join(runners.EXPORTS)} export, and not {spec}")
     return asked
-
-
-def require_packages(peer: str, packages: Sequence[str]) -> None:
-    """Raises RosettaError, with what to install, where a peer isn't there."""
-    if missing := [p for p in packages if importlib.util.find_spec(p) is None]:
-        raise RosettaError(f"measuring against {peer} needs {' and '.join(missing)}: pip install {' '.join(missing)}")
