@@ -59,3 +59,8 @@ def nearest(name: str, known: Iterable[object], n: int = 3) -> str:
         found += difflib.get_close_matches(name, names, n=n, cutoff=0.5)
     close = list(dict.fromkeys(found))[:n]
     return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """What `nearest` says, or else `; there are a, b`, all of them."""
+    return nearest(name, known) or "; there are " + ", ".join(known)

@@ -19,7 +19,7 @@ from common.checkpoints.pictures import preprocessing_of
 from common.checkpoints.prefixes import BATCHES, asked, chosen, places, under
 from common.checkpoints.recognised import Recognised, describe, differing, gap
 from common.checkpoints.shapes import row_of
-from common.errors import RosettaError, nearest, printable
+from common.errors import RosettaError, hint, printable
 from common.names import parameters
 from common.plan import make_plan
 from common.weights import TRAINING, differences
@@ -38,7 +38,7 @@ def recognise(
     file: with what was recognised and what broke it.
     """
     if library is not None and library not in (known := sorted({lib.name for lib in (OURS, *LIBRARIES)})):
-        raise RosettaError(f"unknown library {library!r}{nearest(library, known) or '; there are ' + ', '.join(known)}")
+        raise RosettaError(f"unknown library {library!r}{hint(library, known)}")
     if not _weights_of(held):
         raise RosettaError(f"{held.path} holds no weights")
     if isinstance(config := held.metadata.get("config"), dict):

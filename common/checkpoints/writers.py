@@ -18,7 +18,7 @@ from common.checkpoints.libraries.transformers import transformers_config
 from common.checkpoints.preprocessing import Preprocessing
 from common.checkpoints.recognised import describe, differing
 from common.checkpoints.shapes import row_of
-from common.errors import RosettaError, nearest
+from common.errors import RosettaError, hint
 from common.names import parameters
 from common.tools.frameworks import load, require
 from common.weights import FORMAT, described, write_safetensors
@@ -84,7 +84,7 @@ def target_of(path: Path, library: str | None, arch: Arch) -> Target:
         return Target(OURS_KERAS if keras else OURS, kind)
     names = sorted({lib.name for lib in LIBRARIES})
     if library not in names:
-        raise RosettaError(f"unknown library {library!r}{nearest(library, names) or '; there are ' + ', '.join(names)}")
+        raise RosettaError(f"unknown library {library!r}{hint(library, names)}")
     reasons = []
     for lib in (lib for lib in LIBRARIES if lib.name == library):
         fits = keras == lib.keras if kind != "folder" else lib.name in FOLDERS

@@ -8,7 +8,7 @@ import click
 
 from common.cli.group import Progress, cli, writable
 from common.cli.options import Choice, SeveralWords, set_option, several, words
-from common.errors import RosettaError, nearest
+from common.errors import RosettaError, hint
 from common.tools.files import atomic
 from common.tools.text import to_json
 
@@ -21,7 +21,7 @@ def _checks(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str
         return tuple(CHECKS)
     for word in names:
         if word not in CHECKS:
-            raise RosettaError(f"unknown check {word!r}{nearest(word, CHECKS) or '; there are ' + ', '.join(CHECKS)}")
+            raise RosettaError(f"unknown check {word!r}{hint(word, CHECKS)}")
     if not names:
         raise RosettaError(f"--checks needs names: {', '.join(CHECKS)}, or all")
     return names

@@ -7,7 +7,7 @@ import click
 
 from common.cli.group import cli, columns
 from common.cli.options import set_option
-from common.errors import RosettaError, nearest
+from common.errors import RosettaError, hint
 from common.tools.text import to_json
 
 
@@ -20,9 +20,7 @@ def list_(family: str | None, as_json: bool) -> None:
     from common.names import sections
 
     if family is not None and family not in FAMILIES:
-        raise RosettaError(
-            f"unknown family {family!r}{nearest(family, FAMILIES) or '; there are ' + ', '.join(FAMILIES)}"
-        )
+        raise RosettaError(f"unknown family {family!r}{hint(family, FAMILIES)}")
     rows: list[dict[str, Any]] = []
     for kin, variants in FAMILIES.items():
         for name, arch in variants.items() if family in (None, kin) else ():

@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from common.errors import RosettaError, nearest
+from common.errors import RosettaError, hint
 from common.tools.frameworks import declare_operators, load
 
 LIMIT = 300  # seconds
@@ -124,7 +124,7 @@ def find(file: str, name: str | None, call: str | None) -> Any:
         such = made[-1] if made else "resnet50"
         raise RosettaError(f"{path.name} needs a name, such as {path.name}:{such}; there are {', '.join(made)}")
     if not hasattr(module, name):
-        raise RosettaError(f"{path.name} has no {name!r}{nearest(name, made) or '; there are ' + ', '.join(made)}")
+        raise RosettaError(f"{path.name} has no {name!r}{hint(name, made)}")
     value = getattr(module, name)
     if not inspect.isclass(value) and not inspect.isroutine(value):
         return value

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from common.errors import RosettaError, nearest
+from common.errors import RosettaError, hint
 from common.parity.checks import Item, Job
 from common.parity.graphs import NEEDS
 from common.tools.frameworks import require
@@ -37,7 +37,7 @@ def check_spec(spec: str, device: str = "cpu") -> str:
     with what to install."""
     spec = {"keras": "keras:tensorflow"}.get(spec, spec)
     if spec not in BACKENDS:
-        raise RosettaError(f"unknown backend {spec!r}{nearest(spec, BACKENDS) or '; there are ' + ', '.join(BACKENDS)}")
+        raise RosettaError(f"unknown backend {spec!r}{hint(spec, BACKENDS)}")
     packages, extra = BACKENDS[spec]
     require(f"the backend {spec}", packages, extra)
     if device == "gpu" and spec.startswith("onnx"):

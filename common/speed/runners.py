@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from common.errors import RosettaError, nearest
+from common.errors import RosettaError, hint
 from common.parity.graphs import INPUT, LOGITS, NEEDS
 from common.speed.fast import Optimized
 from common.tools.frameworks import require
@@ -30,9 +30,8 @@ ROUNDS, ENOUGH = 7, 0.02  # turns of each engine when they are compared, and at 
 
 def check_name(engine: str) -> None:
     """Raises RosettaError for a name that is no engine's."""
-    if engine not in (*ENGINES, AUTO):
-        known = (*ENGINES, AUTO)
-        raise RosettaError(f"unknown engine {engine!r}{nearest(engine, known) or '; there are ' + ', '.join(known)}")
+    if engine not in (known := (*ENGINES, AUTO)):
+        raise RosettaError(f"unknown engine {engine!r}{hint(engine, known)}")
 
 
 def packages(engine: str, framework: str) -> list[str]:

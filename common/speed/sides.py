@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from common.arch import Arch, get
-from common.errors import RosettaError, nearest
+from common.errors import RosettaError, hint
 from common.names import multiply_adds
 from common.parity.backends import BACKENDS
 from common.speed import runners
@@ -58,7 +58,7 @@ def sides_of(
     a mode or an engine that is unknown, isn't installed, or can't take part."""
     for mode in modes:
         if mode not in MODES:
-            raise RosettaError(f"unknown mode {mode!r}{nearest(mode, MODES) or '; there are ' + ', '.join(MODES)}")
+            raise RosettaError(f"unknown mode {mode!r}{hint(mode, MODES)}")
     for engine in engines or ():
         runners.check_name(engine)
     own = multiply_adds(arch, size)
@@ -67,7 +67,7 @@ def sides_of(
         spec = {"keras": "keras:tensorflow"}.get(spec, spec)
         if spec not in BACKENDS or spec.startswith("onnx"):
             known = [b for b in BACKENDS if not b.startswith("onnx")]
-            raise RosettaError(f"unknown backend {spec!r}{nearest(spec, known) or '; there are ' + ', '.join(known)}")
+            raise RosettaError(f"unknown backend {spec!r}{hint(spec, known)}")
         require(f"the backend {spec}", *BACKENDS[spec])
         found += [
             Side(spec, mode, dtype, True, own * COSTS[mode], engine)
@@ -76,7 +76,7 @@ def sides_of(
         ]  # fmt: skip
     for peer in against:
         if peer not in PEERS:
-            raise RosettaError(f"unknown peer {peer!r}{nearest(peer, PEERS) or '; there are ' + ', '.join(PEERS)}")
+            raise RosettaError(f"unknown peer {peer!r}{hint(peer, PEERS)}")
         packages, offers = PEERS[peer]
         require(f"measuring against {peer}", packages, "")
         if not holds(peer, name) or (changed and peer not in runners.DTYPES):

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from common.arch import Arch
-from common.errors import RosettaError, nearest
+from common.errors import RosettaError, hint, nearest
 from common.init import Initialisation
 from common.names import is_trainable, parameters, section_of
 from common.parity.rules import Rule
@@ -151,13 +151,13 @@ def get(name: str, **changes: Any) -> Recipe:
     Raises RosettaError for an unknown name or field, or a recipe that can't be.
     """
     if name not in RECIPES:
-        raise RosettaError(f"unknown recipe {name!r}{nearest(name, RECIPES) or '; there are ' + ', '.join(RECIPES)}")
+        raise RosettaError(f"unknown recipe {name!r}{hint(name, RECIPES)}")
     made = RECIPES[name]
     changes = _tuples(changes)
     rules, own = ({f.name for f in dataclasses.fields(c)} for c in (Rule, Recipe))
     for key in changes:
         if key not in (known := sorted(rules | own - {"rule"})):
-            raise RosettaError(f"a recipe has no {key!r}{nearest(key, known) or '; there are ' + ', '.join(known)}")
+            raise RosettaError(f"a recipe has no {key!r}{hint(key, known)}")
     rule = {k: v for k, v in changes.items() if k in rules}
     if rule.get("kind", "SGD") not in KINDS:
         raise RosettaError(f"unknown optimizer {rule['kind']!r}: expected SGD, Adam or AdamW")

@@ -11,7 +11,7 @@ from unittest import mock
 import numpy as np
 
 from common.arch import Arch, get
-from common.errors import RosettaError, nearest
+from common.errors import RosettaError, hint, nearest
 
 SIDES = ("torch", "keras")
 _SMALL: dict[str, Any] = dict(widths=(16, 20, 24), depths=(1, 1, 1), num_classes=7)
@@ -180,7 +180,7 @@ class Fault:
         """While it lasts, nets that `torch_impl.create_model` (framework "torch") or `keras_impl.create_model` makes,
         and how they are trained, have the mistake."""
         if framework not in SIDES:
-            raise RosettaError(f"unknown side {framework!r}{nearest(framework, SIDES) or '; there are torch, keras'}")
+            raise RosettaError(f"unknown side {framework!r}{hint(framework, SIDES)}")
         with contextlib.ExitStack() as kept:
             self.inject(Side(framework, kept))
             yield
