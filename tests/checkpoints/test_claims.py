@@ -111,3 +111,39 @@ def test_what_a_file_says_is_never_passed_over(make, count):
         else:
             assert function(found.arch) in [function(row) for row in allowed], (seed, config, found.described)
     assert taken >= 10 and refused >= count // 3, (taken, refused)
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ({"backbone": "resnet50"}, {}),
+        ({"backbone": "resnet50", "dilation": True}, {"output_stride": 16}),  # DETR's DC5
+        ({"backbone_config": {"model_type": "timm_backbone", "backbone": "resnet50", "output_stride": 8}},
+         {"output_stride": 8}),
+        ({"backbone": "resnetaa50", "backbone_kwargs": {"out_indices": [1, 2]}}, {"antialias": "avg"}),
+        ({"backbone": "resnet50", "backbone_kwargs": {"act_layer": "silu"}}, "act_layer = 'silu'"),
+        ({"backbone": "resnest50d"}, "timm's resnest50d"),
+        ({"backbone": "resnet101"}, "depths would be otherwise"),
+    ],
+)  # fmt: skip
+def test_what_a_larger_net_says_of_its_resnet(said, wanted):
+    row = get("resnet50", num_classes=0)
+    file = held({f"model.backbone.model.{n}": e for n, e in of(row).items()}, {"model_type": "detr", **said})
+    if isinstance(wanted, dict):
+        assert recognise(file).arch == get(row, **wanted)
+        return
+    with pytest.raises(RosettaError, match=wanted):
+        recognise(file)
+
+
+@pytest.mark.parametrize("said", [{"downsample_in_bottleneck": True}, {"hidden_act": "gelu"}])
+def test_a_larger_net_with_a_resnet_of_transformers(said):
+    row = get("resnet50", num_classes=0)
+    inner = transformers_config(row, ()) | said
+    entries = {f"backbone.{n}": e for n, e in of(row, transformers=True).items()}
+    file = held(entries, {"model_type": "upernet", "backbone_config": inner})
+    if "hidden_act" in said:
+        with pytest.raises(RosettaError, match="hidden_act = 'gelu'"):
+            recognise(file)
+    else:
+        assert recognise(file).arch == get(row, stride_in=1)

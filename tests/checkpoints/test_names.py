@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
-from conftest import relative
+from conftest import ROOT, relative
 
 import torch_impl
 from common.arch import get
@@ -523,3 +523,4 @@ def test_there_are_as_many_kinds_as_were_asked_for():
     prefixes = [name for name in TAKEN if name.endswith("before the names")]
     taken = len(TAKEN) - len(prefixes) + 1 + len(FILES)
     assert taken >= 110 and taken + len(REFUSED) >= 121, (taken, len(REFUSED))
+    assert f"\n{taken} of {taken + len(REFUSED)} kinds are taken" in (ROOT / "docs" / "checkpoints.md").read_text()
