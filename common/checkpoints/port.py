@@ -174,7 +174,7 @@ def port(
     preprocessing = found.preprocessing if new.in_channels == found.arch.in_channels else None
 
     folder = place.kind == "folder"
-    with atomic(path, writers.size_of(weights), folder=folder) as temporary:
+    with atomic(path, sum(w.nbytes for w in weights.values()), folder=folder) as temporary:
         progress(f"writing {path.name}")
         head = found.head if new.num_classes else ""
         writers.write(temporary, place, new, weights, preprocessing, labels, head, found.source)

@@ -164,15 +164,13 @@ def write(
         keras_files.write_legacy(path, arrays, target.library, arch, ours)
     elif target.kind == "keras" and target.own:
         keras_files.write_own_archive(path, arrays, target.library, arch, dtype, ours)
-    elif target.kind == "keras":  # the file holds the functional model's own configuration, which only Keras has
-        load("keras", "originals").save(path, target.library.name, nearly(arch), arch, arrays, head)
     elif target.library.name == "transformers":
         path.mkdir()
         write_safetensors(path / "model.safetensors", _with_counters(arrays), {"format": "pt"})
         (path / "config.json").write_text(json.dumps(transformers_config(arch, labels), indent=2) + "\n")
         if preprocessing:
             (path / "preprocessor_config.json").write_text(json.dumps(_image_processor(preprocessing), indent=2) + "\n")
-    else:
+    else:  # it holds the functional model's own configuration, which only Keras has
         load("keras", "originals").save(path, target.library.name, nearly(arch), arch, arrays, head)
 
 
@@ -211,8 +209,3 @@ def _image_processor(p: Preprocessing) -> dict[str, Any]:
         "size": {"shortest_edge": p.size}, "crop_pct": p.size / p.resize,
         "resample": {"nearest": 0, "bilinear": 2, "bicubic": 3}[p.interpolation],
     }  # fmt: skip
-
-
-def size_of(weights: Mapping[str, np.ndarray]) -> int:
-    """About how many bytes the file will have."""
-    return sum(w.nbytes for w in weights.values())

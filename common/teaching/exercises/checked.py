@@ -29,7 +29,11 @@ def checked(make: Callable[[], Any], number: int, framework: str) -> dict[str, A
     """What `rosetta exercise check` says of the student's net, which `make` gives: "passed", or "what" is wrong, the
     "first" array that differs with its "place" and both "values", and the "fault" that it is where it is one."""
     exercise = by_number(number)
-    with _float64(framework):
+    # a net of PyTorch's is turned into one of float64 afterwards
+    made_in = (
+        importlib.import_module("keras_impl.originals").in_dtype if framework == "keras" else contextlib.nullcontext
+    )
+    with made_in("float64"):
         try:
             hers = Net(make(), framework, exercise.arch)
             hers.take(randomised(exercise.arch))
@@ -49,24 +53,6 @@ def checked(make: Callable[[], Any], number: int, framework: str) -> dict[str, A
                 if first_difference(ends(found), faulty) is None:
                     return {"passed": False, **difference, "fault": fault.name, "says": fault.says}
         return {"passed": False, **difference}
-
-
-@contextlib.contextmanager
-def _float64(framework: str) -> Iterator[None]:
-    """Keras' layers are made in float64 meanwhile; a net of PyTorch's is turned into one afterwards."""
-    if framework == "torch":
-        yield
-        return
-    import keras
-
-    before = keras.config.floatx(), keras.config.dtype_policy()
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    try:
-        yield
-    finally:
-        keras.config.set_floatx(before[0])
-        keras.config.set_dtype_policy(before[1])
 
 
 def _stepping(fault: Fault) -> bool:
