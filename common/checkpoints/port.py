@@ -135,7 +135,7 @@ def port(
     outputs differ by more than rounding.
     """
     path = Path(target)
-    _spare(Path(source), path, force)
+    spare(Path(source), path, force)
     progress(f"reading {Path(source).name}")
     found = inspect(source, library=library, arch=arch, overrides=overrides, prefix=prefix)
     new = _edited(found.arch, num_classes, in_channels, fold)
@@ -213,7 +213,7 @@ def port(
     return done
 
 
-def _spare(source: Path, target: Path, force: bool) -> None:
+def spare(source: Path, target: Path, force: bool) -> None:
     """Raises RosettaError where writing the target would cost the source, or a file that nobody gave up."""
     if not os.path.lexists(target):
         return

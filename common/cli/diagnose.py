@@ -25,15 +25,15 @@ def diagnose(net: str, like: str | None, call: str | None, limit: float, as_json
     exit code is 0 where it is the row itself, and 1 where anything differs or isn't understood.
     """
     from common.arch import get
-    from common.diagnosis.hers import diagnose_file
+    from common.diagnosis.hers import diagnose_file, named
 
     if like is not None:
         get(like)  # before anything is executed
-    file, colon, name = net.rpartition(":") if not net.endswith(".py") else (net, "", "")
-    if not colon and not net.endswith(".py"):
+    given = named(net)
+    if given is None:
         raise RosettaError(f"{net!r} can't be: expected FILE.py:NAME, or FILE.py with --call")
     if not as_json:
-        click.echo(f"executing {file} in a process of its own")
-    text, found = diagnose_file(file, name or None, call, like, limit)
+        click.echo(f"executing {given[0]} in a process of its own")
+    text, found = diagnose_file(*given, call, like, limit)
     click.echo(to_json(found) if as_json else text)
     sys.exit(0 if found["same"] else 1)

@@ -88,6 +88,10 @@ def _unused(found: Any) -> None:
 @click.argument("target", type=click.Path())
 @click.option("--as", "to", metavar="LIBRARY", help="The library whose names TARGET gets. Default: our own.")
 @source_options
+@click.option("--weights", type=click.Path(), help="Where SOURCE is a net of your own, its weights by its own names.")
+@click.option(
+    "--call", metavar="EXPRESSION", help='What makes that net, as "build(num_classes=10)"; FILE.py alone then.'
+)
 @click.option("--dry-run", is_flag=True, help="Show every tensor on its way, and write nothing.")
 @click.option("--num-classes", type=click.IntRange(1), metavar="N", help="Give it a fresh classifier of N classes.")
 @click.option("--no-head", is_flag=True, help="Leave the classifier out.")
@@ -104,7 +108,8 @@ def _unused(found: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def port(
     source: str, target: str, to: str | None, name: str | None, library: str | None, prefix: str | None,
-    overrides: dict[str, Any], dry_run: bool, num_classes: int | None, no_head: bool, in_channels: int | None,
+    overrides: dict[str, Any], weights: str | None, call: str | None, dry_run: bool, num_classes: int | None,
+    no_head: bool, in_channels: int | None,
     fold: bool, seed: int, probe: bool | None, verify_with_source: bool, keep: bool, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Convert the checkpoint SOURCE to TARGET, whose suffix says its container, and prove that nothing was lost.
@@ -112,20 +117,34 @@ def port(
     Any of torchvision, timm, Hugging Face Transformers, keras.applications, KerasHub, akamaster and kuangliu, and our
     own; `rosetta inspect` says what a file is. TARGET is written whole or not at all: it is read back, every tensor is
     compared, and where the framework changes, outputs are, too. The exit code is 1 where they differ.
+
+    SOURCE can be a net of your own, too: FILE.py:NAME, which is executed in a process of its own, diagnosed, and
+    carried over by what its tensors do, whatever their names are.
     """
     from common.arch import get
     from common.checkpoints import port as porter
+    from common.diagnosis import carry, hers
 
     if no_head and num_classes:
         raise RosettaError("--no-head and --num-classes can't both be")
+    net = hers.named(source)
+    if not net and (weights or call):
+        raise RosettaError("--weights and --call are for a net of your own: expected FILE.py:NAME for SOURCE")
+    if net and (library or prefix or overrides or verify_with_source):
+        raise RosettaError("--library, --prefix, --set and --verify-with-source are for a checkpoint, not for FILE.py")
     with Progress() as progress:
         try:
-            done = porter.port(
-                source, target, to=to, library=library, arch=get(name) if name else None, overrides=overrides,
-                prefix=prefix, num_classes=0 if no_head else num_classes, in_channels=in_channels, fold=fold, seed=seed,
-                dry_run=dry_run, probe=probe, verify_with_source=verify_with_source, keep=keep, force=force,
-                progress=progress,
-            )  # fmt: skip
+            how: dict[str, Any] = {
+                "to": to, "num_classes": 0 if no_head else num_classes, "in_channels": in_channels, "fold": fold,
+                "seed": seed, "dry_run": dry_run, "probe": probe, "keep": keep, "force": force, "progress": progress,
+            }  # fmt: skip
+            if net:
+                done = carry.port_file(net[0], target, net[1], call=call, weights=weights, like=name, **how)
+            else:
+                done = porter.port(
+                    source, target, library=library, arch=get(name) if name else None, overrides=overrides,
+                    prefix=prefix, verify_with_source=verify_with_source, **how,
+                )  # fmt: skip
         except porter.NotTheSame as e:
             click.echo(f"rosetta: {e}", err=True)
             sys.exit(1)

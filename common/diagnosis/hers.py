@@ -24,6 +24,12 @@ from common.tools.frameworks import declare_operators, load
 LIMIT = 300  # seconds
 
 
+def named(net: str) -> tuple[str, str | None] | None:
+    """(file, name) of FILE.py:NAME or FILE.py; None of anything else."""
+    file, _, name = net.rpartition(":") if not net.endswith(".py") else (net, "", "")
+    return (file, name or None) if file.endswith(".py") else None
+
+
 def diagnose_file(
     file: str, name: str | None, call: str | None = None, like: str | None = None, limit: float = LIMIT
 ) -> tuple[str, dict[str, Any]]:

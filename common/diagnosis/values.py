@@ -50,7 +50,9 @@ def scatter(live: Live, chain: Chain, x: np.ndarray) -> None:
             mean, var = layer.arrays["running_mean"], layer.arrays["running_var"]
             spread = np.sqrt(batch[var]) + 1e-3
             arrays[mean] = batch[mean] + 3 * spread * arrays[mean]
-            arrays[var] = (batch[var] + 1e-3) * arrays[var]
+            # squares stay as large as they are on the average of the channels: if they grew by a tenth in each of 100
+            # layers, rounding would be magnified to what an edit does
+            arrays[var] = (1 + (3 * 0.1) ** 2) * (batch[var] + 1e-3) / arrays[var]
     if chain[-1].op in ("softmax", "log_softmax"):  # of large logits it is 0 and 1, whatever is before it
         spread = live.play(chain[:-1], arrays, x).output.std()
         *_, last = (layer for layer in layers(chain) if layer.arrays)

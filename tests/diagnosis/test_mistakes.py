@@ -48,7 +48,8 @@ def test_two_mistakes():
         (a, b)
         for a, b in itertools.combinations(plain.MISTAKES, 2)
         if plain.MISTAKES[a] == plain.MISTAKES[b] and a.split()[0] != b.split()[0]
-    ]
+        and {a, b} != {"one position for the mean", "flattened head"}  # a net that can't be
+    ]  # fmt: skip
     rng = np.random.default_rng(11)
     chosen = [pairs[i] for i in rng.choice(len(pairs), 200, replace=False)]
     missed = []
