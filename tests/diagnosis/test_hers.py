@@ -77,7 +77,7 @@ def test_bad_input(her_file, monkeypatch, name, call, words):
 
 @pytest.mark.parametrize(
     ("argument", "words"),
-    [("none.py:net", "no such file"), ("net", "expected FILE.py:NAME"), ("pyproject.toml:net", "expected FILE.py:NAME")],
+    [("none.py:net", "no such file"), ("net", "expected FILE.py:NAME"), ("a.toml:net", "expected FILE.py:NAME")],
 )
 def test_no_file(argument, words):
     done = CliRunner().invoke(cli, ["diagnose", argument])
