@@ -207,7 +207,7 @@ def _one_by_one(graph) -> None:
 
 
 def _seconds(run, x) -> float:
-    """Of the third of three runs."""
+    """Seconds of the third of three runs."""
     import time
 
     for _ in range(3):

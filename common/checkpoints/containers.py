@@ -31,7 +31,7 @@ class Entry:
 
     @property
     def nbytes(self) -> int:
-        """Of an array that is in the file as it is."""
+        """How many bytes the array takes, where it is in the file as it is."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 

@@ -48,7 +48,7 @@ def fetch(source: object) -> tuple[Path, str]:
 
 
 def sha256(path: Path, kind: str = "sha256") -> str:
-    """Of a file, a piece at a time."""
+    """A file's digest, read a piece at a time."""
     found = hashlib.new(kind)
     with open(path, "rb") as f:
         while piece := f.read(2**20):

@@ -67,7 +67,7 @@ class Ported:
         return count(parameters(self.arch))
 
     def to_json(self) -> dict[str, Any]:
-        """As `rosetta port --json` has it."""
+        """What `rosetta port --json` prints."""
         return {
             "source": self.source.to_json(), "name": self.name, "arch": dataclasses.asdict(self.arch),
             "library": self.target.library.name, "dtype": self.dtype, "notes": self.notes,

@@ -46,7 +46,7 @@ class Recognised:
 
     @property
     def dtype(self) -> str:
-        """Of the tensors in the file."""
+        """The dtypes of the file's tensors, with commas between."""
         return ", ".join(sorted({self.held.entries[s.theirs].dtype for s in self.slots}))
 
     @property
@@ -56,7 +56,7 @@ class Recognised:
         return str(np.result_type(*kinds))
 
     def to_json(self) -> dict[str, Any]:
-        """As `rosetta inspect --json` has it."""
+        """What `rosetta inspect --json` prints."""
         return {
             "file": str(self.held.path), "container": self.held.kind, "library": self.library.name, "name": self.name,
             "arch": dataclasses.asdict(self.arch), "dtype": self.dtype, "says": self.claim,

@@ -45,7 +45,7 @@ def bench(
     engines: tuple[str, ...], dtypes: tuple[str, ...], batch: int, size: int | None, threads: int | None, rounds: int,
     device: str, json_file: str | None, plot: str | None,
 ) -> None:  # fmt: skip
-    """Time NAME in both frameworks and in other libraries, in turns, each in a process of its own.
+    """Time NAME in both frameworks and in other libraries. All take turns, each in a process of its own.
 
     eager is inference with a net as it is built (Keras: predict_on_batch). optimised is what optimize() makes of it,
     and for a peer the best that its guides offer. train is a step of a plain loop (Keras: train_on_batch);

@@ -77,7 +77,7 @@ def compare(
     fault: str | None,
     side: str,
 ) -> None:
-    """Run NAME on several backends with the same weights and images, and compare everything, array by array.
+    """Compare NAME on several backends, array by array. All get the same weights and images.
 
     NAME is a variant or a checkpoint of any library. The exit code is 0 where every difference is rounding, 1 where one
     isn't, and 2 where the command was misused.

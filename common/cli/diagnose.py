@@ -19,7 +19,7 @@ from common.tools.text import to_json
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def diagnose(net: str, like: str | None, call: str | None, limit: float, as_json: bool) -> None:
-    """Say which ResNet somebody's own net is, what exactly is different, and prove it.
+    """Say which ResNet a net is, what differs, and prove it. The net may be anybody's.
 
     FILE.py is executed, in a process of its own: look at it first. NAME is a net, or what gives one when called. The
     exit code is 0 where it is the row itself, and 1 where anything differs or isn't understood.

@@ -15,12 +15,12 @@ from common.tools.text import to_json
 
 @cli.group()
 def exercise() -> None:
-    """Exercises that check themselves: list, start N, check N FILE, hint N."""
+    """Solve exercises that check themselves."""
 
 
 @exercise.command("list")
 def list_() -> None:
-    """The exercises."""
+    """List the exercises."""
     from common.teaching.exercises import EXERCISES
 
     columns([("", "exercise", "lesson"), *((str(e.number), e.title, str(e.lesson)) for e in EXERCISES)], "rlr")
@@ -29,11 +29,13 @@ def list_() -> None:
 @exercise.command()
 @click.argument("number", type=int)
 @click.argument("file", type=click.Path(), required=False)
-@click.option("--framework", type=Choice(["torch", "keras"]), default="torch", help="Default: torch.")
-@click.option("--seed", type=int, default=0, help="Of the blind diagnosis: another mistake. Default: 0.")
+@click.option(
+    "--framework", type=Choice(["torch", "keras"]), default="torch", help="Whose code to write. Default: torch."
+)
+@click.option("--seed", type=int, default=0, help="Which mistake the blind diagnosis hides. Default: 0.")
 @click.option("--force", is_flag=True, help="Replace FILE where it is there already.")
 def start(number: int, file: str | None, framework: str, seed: int, force: bool) -> None:
-    """Write the file of exercise NUMBER: the task, and a net with a hole or a mistake."""
+    """Write the file of exercise NUMBER. It has the task, and a net with a hole or a mistake."""
     from common.teaching.exercises import by_number
     from common.teaching.exercises.asked import begun
     from common.tools.files import atomic
@@ -51,9 +53,9 @@ def start(number: int, file: str | None, framework: str, seed: int, force: bool)
 
 @exercise.command()
 @click.argument("number", type=int)
-@click.option("--all", "every", is_flag=True, help="All of them, and not the first alone.")
+@click.option("--all", "every", is_flag=True, help="Print all hints, and not the first alone.")
 def hint(number: int, every: bool) -> None:
-    """A hint for exercise NUMBER; with --all, what there is."""
+    """Print a hint for exercise NUMBER; with --all, every hint."""
     from common.teaching.exercises import by_number
 
     asked = by_number(number)
@@ -72,10 +74,10 @@ def hint(number: int, every: bool) -> None:
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def check(number: int, file: str, limit: float, as_json: bool) -> None:
-    """Say whether FILE solves exercise NUMBER, and if not, what differs first, and which mistake it is.
+    """Say whether FILE solves exercise NUMBER. If not, say what differs first, and which mistake it is.
 
-    FILE is executed, in a process of its own with a time limit; that is no sandbox. Exit code: 0 where it is solved, 1
-    where it isn't.
+    FILE is executed, in a process of its own with a time limit; that is no sandbox. The exit code is 0 where it is
+    solved, and 1 where it isn't.
     """
     from common.teaching.exercises import by_number
     from common.teaching.exercises.asked import check_file

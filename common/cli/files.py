@@ -22,7 +22,8 @@ def inspect(
     file: str, overrides: dict[str, Any], name: str | None, library: str | None, prefix: str | None, tensors: bool,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Say what a checkpoint is: whose, which net, what no shape tells, its preprocessing, and where each tensor goes.
+    """Say what a checkpoint is: whose, and which net. Beside that: what no shape tells, its preprocessing, and where
+    each tensor goes.
 
     FILE is .safetensors, .pt / .pth / .th, .h5, .weights.h5, .keras, a folder of Hugging Face or KerasHub, or a name:
     hf:timm/resnet50.a1_in1k, torchvision:resnet50, keras:ResNet50V2.
@@ -112,11 +113,11 @@ def port(
     no_head: bool, in_channels: int | None,
     fold: bool, seed: int, probe: bool | None, verify_with_source: bool, keep: bool, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Convert the checkpoint SOURCE to TARGET, whose suffix says its container, and prove that nothing was lost.
+    """Convert a checkpoint, and prove that nothing was lost. The suffix of TARGET says its container.
 
-    Any of torchvision, timm, Hugging Face Transformers, keras.applications, KerasHub, akamaster and kuangliu, and our
-    own; `rosetta inspect` says what a file is. TARGET is written whole or not at all: it is read back, every tensor is
-    compared, and where the framework changes, outputs are, too. The exit code is 1 where they differ.
+    SOURCE is a file of any of torchvision, timm, Hugging Face Transformers, keras.applications, KerasHub, akamaster and
+    kuangliu, or our own; `rosetta inspect` says what a file is. TARGET is written whole or not at all: it is read back,
+    every tensor is compared, and where the framework changes, outputs are, too. The exit code is 1 where they differ.
 
     SOURCE can be a net of your own, too: FILE.py:NAME, which is executed in a process of its own, diagnosed, and
     carried over by what its tensors do, whatever their names are.
@@ -187,7 +188,7 @@ def port(
 )
 @set_option
 def export(source: str, target: str, framework: str, dtype: str, overrides: dict[str, Any]) -> None:
-    """Write SOURCE, a variant or a checkpoint of any library, as the ONNX graph TARGET.
+    """Write SOURCE as the ONNX graph TARGET. SOURCE is a variant, or a checkpoint of any library.
 
     The graph is one file that takes N C H W, with any batch and image size, and gives logits. It is run before it is
     kept, and has to give the framework's logits. A variant gets fresh weights.

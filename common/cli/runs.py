@@ -17,7 +17,7 @@ from common.tools.text import to_json
 @click.option("--out", type=click.Path(), metavar="PNG", help="Draw the loss, and the errors in training and test.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def curves(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
-    """Lay the training curves of several RUNs over each other, as the paper does of a plain and a residual net.
+    """Lay the training curves of several RUNs over each other. The paper does so with a plain and a residual net.
 
     One table has the test error of each run, epoch by epoch; another says where each of them ended.
     """
@@ -78,7 +78,7 @@ def race(
     overrides: dict[str, Any], init: str | None, seed: int, workers: int, data_dir: str | None, size: int | None,
     skip_corrupt: bool, layout: str | None, device: str, out: str | None,
 ) -> None:  # fmt: skip
-    """Train NAME on several backends from the same start, and compare the losses step by step.
+    """Train NAME on several backends, and compare the losses. All begin alike, and are compared step by step.
 
     Beside how far the frameworks are apart stands how far each one is from itself when the input moves in its last
     bits and batches come in another order: what training makes of rounding. The exit code is 1 where they are farther

@@ -52,7 +52,7 @@ def list_(family: str | None, as_json: bool) -> None:
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
 def show(name: str, overrides: dict[str, Any], by_layer: bool, size: int | None, as_json: bool) -> None:
-    """Show a variant: its row, its stages with shapes and costs, and the canonical names of its parameters."""
+    """Show a variant: its row, shapes, costs and names. The names are the canonical ones of its parameters."""
 
     from common.arch import OPTIONS, get
     from common.names import layers, parameters, sections

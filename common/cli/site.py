@@ -12,9 +12,10 @@ from common.errors import RosettaError, nearest
 @click.argument("folder", type=click.Path())
 @click.option("--only", multiple=True, metavar="NAME", help="Write the pages of this variant alone; may be repeated.")
 def site(folder: str, only: tuple[str, ...]) -> None:
-    """Write static pages into FOLDER: both sources line against line, every variant, every trap.
+    """Write static pages for teachers and learners into FOLDER.
 
-    They work from a folder, without a net and without a server. FOLDER is empty, or a site that was made before.
+    They show both sources line against line, every variant and every trap, and work without a network and without a
+    server. FOLDER is empty, or a site that was made before.
     """
     from common.arch import VARIANTS
     from common.teaching.site import build

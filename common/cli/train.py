@@ -65,7 +65,7 @@ def train(
     data_dir: str | None, size: int | None, skip_corrupt: bool, layout: str | None, out: str | None, resume: str | None,
     save_every: float, steps: int | None, quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Train NAME on --data, in either framework: the same weights, batches and update rule in both.
+    """Train NAME on --data, in either framework. Weights, batches and update rule are the same in both.
 
     The run is a folder: config, metrics, curve, and checkpoints that either framework goes on from. Ctrl-C or SIGTERM
     stops after the step, with a checkpoint; --resume goes on, and for longer with --epochs.

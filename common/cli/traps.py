@@ -12,7 +12,7 @@ from common.tools.text import to_json
 @click.argument("fault", required=False)
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def traps(fault: str | None, as_json: bool) -> None:
-    """The mistakes that make two "identical" ResNets differ; or FAULT alone, and how to see it.
+    """List the mistakes that make two "identical" ResNets differ. With FAULT, show that one, and how to see it.
 
     `rosetta compare NAME --with-fault FAULT` puts one into a net. docs/traps.md has what each does, measured.
     """

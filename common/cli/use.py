@@ -31,7 +31,7 @@ def evaluate(
     overrides: dict[str, Any], workers: int, data_dir: str | None, size: int | None, skip_corrupt: bool,
     layout: str | None, confusion: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Measure SOURCE, a run or a checkpoint of any library, on the test examples of --data.
+    """Measure SOURCE on the test examples of --data. SOURCE is a run, or a checkpoint of any library.
 
     --framework both runs PyTorch and Keras, and counts the examples of which they say the same class; the exit code is
     1 where that is not all of them.
@@ -136,7 +136,7 @@ def predict(
     images: tuple[str, ...], source: str, framework: str, top: int, dtype: str, device: str, variant: str | None,
     overrides: dict[str, Any], skip_corrupt: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Say what IMAGES show: files, folders, or - for one on standard input.
+    """Say what IMAGES show. They are files, folders, or - for one on standard input.
 
     The preprocessing and the labels are those that the weights carry; of 1000 classes that a library leaves unnamed,
     ImageNet's. --framework both prints the answers of PyTorch and of Keras, and how far they are apart.

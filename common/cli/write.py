@@ -13,11 +13,13 @@ from common.errors import RosettaError
 @cli.command()
 @click.argument("name")
 @click.argument("file", type=click.Path(), required=False)
-@click.option("--framework", type=Choice(["torch", "keras"]), help="Default: torch; both where FILE is a folder.")
+@click.option(
+    "--framework", type=Choice(["torch", "keras"]), help="Whose code to write. Default: torch, and both into a folder."
+)
 @set_option
 @click.option("--force", is_flag=True, help="Replace FILE where it is there already.")
 def write(name: str, file: str | None, framework: str | None, overrides: dict[str, Any], force: bool) -> None:
-    """Write the variant NAME as one plain file of PyTorch or Keras that stands alone and takes the same weights.
+    """Write the variant NAME as one plain file that stands alone. It is PyTorch or Keras, and takes the same weights.
 
     Without FILE it is printed. A folder gets NAME_torch.py and NAME_keras.py, which are line against line.
     """

@@ -50,7 +50,7 @@ class Measured:
 
     @property
     def per_second(self) -> float:
-        """Images."""
+        """Images per second."""
         return self.images / self.seconds
 
     def alike(self, other: "Measured") -> bool:
@@ -107,7 +107,7 @@ class Result:
         return min(same, key=lambda m: (m.side.mode != kind, m.side.ours, m.side.dtype != "float32"))
 
     def to_json(self) -> dict[str, Any]:
-        """As `rosetta bench --json` has it: times in seconds, memory in bytes."""
+        """What `rosetta bench --json` writes: times in seconds, memory in bytes."""
         rows = []
         for m in self.sides:
             others = [o for o in self.sides if m.side.ours and o is not m and o.alike(m)]
@@ -133,7 +133,7 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float]:
-    """The first and the third."""
+    """The first and the third quartile."""
     low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else (values[0],) * 3
     return low, high
 
@@ -193,7 +193,7 @@ class Process:
 
 
 def environment_for(side: str, threads: int, device: str) -> dict[str, str]:
-    """Of a process that runs `side`."""
+    """The environment of a process that runs `side`."""
     spec = side if side in BACKENDS else "keras:tensorflow" if side.startswith("keras") else "torch"
     n = str(threads)
     wanted = {"OMP_NUM_THREADS": n, "TF_NUM_INTRAOP_THREADS": n, "TF_NUM_INTEROP_THREADS": "1"}

@@ -57,7 +57,7 @@ def read(folders: Sequence[str | os.PathLike]) -> list[Curve]:
 
 
 def error(accuracy: float) -> float:
-    """In percent."""
+    """The error in percent."""
     return 100 * (1 - accuracy)
 
 

@@ -33,11 +33,11 @@ class Kept:
         return float(self.classes[some].sum() / self.classes[labels].sum())
 
     def to_canonical(self, tensor: Any) -> np.ndarray:
-        """A copy."""
+        """A tensor of the framework's as an array of its own, in PyTorch's layout."""
         raise NotImplementedError
 
     def from_canonical(self, array: np.ndarray) -> Any:
-        """A copy."""
+        """Such an array as a tensor of its own."""
         raise NotImplementedError
 
     def weights(self) -> Weights:

@@ -45,7 +45,7 @@ def new(folder: Path, run: Run) -> None:
 
 
 def replaced(folder: Path, **fields: Any) -> Run:
-    """A run with other fields in its config."""
+    """Changes fields in the config of a run's folder, and gives that run."""
     run = dataclasses.replace(Run.load(folder), **fields)
     configure(folder, run)
     return run
@@ -164,7 +164,7 @@ class Progress:
 
     @property
     def seed(self) -> int:
-        """Of the masks of the next step."""
+        """The seed of the next step's masks."""
         return int(counters.raw(1, self.run.seed, counters.MASKS, self.step)[0] % 2**31)
 
     def state(self) -> dict[str, Any]:
@@ -244,7 +244,7 @@ class Writer:
             self.listener(what, self.progress)
 
     def step(self, loss: float, rate: float) -> None:
-        """After each step."""
+        """To be called after each step."""
         p = self.progress
         self.tell("step")
         if p.step % LOG_EVERY == 0:
@@ -269,7 +269,7 @@ class Writer:
         p.loss = p.right = p.seen = 0.0
 
     def line(self, row: dict[str, float]) -> None:
-        """A line of metrics.jsonl."""
+        """Writes a line of metrics.jsonl."""
         if not self.first:
             return
         with self.writing(self.folder / METRICS), open(self.folder / METRICS, "a") as f:
@@ -289,7 +289,7 @@ class Writer:
         return time.perf_counter() - self.saved > seconds
 
     def last(self) -> None:
-        """A checkpoint to go on from."""
+        """Writes a checkpoint to go on from."""
         if self.first:
             examples = {"examples": len(self.data.train)}
             state = {"progress": self.progress.state() | examples, "arrays": self.trainer.state()}

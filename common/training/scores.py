@@ -20,7 +20,7 @@ class PerClass(NamedTuple):
 
 @dataclass(frozen=True)
 class Scores:
-    """Of logits (N classes) against labels (N)."""
+    """What logits (N classes) score against labels (N)."""
 
     loss: float  # mean cross-entropy, without smoothing
     accuracy: float  # parts of 1

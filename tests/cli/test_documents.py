@@ -73,6 +73,12 @@ def test_every_option_that_is_named_exists(usage):
     assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", usage)) <= options, usage
 
 
+@pytest.mark.parametrize("group", [cli, cli.commands["exercise"]], ids=["rosetta", "exercise"])
+def test_no_command_is_summed_up_in_half_a_sentence(group):
+    said = CliRunner().invoke(group, ["--help"]).output
+    assert all(name in said for name in group.commands) and "..." not in said.split("Commands:")[1], said
+
+
 def test_the_documents_have_every_command_and_count_the_variants():
     assert {use.split()[1] for use in USAGES if "[" in use or "NAME" in use} == set(cli.commands)
     said = re.search(r"There are (\d+), in (\d+) families", (ROOT / "docs" / "variants.md").read_text())

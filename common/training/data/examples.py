@@ -26,7 +26,7 @@ class Examples:
         return len(self.labels)
 
     def subset(self, rows: np.ndarray) -> "Examples":
-        """Those of these rows, in this order."""
+        """The examples of these rows, in this order."""
         x = None if self.x is None else self.x[rows]
         return Examples(self.labels[rows], x, [self.files[i] for i in rows] if self.files else [], self.size)
 
