@@ -864,6 +864,24 @@ mutant("nothing read back", "a file that was written wrong is kept",
 mutant("a head from another seed", "--num-classes --seed draws another classifier than the same seed elsewhere",
        f"{PORT}::test_heads_and_channels",
        ("common/checkpoints/port.py", "classifier(new, seed).items()", "classifier(new, seed + 1).items()"))
+mutant("a detector's dilation unread", "Transformers' DETR with dilation is taken for the plain net",
+       "test_claims.py",
+       ("common/checkpoints/libraries/transformers.py", '(16 if config.get("dilation") else 32)', "32"))
+mutant("segmenters not dilated", "torchvision's FCN is taken for the plain net",
+       "test_names.py -k FCN",
+       ("common/checkpoints/recognise.py", "net.arch = get(net.arch, output_stride=8)", "net.arch = get(net.arch, output_stride=16)"))
+mutant("Caffe's norms with a variance of 1", "detectron2's R-50.pkl is off by epsilon in each norm",
+       "test_names.py -k MSRA",
+       ("common/checkpoints/libraries/detectron2.py", "1 - 1e-5", "1.0"))
+mutant("a stage too many", "features() computes stages that nobody asked for",
+       "test_stages.py",
+       ("common/names.py", "[stages[:end] for stages, end", "[stages for stages, end"))
+mutant("a stride of the size of another input", "feature_info says other strides",
+       "test_stages.py",
+       ("common/names.py", "size // s.output[1])", "size // s.output[1] // 2)"))
+mutant("a head from the old generator", "reset_classifier's seed is another than create_model's",
+       "test_stages.py",
+       ("common/init.py", '_drawn([fc] if fc else [], seed, "he")', '_drawn([fc] if fc else [], seed + 1, "he")'))
 mutant("saved unverified", "a checkpoint that was written wrong is kept",
        f"{PORT}::test_what_is_saved_is_compared_with_what_was_to_be_saved",
        ("common/weights.py", "        verify(temporary, plain)\n", ""), audit=SEEN)
