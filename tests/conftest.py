@@ -10,6 +10,7 @@ os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 # of the workers, which start after this: a net's arrays go back to the system with the net, where glibc would keep them
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**20))
+os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")  # else TensorFlow keeps what its largest net needed
 
 import contextlib
 import importlib.util

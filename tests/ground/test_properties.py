@@ -139,7 +139,7 @@ def check_row(arch: Arch, size: tuple[int, int], seed: int) -> None:
               kernels=(1,), dims=1, conv_bias=True, in_channels=1, num_classes=2),
     size=(3, 1), seed=0,
 )  # fmt: skip
-@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))  # others in every run
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))  # others in every run
 @given(arch=rows(), size=sizes, seed=st.integers(0, 9))
 def test_any_row_is_the_same_net_in_both(arch, size, seed):
     check_row(arch, size, seed)

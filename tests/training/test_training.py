@@ -395,7 +395,8 @@ MANY = {
 }
 
 
-@pytest.mark.parametrize("way", MANY)
+# Keras' two ways start JAX and TensorFlow anew, 16 s of one processor each
+@pytest.mark.parametrize("way", ["torchrun", *(pytest.param(w, marks=pytest.mark.slow) for w in MANY if "." in w)])
 def test_two_processes_or_devices_are_one(tmp_path, way):
     """At the same global batch, through batch normalisation, clipping and a last batch of an odd number."""
     words = ["train", "cifar_resnet20", *SETS, "--data", "digits", "--epochs", "1", "--batch", "358", "--quiet"]
