@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 import keras
 import numpy as np
 
+from common.errors import RosettaError
 from common.init import given
 from keras_impl.model import Sequential, to_keras, to_numpy, to_torch
 
@@ -38,11 +39,15 @@ def named_variables(model) -> Iterator[tuple[str, keras.Variable]]:
 
 def export_weights(model) -> dict[str, np.ndarray]:
     """{canonical name: array} in PyTorch's layout: copies, in the model's dtype (bfloat16, which numpy lacks, as
-    float32)."""
+    float32). Raises RosettaError for a functional model around our layers, such as a backbone."""
     weights = {}
     for name, variable in named_variables(model):
         value = to_torch(to_numpy(variable))
         weights[name] = value if value.flags.owndata else value.copy()
+    if not weights and model.variables:
+        raise RosettaError(
+            f"{model.name} is a model of Keras' own: the weights have names in the net that it is made of"
+        )
     return weights
 
 
