@@ -110,14 +110,14 @@ def _unused(found: Any) -> None:
 def port(
     source: str, target: str, to: str | None, name: str | None, library: str | None, prefix: str | None,
     overrides: dict[str, Any], weights: str | None, call: str | None, dry_run: bool, num_classes: int | None,
-    no_head: bool, in_channels: int | None,
-    fold: bool, seed: int, probe: bool | None, verify_with_source: bool, keep: bool, force: bool, as_json: bool,
+    no_head: bool, in_channels: int | None, fold: bool, seed: int, probe: bool | None, verify_with_source: bool, keep: bool, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Convert a checkpoint, and prove that nothing was lost. The suffix of TARGET says its container.
 
-    SOURCE is a file of any of torchvision, timm, Hugging Face Transformers, keras.applications, KerasHub, akamaster and
-    kuangliu, or our own; `rosetta inspect` says what a file is. TARGET is written whole or not at all: it is read back,
-    every tensor is compared, and where the framework changes, outputs are, too. The exit code is 1 where they differ.
+    SOURCE is a file of any of torchvision, timm, Hugging Face Transformers, keras.applications, KerasHub, Detectron2,
+    OpenMMLab, akamaster and kuangliu, or our own; `rosetta inspect` says what a file is. TARGET is written whole or not
+    at all: it is read back, every tensor is compared, and where the framework changes, outputs are, too. The exit code
+    is 1 where they differ.
 
     SOURCE can be a net of your own, too: FILE.py:NAME, which is executed in a process of its own, diagnosed, and
     carried over by what its tensors do, whatever their names are.

@@ -90,6 +90,8 @@ def test_the_documents_have_every_command_and_count_the_variants():
 def test_every_file_that_is_linked_is_there(path):
     links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", path.read_text())
     assert not [link for link in links if not (path.parent / link).exists()]
+    if path.parent.name == "docs" and path.name != "README.md":
+        assert f"({path.name})" in (path.parent / "README.md").read_text(), "docs/README.md is the index"
 
 
 @pytest.fixture(scope="module")
