@@ -110,7 +110,8 @@ def _unused(found: Any) -> None:
 def port(
     source: str, target: str, to: str | None, name: str | None, library: str | None, prefix: str | None,
     overrides: dict[str, Any], weights: str | None, call: str | None, dry_run: bool, num_classes: int | None,
-    no_head: bool, in_channels: int | None, fold: bool, seed: int, probe: bool | None, verify_with_source: bool, keep: bool, force: bool, as_json: bool,
+    no_head: bool, in_channels: int | None, fold: bool, seed: int, probe: bool | None,
+    verify_with_source: bool, keep: bool, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Convert a checkpoint, and prove that nothing was lost. The suffix of TARGET says its container.
 
