@@ -50,7 +50,9 @@ def scripted(path: Path, z: zipfile.ZipFile) -> Container:
         found = dict(_tensors(_Program(io.BytesIO(code)).load(), "", ()))
         entries = _entries(path, z, {name: (f"{top}/data/{t.record}", t) for name, t in found.items()})
     if not entries:
-        raise RosettaError(f"{path} is TorchScript that holds no weights but in its code, such as a frozen net")
+        raise RosettaError(
+            f"{path} is TorchScript whose weights are constants of its code: save it before it is frozen"
+        )
     return Container(path, "TorchScript", entries, notes=[_NOTE, *widened(entries)])
 
 

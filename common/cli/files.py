@@ -25,8 +25,8 @@ def inspect(
     """Say what a checkpoint is: whose, and which net. Beside that: what no shape tells, its preprocessing, and where
     each tensor goes.
 
-    FILE is .safetensors, .pt / .pth / .th, .h5, .weights.h5, .keras, a folder of Hugging Face or KerasHub, or a name:
-    hf:timm/resnet50.a1_in1k, torchvision:resnet50, keras:ResNet50V2.
+    FILE is .safetensors, .pt / .pth / .th, .pt2, .h5, .weights.h5, .keras, .npz, .pkl, a folder of Hugging Face or
+    KerasHub, or a name: hf:timm/resnet50.a1_in1k, torchvision:resnet50, keras:ResNet50V2.
     """
     from common.arch import get
     from common.checkpoints import port as porter

@@ -166,7 +166,7 @@ def test_programs_that_are_not_whole(tmp_path):
     torch.jit.save(torch.jit.script(net), tmp_path / "a.pt")
     torch.export.save(torch.export.export(net, (x,)), tmp_path / "b.pt2")
     torch.jit.save(torch.jit.freeze(torch.jit.script(net)), tmp_path / "frozen.pt")
-    refused(tmp_path / "frozen.pt", "no weights but in its code, such as a frozen net")
+    refused(tmp_path / "frozen.pt", "constants of its code: save it before it is frozen")
     for name, wanted in (("a.pt", "TorchScript"), ("b.pt2", "exported program")):
         held = files.read(tmp_path / name)
         assert held.kind == wanted and all(
