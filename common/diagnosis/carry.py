@@ -8,25 +8,25 @@ weights her net and ours have to give the same numbers.
 import dataclasses
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from common.arch import Arch, nearly
-from common.checkpoints import files, port, writers
-from common.diagnosis.align import Aligner, Pair
+from common.checkpoints import port, writers
+from common.diagnosis.align import Aligner
 from common.diagnosis.edits import MASKS, NOWHERE
 from common.diagnosis.examine import Diagnosis, diagnose, living, run_once
 from common.diagnosis.hers import LIMIT, run_file
-from common.diagnosis.parse import Layer
 from common.diagnosis.plans import tree
 from common.diagnosis.proof import EQUAL
+from common.diagnosis.tensors import joined, load_into, names_of
 from common.errors import RosettaError
 from common.names import parameters
 from common.tools.frameworks import load
-from common.weights import Weights, check_shapes
+from common.weights import Weights
 
 IN_TRAINING = ("in training alone", MASKS, NOWHERE)  # where an edit matters that no weights of a net in use are about
 SOFTMAX = ("softmax in the net", "log-softmax in the net")
@@ -62,13 +62,13 @@ def port_file(
 def carried(net: Any, weights: str | None, like: str | Arch | None, folder: str) -> dict[str, Any]:
     """The answer to `port_file`, in the file's process; the checkpoint is a file in `folder`."""
     if weights is not None:
-        _load(net, Path(weights))
+        load_into(net, Path(weights))
     found = diagnose(net, like)
     arch, notes = _row(found)
-    names = dict(_names(Aligner().pairs(tree(arch), found.net)))
+    names = dict(names_of(Aligner().pairs(tree(arch), found.net)))
     live = living(net)
     hers, shapes = live.arrays(), parameters(arch)
-    arrays = {canonical: _joined(hers, names[canonical], shape) for canonical, shape in shapes.items()}
+    arrays = {canonical: joined(hers, names[canonical], shape) for canonical, shape in shapes.items()}
     exact = all(np.array_equal(a.astype(np.float32), a, equal_nan=True) for a in arrays.values())
     arrays = {canonical: a.astype(np.float32) if exact else a for canonical, a in arrays.items()}
     framework = type(live).__module__.split("_")[0]
@@ -80,27 +80,6 @@ def carried(net: Any, weights: str | None, like: str | Arch | None, folder: str)
                  f"its weights are those of {Path(weights).name}")  # fmt: skip
     row = found.text().partition("\n")[0].removeprefix("nearest row").strip()
     return {"file": str(path), "row": row, "names": names, "notes": notes, "apart": apart}
-
-
-def _load(net: Any, path: Path) -> None:
-    """Her weights into her net, by her names: all of them, and no others. Raises RosettaError."""
-    live = living(net)
-    if type(live).__module__.startswith("keras"):
-        run_once(live)  # a model that isn't called has no weights yet
-        try:
-            net.load_weights(path)
-        except Exception as e:
-            raise RosettaError(f"{path.name} doesn't fit the net: {str(e).strip().splitlines()[0]}") from None
-        return
-    held, wanted = files.read(path), {n: t for n, t in net.state_dict().items() if t.is_floating_point()}
-    first = next(iter(wanted))
-    before = sorted((n.removesuffix(first) for n in held.entries if n.endswith(first)), key=len)
-    place = next((p for p in before if all(p + n in held.entries for n in wanted)), "")
-    given = {n.removeprefix(place): e for n, e in held.entries.items() if n.startswith(place)}
-    check_shapes({n: tuple(t.shape) for n, t in wanted.items()}, {
-        n: (e.shape, e.dtype.replace("bfloat16", "float32")) for n, e in given.items() if not n.endswith("tracked")
-    })  # fmt: skip
-    net.load_state_dict({n: tensor.new_tensor(given[n].read()) for n, tensor in wanted.items()}, strict=False)
 
 
 def _row(found: Diagnosis) -> tuple[Arch, list[str]]:
@@ -118,25 +97,6 @@ def _row(found: Diagnosis) -> tuple[Arch, list[str]]:
         )
     notes = [f"{e.says}{f' ({e.matters})' if e.matters else ''}: that isn't in the file" for e in others]
     return dataclasses.replace(found.arch, **fields), [*notes, *found.remarks]
-
-
-def _names(pairs: tuple[Pair, ...]) -> Iterator[tuple[str, str]]:
-    """(canonical name, hers) of every array; hers is "a+b" where she has it in parts."""
-    for pair in pairs:
-        if isinstance(pair.ours, Layer) and isinstance(pair.theirs, Layer):
-            for leaf, canonical in pair.ours.arrays.items():
-                yield canonical, pair.theirs.arrays[leaf]
-        for branch in pair.branches:
-            yield from _names(branch)
-
-
-def _joined(hers: Weights, names: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Her array, of its parts; of a 1x1 convolution as a matrix, and the other way round."""
-    whole = np.concatenate([hers[name] for name in names.split("+")])
-    ones = [n for n in whole.shape if n != 1] == [n for n in shape if n != 1]
-    if not ones:
-        raise RosettaError(f"{names} has the shape {whole.shape}, where {shape} is meant")
-    return whole.reshape(shape)
 
 
 def _apart(live: Any, found: Diagnosis, framework: str, arch: Arch, arrays: Weights) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 
 from common import arch as rows
 from common.arch import Arch, get
-from common.diagnosis.align import Aligner, Change
+from common.diagnosis.align import Aligner, Change, Pair
 from common.diagnosis.capture import OtherAtSize, OtherInTraining, capture, of_both
 from common.diagnosis.edits import NOWHERE, Edit, Explained
 from common.diagnosis.explain import explain
@@ -44,6 +44,7 @@ class Diagnosis:
     unexplained: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     net: Chain = field(default=(), repr=False)
+    pairs: tuple[Pair, ...] = field(default=(), repr=False)  # the row's tree and hers, aligned
 
     @property
     def same(self) -> bool:
@@ -129,9 +130,8 @@ def diagnose(model: Any, like: str | Arch | None = None) -> Diagnosis:
     remarks += tuple(f"{e.says} ({e.matters})" for e in silent)
     outputs = [f"the net gives a further output: {words}" for words in net.outputs]
     further = [Edit("second output", "head", says, frozenset(), {}, "beside the first") for says in outputs]
-    return Diagnosis(
-        name, explained.base, (*(e for e in proof.edits if e not in silent), *further), proof, (), remarks, net.chain
-    )
+    edits = (*(e for e in proof.edits if e not in silent), *further)
+    return Diagnosis(name, explained.base, edits, proof, (), remarks, net.chain, explained.pairs)
 
 
 def _of_sizes_alone(change: Change) -> bool:

@@ -31,22 +31,33 @@ def named(net: str) -> tuple[str, str | None] | None:
 
 
 def diagnose_file(
-    file: str, name: str | None, call: str | None = None, like: str | None = None, limit: float = LIMIT
-) -> tuple[str, dict[str, Any]]:
-    """(the text, the JSON) of a diagnosis of what `file` defines. Executes the file.
+    file: str, name: str | None, call: str | None = None, like: str | None = None, limit: float = LIMIT,
+    weights: str | None = None, reference: str | None = None,
+) -> tuple[str, dict[str, Any]]:  # fmt: skip
+    """(the text, the JSON) of a diagnosis of what `file` defines. Executes the file. `weights` are loaded into its net
+    first, and each of its arrays is held against those of the checkpoint `reference`.
 
     Raises what `run_file` does, and all that `diagnose` raises.
     """
-    found = run_file(file, name, "common.diagnosis.hers:diagnosed", {"like": like}, call, limit)
+    paths = {"weights": weights, "reference": reference}
+    given = {"like": like, **{k: v and str(Path(v).resolve()) for k, v in paths.items()}}
+    if missing := [v for v in paths.values() if v and not Path(v).exists()]:
+        raise RosettaError(f"no such file: {missing[0]}")
+    found = run_file(file, name, "common.diagnosis.hers:diagnosed", given, call, limit)
     return found["text"], found["json"]
 
 
-def diagnosed(net: Any, like: str | None) -> dict[str, Any]:
+def diagnosed(net: Any, like: str | None, weights: str | None = None, reference: str | None = None) -> dict[str, Any]:
     """The answer to `diagnose_file`, in the file's process."""
-    from common.diagnosis.examine import diagnose
+    from common.diagnosis import tensors
+    from common.diagnosis.examine import diagnose, living
 
+    if weights:
+        tensors.load_into(net, Path(weights))
     found = diagnose(net, like)
-    return {"text": found.text(), "json": found.as_json()}
+    said = tensors.against(found, living(net).arrays(), reference) if reference and found.pairs else []
+    lines = [found.text(), *(f"{'weights' if not i else '':<12} {line}" for i, line in enumerate(said))]
+    return {"text": "\n".join(lines), "json": {**found.as_json(), "weights": said}}
 
 
 def run_file(

@@ -5,7 +5,8 @@ import pytest
 from conftest import relative
 
 from common.checkpoints import port
-from common.diagnosis import carry
+from common.diagnosis import carry, diagnose, tensors
+from common.diagnosis.examine import living
 from common.errors import RosettaError
 
 torch = pytest.importorskip("torch")
@@ -69,3 +70,27 @@ def test_the_file_is_executed_and_ported(tmp_path):
     with pytest.raises(RosettaError, match="no such file"):
         carry.port_file(str(tmp_path / "mine.py"), tmp_path / "b.pt", "build", weights=tmp_path / "none.pt")
     assert not (tmp_path / "b.pt").exists()
+
+
+def test_each_tensor_is_held_against_a_reference(hers, tmp_path):
+    """One mistake of each kind in the weights, each told by itself."""
+    net, file = hers
+    found = carry.carried(plain.net(ROW).float(), str(file), ROW, str(tmp_path))
+    names = {canonical: net.state_dict()[name] for canonical, name in found["names"].items()}
+    with torch.no_grad():
+        names["conv1.weight"].copy_(names["conv1.weight"].flip(1))
+        names["layer1.0.conv1.weight"].copy_(names["layer1.0.conv1.weight"].transpose(2, 3))
+        names["layer1.0.bn1.bias"].copy_(names["layer1.0.bn1.running_mean"])
+        names["layer1.0.conv2.weight"].copy_(names["layer1.1.conv2.weight"])
+        names["layer2.0.bn2.running_var"].mul_(1.5)
+        names["fc.bias"][0] += 1
+    diagnosis = diagnose(net, ROW)
+    assert tensors.against(diagnosis, living(net).arrays(), found["file"]) == [
+        f"{len(names) - 6} of {len(names)} tensors are those of hers.pt",
+        "conv1.weight has its input channels the other way round (BGR for RGB)",
+        "layer1.0.conv1.weight has its axes in another order, (0, 1, 3, 2)",
+        "layer1.0.bn1.bias is that layer's running_mean",
+        "layer1.0.conv2.weight is layer1.1.conv2.weight",
+        "layer2.0.bn2.running_var is 1.5 times as large",
+        "fc.bias is different",
+    ]
