@@ -12,7 +12,7 @@ Or the same in Keras' own loop:
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import keras
@@ -21,10 +21,9 @@ from keras import ops
 
 from common.errors import RosettaError
 from common.names import section_of
-from common.tools.memory import keep_memory
 from common.training.data import Batches
 from common.training.kept import Kept
-from common.training.recipe import LossScale, Recipe, learning
+from common.training.recipe import LossScale, Recipe
 from keras_impl import optim
 from keras_impl import weights as store
 from keras_impl.autodiff import loss_of
@@ -72,23 +71,13 @@ def distributed(devices: int = 1, device: str = "auto") -> Iterator[None]:
 
 
 class Trainer(Kept):
-    """A model, its optimizer, and what a recipe keeps beside them.
-
-    `frozen` and `rates` are by section: which don't learn, and what multiplies the rate of the others. `classes` are
-    how much each class counts in the loss (recipe.py: `balanced`). The process keeps the memory that it frees from
-    now on: new pages would cost more than what is computed in them.
-    """
+    """A model, its optimizer, and what a recipe keeps beside them; `Kept` says what it is made of."""
 
     optim, store = optim, store
 
-    def __init__(
-        self, model, recipe: Recipe, frozen: tuple[str, ...] = (), rates: Mapping[str, float] | None = None,
-        classes: np.ndarray | None = None,
-    ):  # fmt: skip
-        keep_memory()
-        self.classes = classes
-        self.model, self.recipe, self.steps, self.rank, self.world = model, recipe, 0, 0, 1
-        self.parts = learning(model.plan.arch, recipe, frozen, rates)
+    def begin(self, frozen: tuple[str, ...]) -> None:
+        model, recipe = self.model, self.recipe
+        self.rank, self.world = 0, 1
         freeze(model, frozen)
         self.parameters = model.trainable_variables
         self.optimizer = optim.optimizer(model, recipe.rule, self.parts)

@@ -7,7 +7,7 @@ for step, (x, labels) in enumerate(batches):
 
 import inspect
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 import numpy as np
@@ -19,9 +19,8 @@ from torch.nn.parallel import DistributedDataParallel
 from common.errors import RosettaError
 from common.names import section_of
 from common.plan import Conv
-from common.tools.memory import keep_memory
 from common.training.kept import Kept
-from common.training.recipe import LossScale, Recipe, learning
+from common.training.recipe import LossScale
 from torch_impl import optim
 from torch_impl import weights as store
 from torch_impl.autodiff import loss_of
@@ -97,23 +96,12 @@ class SyncNorm(_BatchNorm):
 
 
 class Trainer(Kept):
-    """A model, its optimizer, and what a recipe keeps beside them.
-
-    `frozen` and `rates` are by section: which don't learn, and what multiplies the rate of the others. `classes` are
-    how much each class counts in the loss (recipe.py: `balanced`). The process keeps the memory that it frees from
-    now on: new pages would cost more than what is computed in them.
-    """
+    """A model, its optimizer, and what a recipe keeps beside them; `Kept` says what it is made of."""
 
     optim, store = optim, store
 
-    def __init__(
-        self, model, recipe: Recipe, frozen: tuple[str, ...] = (), rates: Mapping[str, float] | None = None,
-        classes: np.ndarray | None = None,
-    ):  # fmt: skip
-        keep_memory()
-        self.classes = classes
-        self.model, self.recipe, self.steps = model, recipe, 0
-        self.parts = learning(model.plan.arch, recipe, frozen, rates)
+    def begin(self, frozen: tuple[str, ...]) -> None:
+        model, recipe = self.model, self.recipe
         freeze(model, frozen)
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         # channels last: a quarter faster on two cores of a CPU (cifar_resnet20), except in float64, which oneDNN lacks

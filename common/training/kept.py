@@ -7,24 +7,37 @@ from typing import Any
 import numpy as np
 
 from common.errors import RosettaError
-from common.parity.rules import Parts
-from common.training.recipe import LossScale, Recipe
+from common.tools.memory import keep_memory
+from common.training.recipe import LossScale, Recipe, learning
 from common.weights import Weights
 
 
 class Kept:
-    """A framework's Trainer is one, and says how its tensors become canonical arrays and back."""
+    """A framework's Trainer is one, and says how its tensors become canonical arrays and back.
 
-    model: Any
+    `frozen` and `rates` are by section: which don't learn, and what multiplies the rate of the others. `classes` are
+    how much each class counts in the loss (recipe.py: `balanced`). The process keeps the memory that it frees from
+    now on: new pages would cost more than what is computed in them.
+    """
+
     optimizer: Any
-    recipe: Recipe
-    steps: int
-    parts: Parts  # the parameters that learn
     scale: LossScale | None
-    classes: np.ndarray | None  # how much each counts in the loss, where they don't all alike
     average: dict[str, Any]  # the mean of the weights by name, as tensors; empty where the recipe keeps none
     optim: Any  # the framework's module
     store: Any  # its module of export_weights and import_weights
+
+    def __init__(
+        self, model: Any, recipe: Recipe, frozen: tuple[str, ...] = (), rates: Mapping[str, float] | None = None,
+        classes: np.ndarray | None = None,
+    ):  # fmt: skip
+        keep_memory()
+        self.model, self.recipe, self.classes, self.steps = model, recipe, classes, 0
+        self.parts = learning(model.plan.arch, recipe, frozen, rates)  # the parameters that learn
+        self.begin(frozen)
+
+    def begin(self, frozen: tuple[str, ...]) -> None:
+        """Freezes those sections, and makes what the framework needs: the optimizer, the scale, the average."""
+        raise NotImplementedError
 
     def share(self, some: np.ndarray, labels: np.ndarray) -> float:
         """What part the examples of `some` of a batch's `labels` have in its loss."""
