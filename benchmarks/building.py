@@ -7,9 +7,8 @@ import statistics
 import time
 import tracemalloc
 
-import click
 import numpy as np
-from peers import CONSOLE, Runs, conclude, keras_peer, measure, report_of, speeds
+from peers import CONSOLE, Runs, command, conclude, keras_peer, measure, report_of, speeds
 
 
 def tensorflow(batch: int, size: int) -> dict[str, Runs]:
@@ -52,11 +51,7 @@ def moving_weights() -> dict[str, float]:
     return {"seconds": statistics.median(seconds), "extra_memory_over_weights": peak / total}
 
 
-@click.command()
-@click.option("--batch", default=8, show_default=True)
-@click.option("--size", default=224, show_default=True, help="Pixels.")
-@click.option("--rounds", default=15, show_default=True)
-@click.option("--json", "file", type=click.Path(dir_okay=False), help="Write the figures.")
+@command(rounds=15)
 def main(batch: int, size: int, rounds: int, file: str | None) -> None:
     """Ours against the peers, in one run."""
     report, table = report_of(batch=batch, size=size, rounds=rounds), speeds()

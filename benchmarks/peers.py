@@ -17,6 +17,7 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import click
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -94,6 +95,18 @@ def conclude(report: dict[str, Any], file: str | None) -> None:
                   f"n = {report['rounds']}, {report['date']}")  # fmt: skip
     if file:
         Path(file).write_text(json.dumps(report, indent=1) + "\n")
+
+
+def command(rounds: int) -> Callable[[Callable[..., None]], click.Command]:
+    """Makes a command of what measures cases: `batch`, `size`, `rounds` and `file` are its options."""
+
+    def made(main: Callable[..., None]) -> click.Command:
+        main = click.option("--json", "file", type=click.Path(dir_okay=False), help="Write the figures.")(main)
+        main = click.option("--rounds", default=rounds, show_default=True)(main)
+        main = click.option("--size", default=224, show_default=True, help="Pixels.")(main)
+        return click.command()(click.option("--batch", default=8, show_default=True)(main))
+
+    return made
 
 
 def put(path: str, mark: str, text: str) -> None:

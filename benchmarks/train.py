@@ -12,9 +12,8 @@ import subprocess
 import sys
 import time
 
-import click
 import numpy as np
-from peers import CONSOLE, Runs, conclude, keras_peer, measure, report_of, speeds, torch_peers
+from peers import CONSOLE, Runs, command, conclude, keras_peer, measure, report_of, speeds, torch_peers
 
 from common.parity.rules import Rule
 from common.training import recipe
@@ -139,11 +138,7 @@ print("MEMORY", seen[2], seen[40])
     return {"after_2_epochs_mib": early, "after_40_epochs_mib": late}
 
 
-@click.command()
-@click.option("--batch", default=8, show_default=True)
-@click.option("--size", default=224, show_default=True, help="Pixels.")
-@click.option("--rounds", default=9, show_default=True)
-@click.option("--json", "file", type=click.Path(dir_okay=False), help="Write the figures.")
+@command(rounds=9)
 def main(batch: int, size: int, rounds: int, file: str | None) -> None:
     """Ours against the peers, in one run."""
     report, table = report_of(batch=batch, size=size, rounds=rounds), speeds()
