@@ -143,7 +143,7 @@ def keras_before(held: Container) -> list[str]:
         kind = str(layer.get("class_name"))
         if kind == "Conv2D":
             break
-        if kind not in _NOTHING and not kind.startswith("Random"):  # which is for training
+        if kind not in ("InputLayer", "ZeroPadding2D", "Dropout") and not kind.startswith("Random"):  # for training
             found.append(f"{kind[:60]} {printable(str(layer['config'].get('name')))[:60]}")
     return found
 
@@ -264,7 +264,8 @@ def _head(layers: list[dict[str, Any]], arch: Arch) -> Iterator[str]:
         return
     for layer, kind in zip(layers, kinds, strict=True):
         name, said = str(layer["config"].get("name"))[:60], layer["config"].get("activation")
-        if kind not in ("InputLayer", "Dropout", "GlobalAveragePooling2D", "Dense"):
+        flat = kind == "Flatten" and arch.num_classes  # behind the pooling, without which there is no classifier
+        if kind not in ("InputLayer", "Dropout", "GlobalAveragePooling2D", "Dense") and not flat:
             yield f"{name} is a {kind[:60]}"
         elif kind == "Dense" and said not in ("linear", "softmax", None):
             yield f"{name} has activation = {str(said)[:60]!r}"

@@ -372,7 +372,7 @@ FILES = {
     "keras.applications": (keras_file(lambda keras, base: base(include_top=True), ".keras"), "head"),
     "keras.applications, .h5": (keras_file(lambda keras, base: base(include_top=True), ".h5"), "head"),
     "keras.applications, notop": (keras_file(lambda keras, base: base(), ".weights.h5"), "body"),
-    "Sequential around it": (keras_file(lambda keras, base: keras.Sequential([base(), keras.layers.GlobalAveragePooling2D(), dense(keras.layers)]), ".keras"), "linear"),
+    "Sequential around it": (keras_file(lambda keras, base: keras.Sequential([base(), keras.layers.GlobalAveragePooling2D(), keras.layers.Flatten(), dense(keras.layers)]), ".keras"), "linear"),
     "Keras' transfer learning": (keras_file(lambda keras, base: around(keras, base, flip, head=dense), ".keras"), "linear"),
     "the same, .weights.h5": (keras_file(lambda keras, base: around(keras, base, head=dense), ".weights.h5"), "linear"),
     "the same, .h5": (keras_file(lambda keras, base: around(keras, base, head=dense), ".h5"), "linear"),
