@@ -27,7 +27,7 @@ def hers(tmp_path):
     return net, file
 
 
-def test_a_net_of_hers_is_carried_into_the_other_framework(hers, tmp_path):
+def test_a_net_of_hers_is_carried_into_the_other_framework(hers, here, tmp_path):
     keras_impl = pytest.importorskip("keras_impl")
     net, file = hers
     found = carry.carried(plain.net(ROW, "epsilon 1e-3").float(), str(file), ROW, str(tmp_path))
@@ -79,7 +79,7 @@ def test_each_tensor_is_held_against_a_reference(hers, tmp_path):
     names = {canonical: net.state_dict()[name] for canonical, name in found["names"].items()}
     with torch.no_grad():
         names["conv1.weight"].copy_(names["conv1.weight"].flip(1))
-        names["layer1.0.conv1.weight"].copy_(names["layer1.0.conv1.weight"].transpose(2, 3))
+        names["layer1.0.conv1.weight"].copy_(names["layer1.0.conv1.weight"].transpose(2, 3).clone())
         names["layer1.0.bn1.bias"].copy_(names["layer1.0.bn1.running_mean"])
         names["layer1.0.conv2.weight"].copy_(names["layer1.1.conv2.weight"])
         names["layer2.0.bn2.running_var"].mul_(1.5)
