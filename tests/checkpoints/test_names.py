@@ -380,6 +380,9 @@ FILES = {
     "Keras' MLP": (keras_file(lambda keras, base: on_top(keras, base, mlp_of), ".keras"), "body"),
     "a flattened head": (keras_file(lambda keras, base: around(keras, base, head=lambda L: lambda x: L.Dense(5)(L.Flatten()(x)), pooling=None), ".h5"), "body"),
 }  # fmt: skip
+# what others of the default suite have parts of
+LIKE_OTHERS = ("keras.applications", "keras.applications, .h5", "keras.applications, notop", "the same, .weights.h5",
+               "a flattened head")  # fmt: skip
 SAFE = ("state_dict", "SWA", "MoCo v1", "timm_model. before the names", "model. before the names", "Faster R-CNN",
         "smp's U-Net", "children", "Dropout and Linear", "DETR")  # fmt: skip
 
@@ -419,7 +422,7 @@ def test_checkpoints_as_people_have_them(tmp_path, name):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The TorchScript type system", "ignore:You are saving")
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LIKE_OTHERS else n for n in FILES])
 def test_files_of_other_kinds(tmp_path, name):
     make, kind = FILES[name]
     path = make(tmp_path)

@@ -17,7 +17,8 @@ from common.errors import RosettaError
 from common.init import initial, randomised
 from common.names import feature_info
 
-NETS = ["resnet18d", "resnetv2_18", "cifar_resnet20", "msresnet_1d", "resnetaa50d"]
+NETS = ["resnetv2_18", "cifar_resnet20", "msresnet_1d"]
+NETS += [pytest.param(name, marks=pytest.mark.slow) for name in ("resnet18d", "resnetaa50d")]
 
 
 def small(name: str, **changes):
@@ -99,7 +100,7 @@ def test_a_backbone_can_be_scripted_traced_and_compiled():
         torch_impl.optimize(part, x)
 
 
-@pytest.mark.parametrize("name", ["resnet18d", "resnetv2_18", "cifar_resnet20"])
+@pytest.mark.parametrize("name", ["cifar_resnet20", pytest.param("resnetv2_18", marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_another_head_is_the_same_in_both(tmp_path, name):
     arch = small(name, num_classes=3)
