@@ -50,7 +50,7 @@ def distributed(devices: int = 1, device: str = "auto") -> Iterator[None]:
     elif backend == "jax":
         there = keras.distribution.list_devices()
         if len(there) < devices:
-            raise RosettaError(f"--devices {devices}: JAX sees {len(there)}")
+            raise RosettaError(f"--devices {devices} can't be: JAX sees {len(there)}")
         keras.distribution.set_distribution(keras.distribution.DataParallel(devices=there[:devices]))
         try:
             yield
@@ -65,7 +65,7 @@ def distributed(devices: int = 1, device: str = "auto") -> Iterator[None]:
             tf.config.set_logical_device_configuration(cpus[0], [tf.config.LogicalDeviceConfiguration()] * devices)
         there = tf.config.list_logical_devices("GPU" if cards else "CPU")
         if len(there) < devices:
-            raise RosettaError(f"--devices {devices}: TensorFlow sees {len(there)}")
+            raise RosettaError(f"--devices {devices} can't be: TensorFlow sees {len(there)}")
         with tf.distribute.MirroredStrategy([d.name for d in there[:devices]]).scope():
             yield
 

@@ -341,7 +341,9 @@ def _probe_folded(done: Ported, side: str, before: Weights, weights: Weights) ->
 def _with_source(done: Ported, found: Recognised, new: Arch, weights: Weights) -> str:
     """The probe through the library that the source is from, in float64, against our own net of that framework."""
     if new != found.arch:
-        raise RosettaError("--verify-with-source can't be with another head or stem, or folded: the source isn't so")
+        raise RosettaError(
+            "--verify-with-source is for a net that stays as it is: the source has another head or stem, or norms"
+        )
     from common.parity.difference import difference
 
     side = "keras" if found.library.keras else "torch"

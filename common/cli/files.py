@@ -128,7 +128,7 @@ def port(
     from common.diagnosis import carry, hers
 
     if no_head and num_classes:
-        raise RosettaError("--no-head and --num-classes can't both be")
+        raise RosettaError("--no-head and --num-classes can't both be given")
     net = hers.named(source)
     if not net and (weights or call):
         raise RosettaError("--weights and --call are for a net of your own: expected FILE.py:NAME for SOURCE")

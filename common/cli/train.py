@@ -105,7 +105,7 @@ def train(
             found.notes.append(record.longer(folder, epochs, found))
     else:
         if not name or not data:
-            raise RosettaError("train needs a NAME and --data: rosetta train cifar_resnet20 --data digits")
+            raise RosettaError("train needs a NAME and --data, such as rosetta train cifar_resnet20 --data digits")
         given_fields = {"epochs": epochs, "batch": batch, "rate": rate}
         fields = {k: v for k, v in given_fields.items() if v is not None} | changes
         recipe = recipes.get(recipe_name or "short", **fields)

@@ -28,7 +28,7 @@ def run(path: str | os.PathLike, x: np.ndarray) -> np.ndarray:
     float32 runs in ONNX Runtime. That has no convolution in float64: there it is ONNX's own reference evaluator, in
     numpy. Raises RosettaError where one of them isn't installed, or the graph has another dtype.
     """
-    require("this", RUNNERS, "onnx")
+    require("running an ONNX graph", RUNNERS, "onnx")
     import onnx
     import onnx.helper
 

@@ -170,8 +170,8 @@ class Process:
         line = self.process.stdout.readline()  # type: ignore[union-attr]
         if not line:
             self.errors.seek(0)
-            said = self.errors.read().decode(errors="replace").strip().splitlines()
-            raise RosettaError(f"{self.what} ended with code {self.process.wait()}: {said[-1] if said else 'no word'}")
+            *_, said = self.errors.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
+            raise RosettaError(f"{self.what} ended with code {self.process.wait()}: {said}")
         found = json.loads(line)
         if "error" in found:
             raise RosettaError(f"{self.what}: {found['error']}")
@@ -247,7 +247,7 @@ def bench(
     if not 1 <= threads <= cpus():
         raise RosettaError(f"--threads {threads} can't be: this process may use 1 to {cpus()}")
     if device == "cpu" and TF32 in dtypes:
-        raise RosettaError(f"{TF32} is how GPUs make products of float32: --device gpu")
+        raise RosettaError(f"{TF32} is how GPUs make products of float32: it needs --device gpu")
     if device == "gpu" and (cpu_only := [who for who in (*against, *(engines or ())) if who in runners.DTYPES]):
         raise RosettaError(f"{cpu_only[0]} runs on the CPU here: leave it out of --device gpu")
     engines = (runners.COMPILER,) if engines is None and device == "gpu" else engines

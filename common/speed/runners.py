@@ -57,9 +57,11 @@ def check(engine: str, framework: str, dtype: str, place: str) -> None:
     extra = {"onnxruntime": "onnx"}.get(engine, engine)
     require(f"the engine {engine}", packages(engine, framework), f"{framework},{extra}")
     if dtype not in DTYPES[engine]:
-        raise RosettaError(f"{engine} has no {dtype} here, only {' and '.join(DTYPES[engine])}: engine={COMPILER!r}")
+        raise RosettaError(
+            f"{engine} has no {dtype} here, only {' and '.join(DTYPES[engine])}; engine={COMPILER!r} has it"
+        )
     if place != "cpu":
-        raise RosettaError(f"{engine} runs on the CPU here, and the net is on {place}: engine={COMPILER!r}")
+        raise RosettaError(f"{engine} runs on the CPU here, and the net is on {place}; engine={COMPILER!r} runs there")
 
 
 def exported(export: Callable[[Any, Path], None], net: Any) -> bytes:

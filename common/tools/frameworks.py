@@ -28,7 +28,7 @@ def load(framework: str, module: str = "") -> Any:
         if e.name in (name, f"{framework}_impl"):
             raise
         raise RosettaError(
-            f"this needs {e.name}, which is not installed: pip install 'resnet-rosetta[{framework}]'"
+            f"{name} needs {e.name}, which is not installed: pip install 'resnet-rosetta[{framework}]'"
         ) from None
 
 

@@ -98,7 +98,7 @@ class Recipe:
                 raise RosettaError(f"unknown optimizer {made['rule'].kind[:60]!r}: expected {', '.join(KINDS)}")
             return cls(**made)
         except (TypeError, KeyError, AttributeError):
-            raise RosettaError(f"no recipe: {json.dumps(said)[:100]}") from None
+            raise RosettaError(f"this is no recipe of a training: {json.dumps(said)[:100]}") from None
 
 
 _CIFAR = Recipe()  # He et al. 2015, section 4.2: 64,000 steps, divided at 32,000 and 48,000

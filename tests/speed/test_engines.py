@@ -173,7 +173,7 @@ def test_an_engine_that_is_not_there_or_can_not(nets, monkeypatch):
         with pytest.raises(RosettaError, match=rf"pip install 'resnet-rosetta\[{make},openvino\]'"):
             impl.optimize(nets[make], images(make), engine="openvino")
     assert runners.installed("torch", "float32") == ["compiler", "onnxruntime"]
-    with pytest.raises(RosettaError, match="the net is on cuda: engine='compiler'"):
+    with pytest.raises(RosettaError, match="the net is on cuda; engine='compiler' runs there"):
         runners.check("onnxruntime", "torch", "float32", "cuda")
     with pytest.raises(RosettaError, match="onnxruntime can't run the graph: "):
         runners.runner("onnxruntime", b"no graph", "float32", 1, [])

@@ -51,7 +51,9 @@ def held_out(data: Data, share: float, seed: int) -> Data:
     order = counters.permutation(len(data.train), seed, 2**32)
     kept = len(order) - round(share * len(order))
     if not 0 < kept < len(order):
-        raise RosettaError(f"{share:g} of {len(order)} training examples can't be held out: one at least, and not all")
+        raise RosettaError(
+            f"{share:g} of {len(order)} training examples can't be held out: expected at least one, and not all of them"
+        )
     return dataclasses.replace(
         data,
         train=data.train.subset(order[:kept]),
