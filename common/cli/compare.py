@@ -63,20 +63,10 @@ def _checks(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str
     help="Which framework's net has the mistake. Default: keras.",
 )  # fmt: skip
 def compare(
-    name: str,
-    overrides: dict[str, Any],
-    checks: tuple[str, ...],
-    backends: tuple[str, ...],
-    device: str,
-    dtypes: tuple[str, ...],
-    steps: int,
-    images: tuple[str, ...],
-    size: int | None,
-    json_file: str | None,
-    report: str | None,
-    fault: str | None,
-    side: str,
-) -> None:
+    name: str, overrides: dict[str, Any], checks: tuple[str, ...], backends: tuple[str, ...], device: str,
+    dtypes: tuple[str, ...], steps: int, images: tuple[str, ...], size: int | None, json_file: str | None,
+    report: str | None, fault: str | None, side: str,
+) -> None:  # fmt: skip
     """Compare NAME on several backends, array by array. All get the same weights and images.
 
     NAME is a variant or a checkpoint of any library. The exit code is 0 where every difference is rounding, 1 where one
