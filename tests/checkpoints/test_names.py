@@ -381,7 +381,7 @@ FILES = {
     "a flattened head": (keras_file(lambda keras, base: around(keras, base, head=lambda L: lambda x: L.Dense(5)(L.Flatten()(x)), pooling=None), ".h5"), "body"),
 }  # fmt: skip
 # what others of the default suite have parts of
-LIKE_OTHERS = ("keras.applications", "keras.applications, .h5", "keras.applications, notop", "the same, .weights.h5",
+LIKE_OTHERS = ("a trace", "keras.applications", "keras.applications, .h5", "keras.applications, notop", "the same, .weights.h5",
                "a flattened head")  # fmt: skip
 SAFE = ("state_dict", "SWA", "MoCo v1", "timm_model. before the names", "model. before the names", "Faster R-CNN",
         "smp's U-Net", "children", "Dropout and Linear", "DETR")  # fmt: skip
