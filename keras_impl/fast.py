@@ -56,6 +56,7 @@ def optimize(model, example, *, dtype: str | None = None, engine: str = "compile
     something else than its row says, for an engine that isn't there or lacks the dtype, and where the logits differ by
     more than the dtype's noise.
     """
+    fast.check_row(model)
     own = model.compute_dtype
     name = dtype or own
     runners.check(engine, "keras", name, _place())

@@ -54,6 +54,7 @@ def optimize(model, example: torch.Tensor, *, dtype: str | None = None, engine: 
     something else than its row says, for an engine that isn't there or lacks the dtype, and where the logits differ by
     more than the dtype's noise.
     """
+    fast.check_row(model)
     own = next(model.parameters())
     kind = dtype_named(dtype) if dtype else own.dtype
     name, bits = (str(d).removeprefix("torch.") for d in (kind, own.dtype))

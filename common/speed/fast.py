@@ -52,6 +52,14 @@ class Optimized:
         return "; ".join([*said, *(f"without {name}: {why}" for name, why in self.left_out.items())])
 
 
+def check_row(model: Any) -> None:
+    """Raises RosettaError unless the model has a row, of which a fast one is made."""
+    if not hasattr(model, "plan"):
+        raise RosettaError(
+            f"a fast net is made from the row of a net of create_model or load; a {type(model).__name__} has none"
+        )
+
+
 def check_example(example: Any, arch: Arch, is_kind: bool, expected: str, channel: int) -> None:
     """Raises RosettaError unless `example` is a batch of images for the row: of the framework's kind, in words
     `expected`, with its channels on axis `channel`."""

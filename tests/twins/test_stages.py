@@ -82,6 +82,9 @@ def test_a_backbone_holds_what_its_stages_need(tmp_path, name):
         assert all(relative(wanted[n].numpy(), np.moveaxis(np.asarray(found[n]), -1, 1)) < 1e-13 for n in names)
     with pytest.raises(RosettaError, match="in the net that it is made of"):
         keras_impl.export_weights(theirs)
+    for package, model, images_of in ((keras_impl, theirs, images), (torch_impl, torch.nn.Flatten(), x)):
+        with pytest.raises(RosettaError, match="a fast net is made from the row"):
+            package.optimize(model, images_of)
     assert next(part.parameters()) is next(ours.parameters()) and theirs.variables[0] is twin.variables[0]
     assert not part.training and part.train().training and ours.conv1.training  # the layers are the net's own
 
