@@ -1,4 +1,8 @@
-"""What is for those who learn and teach: a row as plain code (`write`)."""
+"""What is for those who learn and teach.
+
+In come rows, mistakes and students' files. Out come a row as plain code (`write`), exercises that check themselves,
+what each mistake does to a net, and a site of static pages.
+"""
 
 from common.teaching.plain import write
 
