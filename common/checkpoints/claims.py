@@ -8,7 +8,7 @@ from common.arch import Arch
 from common.checkpoints.containers import Container
 from common.checkpoints.libraries.keras_hub import backbone_config
 from common.checkpoints.libraries.library import Library
-from common.checkpoints.libraries.timm import claimed
+from common.checkpoints.libraries.timm import NEEDS, claimed
 from common.checkpoints.libraries.transformers import KINDS, transformers_config
 from common.errors import RosettaError, printable
 from common.plan import Conv, Norm, make_plan
@@ -72,6 +72,12 @@ def timm_fields(held: Container) -> dict[str, Any]:
         return claimed(*claim) if claim else {}
     except RosettaError:  # which `check` repeats
         return {}
+
+
+def timm_needs(held: Container) -> str:
+    """Of an architecture of timm's that no row says, what it needs; nothing of any other."""
+    claim = timm_claim(held)
+    return NEEDS.get(claim[0].split(".")[0], "") if claim else ""
 
 
 def timm_row(held: Container) -> Arch | None:

@@ -111,6 +111,9 @@ def _anywhere(
             f"{held.path} is CLIP's ResNet ({clip}): its stem and shortcuts pool by the average and its head is "
             "attention, which no row here says; it is not the plain ResNet that its names resemble"
         )
+    if needs := claims.timm_needs(held):
+        name = held.metadata["config"]["architecture"]
+        raise RosettaError(f"{held.path} is timm's {name}, which needs {needs}: no row says that")
     dilated = next((n for n, e in held.entries.items() if len(e.shape) == 4 and _SEGMENTS.search(n)), "")
     told = "output_stride" in overrides or claims.says_all(held)
     if dilated and not _TORCHVISIONS.search(dilated) and not told:

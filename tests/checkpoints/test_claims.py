@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from common.arch import VARIANTS, Arch, get
 from common.checkpoints.containers import Container, Entry
 from common.checkpoints.libraries import TRANSFORMERS
+from common.checkpoints.libraries.timm import NEEDS
 from common.checkpoints.libraries.transformers import transformers_config
 from common.checkpoints.recognise import recognise
 from common.errors import RosettaError
@@ -147,3 +149,21 @@ def test_a_larger_net_with_a_resnet_of_transformers(said):
             recognise(file)
     else:
         assert recognise(file).arch == get(row, stride_in=1)
+
+
+def test_timms_hundred_and_one(referees):
+    """Of the architectures of its resnet.py and resnetv2.py 95 are rows, each with timm's names and shapes; the others
+    are refused with what they need."""
+    timm = referees[1]
+    names = [*timm.list_models(module="resnet"), *timm.list_models(module="resnetv2")]
+    assert len(names) >= 101 and {n for n in names if n not in VARIANTS} == set(NEEDS)
+    for name in names:
+        with torch.device("meta"):
+            state = timm.create_model(name).state_dict()
+        entries = {n: Entry(tuple(t.shape), "float32", lambda: np.empty(0)) for n, t in state.items()}
+        file = held(entries, {"architecture": f"{name}.a1_in1k"})
+        if name in NEEDS:
+            with pytest.raises(RosettaError, match=f"is timm's {name}.a1_in1k, which needs {NEEDS[name]}"):
+                recognise(file)
+        else:
+            assert recognise(file).arch == VARIANTS[name], name

@@ -68,6 +68,13 @@ _VALUES: dict[str, tuple[Any, ...]] = {  # of other arguments: those that a row 
     "block_args": ({}, {"attn_layer": "se"}, {"attn_layer": "eca"}),
     "down_kernel_size": (1,), "preact": (True,), "bn_eps": (1e-5,),
 }  # fmt: skip
+# the architectures of timm's resnet.py and resnetv2.py that aren't in the table, and what they need
+NEEDS = {
+    **dict.fromkeys(("ecaresnet50d_pruned", "ecaresnet101d_pruned"), "another width in each convolution"),
+    "senet154": "projections of 3x3, and first convolutions of half the width",
+    "test_resnet": "stages of different kinds of blocks",
+    "resnetv2_50d_evos": "EvoNorm", "resnetv2_50d_frn": "filter response normalisation",
+}  # fmt: skip
 
 
 def claimed(architecture: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
