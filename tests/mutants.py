@@ -406,7 +406,7 @@ mutant("the squeeze over one axis", "SE of images takes the mean over rows alone
         "return engines.mean(x, (1,) if keepdims and dims == 2 else tuple(range(1, dims + 1)), keepdims)"))
 mutant("running statistics too slow", "statistics take ten times as many steps as PyTorch's",
        f"{PAPERS} -k plain18",
-       (PLAN, "MOMENTUM = 0.1", "MOMENTUM = 0.01"), audit="caught")
+       ("common/parts.py", "MOMENTUM = 0.1", "MOMENTUM = 0.01"), audit="caught")
 mutant("the stem without ReLU", "every ResNet of others gives other logits",
        f"{PAPERS} -k plain18",
        ("*_impl/resnet.py", "x = relu(self.bn1(x))", "x = self.bn1(x)"), audit="caught")
