@@ -85,6 +85,7 @@ KINDS = {
     "training": {"run", "record", "loop", "curves", "recipe", "rules", "kept", "train", "optim", "autodiff"},
     "files": {"checkpoints", "libraries", "tools", "weights", "text", "errors"},
     "the net": {
+        "parts",
         "plan",
         "names",
         "arch",
