@@ -56,16 +56,17 @@ def _checks(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str
 )
 @click.option("--report", type=click.Path(), metavar="DIR", help="Write report.html and report.json into this folder.")
 @click.option(
-    "--with-fault", "fault", metavar="FAULT", help="Put this mistake into one net; `rosetta traps` lists them."
-)
+    "--with-fault", "faults", multiple=True, metavar="FAULT",
+    help="Put this mistake into one net; may be repeated. `rosetta traps` lists them.",
+)  # fmt: skip
 @click.option(
     "--side", type=Choice(["torch", "keras"]), default="keras",
-    help="Which framework's net has the mistake. Default: keras.",
+    help="Which framework's net has the mistakes. Default: keras.",
 )  # fmt: skip
 def compare(
     name: str, overrides: dict[str, Any], checks: tuple[str, ...], backends: tuple[str, ...], device: str,
     dtypes: tuple[str, ...], steps: int, images: tuple[str, ...], size: int | None, json_file: str | None,
-    report: str | None, fault: str | None, side: str,
+    report: str | None, faults: tuple[str, ...], side: str,
 ) -> None:  # fmt: skip
     """Compare NAME on several backends, array by array. All get the same weights and images.
 
@@ -79,7 +80,7 @@ def compare(
     from common.parity.lockstep import refuse_not_finite
     from common.plan import make_plan
     from common.teaching.faults import named
-    from common.teaching.measured import with_fault
+    from common.teaching.measured import whose, with_faults
     from common.training.data import images as pictures
 
     arch, tensors = port.named(name, overrides)
@@ -93,18 +94,20 @@ def compare(
 
         pages.prepare(report)
 
-    mistake = named(fault) if fault else None
-    if mistake:
-        checks = tuple(c for c in CHECKS if c in (*checks, *mistake.checks))
-    started = with_fault(mistake, side, backends, device) if mistake else engines.started(backends, device)
+    mistakes = [named(fault) for fault in dict.fromkeys(faults)]
+    if mistakes:
+        checks = tuple(c for c in CHECKS if c in checks or any(c in mistake.checks for mistake in mistakes))
+    started = with_faults(mistakes, side, backends, device) if mistakes else engines.started(backends, device)
     with Progress() as progress, started as running:
         result = parity.compare(
             arch, x, tensors, backends=running, dtypes=dtypes or ("float64", "float32"), checks=checks, steps=steps,
             name=name, progress=progress,
         )  # fmt: skip
     result.inputs = paths
-    if mistake and result.equal:
-        raise RosettaError(f"{mistake.name!r} does nothing to {name} here: it is a mistake of {mistake.net} nets")
+    if mistakes and result.equal:
+        raise RosettaError(
+            f"{' with '.join(repr(m.name) for m in mistakes)} does nothing to {name} here: {whose(mistakes)}"
+        )
     _print(result)  # before anything is written, which a full disk would end
     if json_file:
         with atomic(json_file) as temporary:

@@ -13,7 +13,7 @@ from common.parity import Comparison, compare
 from common.parity.backends import Elsewhere, Here, check_spec, environment_of
 from common.parity.difference import Difference
 from common.parity.lockstep import Runner
-from common.teaching.faults import NETS, Fault
+from common.teaching.faults import NETS, Fault, injected
 
 BACKENDS = {"torch": "torch", "keras": "keras:tensorflow"}
 
@@ -47,9 +47,12 @@ def measure(
 
 
 @contextlib.contextmanager
-def with_fault(fault: Fault, framework: str, backends: Sequence[str], device: str = "cpu") -> Iterator[list[Runner]]:
+def with_faults(
+    faults: Sequence[Fault], framework: str, backends: Sequence[str], device: str = "cpu"
+) -> Iterator[list[Runner]]:
     """The backends, as `common.parity.backends.started` gives them, of which that of `framework` runs in this process
-    and has the fault. Raises RosettaError where there is none, or several, and where the net has no place for it."""
+    and has the faults. Raises RosettaError where there is none, or several, where the net has no place for a fault, and
+    where one fault would undo another."""
     faulty = [spec for spec in backends if spec.partition(":")[0] == framework]
     if len(faulty) != 1:
         given = "none" if not faulty else ", ".join(faulty)
@@ -61,13 +64,16 @@ def with_fault(fault: Fault, framework: str, backends: Sequence[str], device: st
         os.environ.setdefault(name, value)
     with contextlib.ExitStack() as stack:
         running = {spec: stack.enter_context(contextlib.closing(Elsewhere(spec, device))) for spec in sound}
-        with fault.injected(framework):
+        with injected(faults, framework):
             try:
                 yield [running.get(spec) or Here(spec, device) for spec in backends]
             except (AttributeError, KeyError) as e:  # a layer or a tensor that this net hasn't
-                raise RosettaError(
-                    f"{fault.name!r} has no place in this net: it is a mistake of {fault.net} nets ({e})"
-                ) from None
+                raise RosettaError(f"a mistake has no place in this net: {whose(faults)} ({e})") from None
+
+
+def whose(faults: Sequence[Fault]) -> str:
+    """Of which nets the faults are mistakes."""
+    return ", ".join(f"{f.name!r} is a mistake of {f.net} nets" for f in faults)
 
 
 def first(result: Comparison) -> Difference | None:

@@ -88,6 +88,16 @@ def test_the_command_lists_them_and_shows_one():
     [
         (["--with-fault", "same padding"], 1, "first over tolerance: layer2.0.conv1"),
         (["--with-fault", "hard sigmoid"], 2, "'hard sigmoid' does nothing to cifar_resnet20 here"),
+        (["--with-fault", "hard sigmoid", "--with-fault", "same padding"], 1, "first over tolerance: layer2.0.conv1"),
+        (["--with-fault", "same padding", "--with-fault", "gamma and beta swapped"], 1, "first over tolerance: bn1"),
+        (["--with-fault", "epsilon 1e-3", "--with-fault", "epsilon 1.001e-5"], 2, "would undo 'epsilon 1e-3'"),
+        (
+            ["--with-fault", "momentum 0.99", "--with-fault", "biased variance"],
+            1,
+            "first over tolerance: bn1.running_mean",
+        ),
+        (["--with-fault", "momentum 0.99", "--with-fault", "momentum 0.1 for 0.9"], 2, "would undo 'momentum 0.99'"),
+        (["--with-fault", "same padding", "--with-fault", "epsilon 1e3"], 2, "did you mean epsilon 1e-3"),
         (["--with-fault", "same padding", "--backends", "torch", "keras:jax", "keras:torch"], 2, "exactly one backend"),
     ],
 )

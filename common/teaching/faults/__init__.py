@@ -13,6 +13,6 @@ numbers `trap` has.
 from common.teaching.faults import computing, joining, carrying, training  # noqa: F401
 
 # isort: on
-from common.teaching.faults.fault import FAULTS, NETS, SIDES, Fault, named
+from common.teaching.faults.fault import FAULTS, NETS, SIDES, Fault, injected, named
 
-__all__ = ["FAULTS", "NETS", "SIDES", "Fault", "named"]
+__all__ = ["FAULTS", "NETS", "SIDES", "Fault", "injected", "named"]

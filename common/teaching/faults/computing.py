@@ -48,6 +48,8 @@ def _(side: Side) -> None:
 
 
 def _epsilon(side: Side, value: float) -> None:
+    side.alone("epsilon")
+
     def change(net: Any) -> None:
         for n in side.norms(net):
             setattr(n, "eps" if side.torch else "epsilon", value)
@@ -68,6 +70,7 @@ def _(side: Side) -> None:
 
 def _bordered(side: Side, border: Any, value: float) -> None:
     """Max pooling without a border of its own, behind an explicit one: `border(x, kernel, stride, value)`."""
+    side.alone("max pooling")
 
     def change(net: Any) -> None:
         pools = [m for m in net.modules() if type(m).__name__.startswith("MaxPool")]

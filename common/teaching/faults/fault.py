@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
@@ -38,7 +38,10 @@ FAULTS: dict[str, "Fault"] = {}
 class Side:
     """One framework's package, in which a fault sets what it needs; all is as it was when the context ends.
 
-    What both packages have under the same name, a fault sets in either by the same words. `torch` says which it is."""
+    What both packages have under the same name, a fault sets in either by the same words. `torch` says which it is.
+    Several faults can be put in, one after another; `fault` says whose turn it is."""
+
+    fault = ""
 
     def __init__(self, framework: str, kept: contextlib.ExitStack):
         self.torch, self._kept, self.impl = framework == "torch", kept, importlib.import_module(f"{framework}_impl")
@@ -47,9 +50,17 @@ class Side:
             for name in ("layers", "blocks", "resnet", "model", "autodiff", "optim")
         )
         self.call = "forward" if self.torch else "call"
+        self._of: dict[Any, str] = {}
+
+    def alone(self, what: Any) -> None:
+        """Raises RosettaError where another fault has changed `what`, which this one replaces."""
+        other = self._of.setdefault(what, self.fault)
+        if other != self.fault:
+            raise RosettaError(f"{self.fault!r} would undo {other!r}, which is in the same place: give one of the two")
 
     def set(self, owner: Any, name: str, value: Any) -> None:
         """`owner.name` is `value` from now on."""
+        self.alone((owner, name))
         self._kept.enter_context(mock.patch.object(owner, name, value))
 
     def around(self, owner: Any, name: str, changed: Callable[..., Any]) -> None:
@@ -60,7 +71,8 @@ class Side:
         def now(*args: Any, **kwargs: Any) -> Any:
             return changed(was, *args, **kwargs)
 
-        self.set(owner, name, now)
+        self._of.setdefault((owner, name), self.fault)
+        self._kept.enter_context(mock.patch.object(owner, name, now))
 
     def built(self, change: Callable[[Any], object]) -> None:
         """Every net that `create_model` builds is changed after it was built."""
@@ -179,11 +191,21 @@ class Fault:
     def injected(self, framework: str) -> Iterator[None]:
         """While it lasts, nets that `torch_impl.create_model` (framework "torch") or `keras_impl.create_model` makes,
         and how they are trained, have the mistake."""
-        if framework not in SIDES:
-            raise RosettaError(f"unknown side {framework!r}{hint(framework, SIDES)}")
-        with contextlib.ExitStack() as kept:
-            self.inject(Side(framework, kept))
+        with injected([self], framework):
             yield
+
+
+@contextlib.contextmanager
+def injected(faults: Sequence[Fault], framework: str) -> Iterator[None]:
+    """As `Fault.injected`, with all of `faults`. Raises RosettaError where one of them would undo another."""
+    if framework not in SIDES:
+        raise RosettaError(f"unknown side {framework!r}{hint(framework, SIDES)}")
+    with contextlib.ExitStack() as kept:
+        side = Side(framework, kept)
+        for each in faults:
+            side.fault = each.name
+            each.inject(side)
+        yield
 
 
 def fault(
