@@ -24,8 +24,9 @@ MADE = "made-by-resnet-rosetta"  # the file that says whose the folder is
 TOLERANCE = 1e-12  # as the comparison has it in float64, of the largest element
 
 
-def build(folder: str | Path, variants: Sequence[str] | None = None) -> list[Path]:
-    """Writes the site into `folder`, with the pages of all variants or of those; gives the files.
+def build(folder: str | Path, variants: Sequence[str] | None = None, live: bool = False) -> list[Path]:
+    """Writes the site into `folder`, with the pages of all variants or of those; gives the files. `live` adds the page
+    that `common.teaching.learn` answers.
 
     Raises RosettaError for a folder that holds anything else, and where jinja2 or the measurements are missing.
     """
@@ -51,7 +52,7 @@ def build(folder: str | Path, variants: Sequence[str] | None = None) -> list[Pat
         written.append(folder / name)
 
     def page(file: str, template: str, **facts: Any) -> None:
-        write(file, environment.get_template(template).render(page=file, **facts) + "\n")
+        write(file, environment.get_template(template).render(page=file, live=live, **facts) + "\n")
 
     write(MADE, "make site\n")
     for asset in ("style.css", "script.js"):
@@ -75,6 +76,8 @@ def build(folder: str | Path, variants: Sequence[str] | None = None) -> list[Pat
     page("lessons.html", "lessons.html", lessons=course)
     for lesson in course:
         page(f"lesson-{lesson.number}.html", "lesson.html", lesson=lesson, count=len(course), card=cards[lesson.fault])
+    if live:
+        page("live.html", "live.html", variants=VARIANTS, faults=FAULTS)
     return written
 
 
