@@ -1,10 +1,13 @@
-"""What each fault does, measured: docs/traps.json, and the table of docs/traps.md. `make traps`."""
+"""What each fault does, measured: docs/traps.json, and the table of docs/traps.md. `make traps` measures all of them,
+`make lessons` those that the lessons tell of."""
 
 import json
+import sys
 from pathlib import Path
 
 from common.teaching.faults import FAULTS, SIDES, Fault
 from common.teaching.measured import first, measure
+from common.teaching.site.lessons import faults_told
 from common.tools.files import atomic
 
 ROOT = Path(__file__).parent.parent
@@ -45,18 +48,28 @@ def row(fault: Fault, found: dict) -> str:
     return f"| {fault.trap or ''} | {fault.name} | {fault.says} | {what} | {by} | {said} | {shown['verdict']} |"
 
 
-def main() -> None:
-    found = {name: {side: measured(f, side) for side in SIDES} for name, f in FAULTS.items()}
-    page = ROOT / "docs" / "traps.md"
+def page(found: dict, text: str) -> str:
+    """docs/traps.md with the table of these measurements."""
     lines = [
         "| trap | fault | what is wrong | first that differs | by | logits | verdict |",
         "|--:|---|---|---|--:|--:|---|",
     ]
     lines += [row(f, found[name]) for name, f in FAULTS.items()]
-    before, rest = page.read_text().split(BEGIN)
-    with atomic(ROOT / "docs" / "traps.json") as temporary:
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{rest.split(END)[1]}"
+
+
+def main() -> None:
+    results, document = ROOT / "docs" / "traps.json", ROOT / "docs" / "traps.md"
+    names = faults_told() if "--lessons" in sys.argv[1:] else set(FAULTS)
+    before = json.loads(results.read_text()) if results.exists() else {}
+    found = {
+        name: {side: measured(f, side) for side in SIDES} if name in names or name not in before else before[name]
+        for name, f in FAULTS.items()
+    }
+    with atomic(results) as temporary:
         temporary.write_text(json.dumps(found, indent=1) + "\n")
-    page.write_text(f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{rest.split(END)[1]}")
+    document.write_text(page(found, document.read_text()))
 
 
 if __name__ == "__main__":

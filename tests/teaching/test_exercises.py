@@ -2,10 +2,12 @@
 
 import importlib.util
 import json
+import re
 import sys
 
 import pytest
 from click.testing import CliRunner
+from conftest import ROOT
 
 from common.cli import cli
 from common.errors import RosettaError
@@ -56,6 +58,9 @@ def test_the_mistakes_are_faults_and_the_texts_are_whole():
         for framework in ("torch", "keras") if exercise.kind == "net" else ():
             assert set(exercise.wrong[framework]) <= set(FAULTS)
             assert f"rosetta exercise check {exercise.number} FILE" in exercise.skeleton(framework)
+    document = (ROOT / "docs" / "exercises.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (.*?) \|", document, re.M)
+    assert rows == [(str(e.number), e.title) for e in EXERCISES]
 
 
 def test_parameters_of_ones_own_are_named(tmp_path):

@@ -1,5 +1,6 @@
 """The suite, tested: every fault is found on either side, with the right array as the first that differs."""
 
+import importlib.util
 import json
 
 import pytest
@@ -43,10 +44,22 @@ def test_fault_is_found(fault: Fault, side: str):
     assert (committed["check"], committed["first"]) == (fault.first or ("counts", ""))
     if over is not None and committed["by"] is not None:
         assert committed["by"] / 2 <= over.relative <= committed["by"] * 2
+    rows = [d for d in result.rows[result.others[0], fault.dtypes[-1]] if d.check == "forward"]
+    drift = {d.name: d.relative for d in rows if d.part == "layers"}
+    assert list(drift) == list(committed["layers"])
+    drift["logits"] = next(d.relative for d in rows if d.part == "logits")
+    for name, figure in {**committed["layers"], "logits": committed["logits"]}.items():
+        figure = float("inf") if figure is None else figure
+        assert figure / 2 <= drift[name] <= figure * 2 or max(figure, drift[name]) <= 1e-12, name
 
 
-def test_the_measurements_are_of_these_faults():
+def test_the_measurements_are_of_these_faults_and_the_page_is_of_the_measurements():
     assert list(MEASURED) == list(FAULTS)
+    script = importlib.util.spec_from_file_location("traps_script", ROOT / "benchmarks" / "traps.py")
+    traps = importlib.util.module_from_spec(script)
+    script.loader.exec_module(traps)
+    text = (ROOT / "docs" / "traps.md").read_text()
+    assert traps.page(MEASURED, text) == text
 
 
 @pytest.mark.parametrize("net", NETS)

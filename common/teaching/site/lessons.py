@@ -1,5 +1,6 @@
 """The twelve lessons: prose in Markdown in which no figure is typed, but filled in from measurements."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,3 +43,9 @@ def lessons(filled: Any, facts: Mapping[str, Any]) -> list[Lesson]:
             )
         )  # fmt: skip
     return found
+
+
+def faults_told() -> set[str]:
+    """The faults that lessons show, or whose figures they fill in."""
+    texts = "\n".join(path.read_text("utf-8") for path in FOLDER.glob("*.md"))
+    return {*re.findall(r"^fault: (.*)$", texts, re.M), *re.findall(r'fault\("([^"]*)"\)', texts)}
