@@ -23,12 +23,15 @@ from common.names import parameters
 
 # whole nets; deeper and wider ones are the same blocks in other numbers, of which test_counts.py has every published
 # one: they are whole under `make test-slow`, and here narrow with one block a stage
-TORCHVISION = "resnet18 resnet34 resnet50 resnext50_32x4d wide_resnet50_2".split()
-TORCHVISION_LARGE = "resnet101 resnet152 resnext101_32x8d resnext101_64x4d wide_resnet101_2".split()
-TIMM = """resnet18 resnet34 resnet50 wide_resnet50_2 resnext50_32x4d resnet18d resnet26d resnet34d resnet50d
-seresnet18 seresnet34 seresnet50 seresnext50_32x4d resnetv2_18 resnetv2_34 resnetv2_50""".split()
-TIMM_LARGE = """resnet101 resnet152 resnext101_32x4d resnext101_32x8d resnext101_64x4d wide_resnet101_2 resnet101d
-resnet152d resnet200d seresnet101 seresnet152 seresnext101_32x4d seresnext101_32x8d resnetv2_101 resnetv2_152""".split()
+TORCHVISION = "resnet18 resnet50 resnext50_32x4d".split()
+TORCHVISION_LARGE = (
+    "resnet34 wide_resnet50_2 resnet101 resnet152 resnext101_32x8d resnext101_64x4d wide_resnet101_2".split()
+)
+TIMM = "resnet18 resnet18d resnet26d seresnet18 resnetv2_18 resnetv2_50".split()
+TIMM_LARGE = """resnet34 resnet50 wide_resnet50_2 resnext50_32x4d resnet34d resnet50d seresnet34 seresnet50
+seresnext50_32x4d resnetv2_34 resnet101 resnet152 resnext101_32x4d resnext101_32x8d resnext101_64x4d
+wide_resnet101_2 resnet101d resnet152d resnet200d seresnet101 seresnet152 seresnext101_32x4d
+seresnext101_32x8d resnetv2_101 resnetv2_152""".split()
 # the same nets with one choice more
 TIMM_NARROW = """resnetaa34d resnetaa50 resnetaa50d resnetaa101d resnetblur18 resnetblur50 resnetblur50d resnetblur101d
 seresnetaa50d seresnextaa101d_32x8d seresnextaa201d_32x8d ecaresnet26t ecaresnet50d ecaresnet50t ecaresnet101d
