@@ -117,7 +117,7 @@ def diagnose(model: Any, like: str | Arch | None = None) -> Diagnosis:
     if strange := list(unknown(net.chain)):
         told = {f"{x.op.lstrip('?')} ({x.where}) isn't understood" for x in strange}
         return Diagnosis(name, explained.base, (), None, tuple(sorted(told)[:5]), remarks, net.chain)
-    scatter(live, net.chain, batches[0])
+    scatter(live, net.chain, batches)
     try:
         proof = Prover(live, explained, batches).prove()
     except NotImplementedError as e:

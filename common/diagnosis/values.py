@@ -2,6 +2,7 @@
 
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -35,26 +36,29 @@ def drawn(name: str, leaf: str, shape: Shape, normed: bool) -> np.ndarray:
     return rng.standard_normal(shape) * math.sqrt(2 / max(1, math.prod(shape[1:])))
 
 
-def scatter(live: Live, chain: Chain, x: np.ndarray) -> None:
-    """Draws every array of her net. Statistics are drawn around those of a batch, so that no depth makes activations
-    vanish or grow beyond what shows."""
+def scatter(live: Live, chain: Chain, batches: Sequence[np.ndarray]) -> None:
+    """Draws every array of her net. Statistics are drawn around those of the batches, so that no depth makes
+    activations vanish or grow beyond what shows."""
     arrays = live.arrays()
     norms = [layer for layer in layers(chain) if layer.op == "norm"]
     for layer in layers(chain):
         for leaf, names in layer.arrays.items():
             for name in names.split("+"):
                 arrays[name] = drawn(name, leaf, arrays[name].shape, layer.op in ("norm", "affine"))
-    batch = live.play(_measuring(chain), arrays, x, training=True).statistics
+    seen = [live.play(_measuring(chain), arrays, x, training=True).statistics for x in batches[:2]]
+    batch = {name: np.mean([of[name] for of in seen], 0) for name in seen[0]}
+    # by little where many follow one another: they would magnify rounding to what an edit does
+    move = min(1.0, 20 / max(1, len(norms)))
     for layer in norms:
         if {"running_mean", "running_var"} <= layer.arrays.keys():
             mean, var = layer.arrays["running_mean"], layer.arrays["running_var"]
             spread = np.sqrt(batch[var]) + 1e-3
-            arrays[mean] = batch[mean] + 3 * spread * arrays[mean]
-            # squares stay as large as they are on the average of the channels: if they grew by a tenth in each of 100
-            # layers, rounding would be magnified to what an edit does
-            arrays[var] = (1 + (3 * 0.1) ** 2) * (batch[var] + 1e-3) / arrays[var]
+            arrays[mean] = batch[mean] + 3 * move * spread * arrays[mean]
+            # and squares stay as large as they are on the average of the channels
+            larger = 1 + (3 * 0.1 * move) ** 2
+            arrays[var] = larger * (batch[var] + 1e-3) / (1 + move * (arrays[var] - 1))
     if chain[-1].op in ("softmax", "log_softmax"):  # of large logits it is 0 and 1, whatever is before it
-        spread = live.play(chain[:-1], arrays, x).output.std()
+        spread = live.play(chain[:-1], arrays, batches[0]).output.std()
         *_, last = (layer for layer in layers(chain) if layer.arrays)
         for names in last.arrays.values():
             for name in names.split("+"):

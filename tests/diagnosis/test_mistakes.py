@@ -37,7 +37,7 @@ def test_a_softmax_hides_nothing():
     """Of large logits it is 0 and 1, whatever is before it: a classifier is drawn for small ones."""
     live = living(plain.net(plain.ROWS["basic"], "softmax in the net"))
     (x, *_), net = run_once(live)
-    scatter(live, net.chain, x)
+    scatter(live, net.chain, [x])
     assert live.play(net.chain[:-1], live.arrays(), x).output.std() == pytest.approx(1)
 
 
