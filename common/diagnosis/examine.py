@@ -112,11 +112,16 @@ def diagnose(model: Any, like: str | Arch | None = None) -> Diagnosis:
     wanted = None if like is None else get(like)
     live = living(model)
     batches, net = run_once(live)
-    name, explained = nearest(net.chain, wanted, like if isinstance(like, str) else None)
+    told = sorted({f"{x.op.lstrip('?')} ({x.where}) isn't understood" for x in unknown(net.chain)})[:5]
+    try:
+        name, explained = nearest(net.chain, wanted, like if isinstance(like, str) else None)
+    except RosettaError:
+        if told:  # it may be one
+            raise RosettaError(f"{'; '.join(told)}, so which net this is can't be told") from None
+        raise
     remarks = tuple(_remarks(net, batches, explained.keras))
-    if strange := list(unknown(net.chain)):
-        told = {f"{x.op.lstrip('?')} ({x.where}) isn't understood" for x in strange}
-        return Diagnosis(name, explained.base, (), None, tuple(sorted(told)[:5]), remarks, net.chain)
+    if told:
+        return Diagnosis(name, explained.base, (), None, tuple(told), remarks, net.chain)
     scatter(live, net.chain, batches)
     try:
         proof = Prover(live, explained, batches).prove()

@@ -4,6 +4,7 @@ import pytest
 
 from common.arch import FAMILIES, VARIANTS, get
 from common.diagnosis import diagnose
+from common.errors import RosettaError
 from common.plan import make_plan
 from common.row import Stem
 from common.tools.frameworks import peer
@@ -75,6 +76,16 @@ THEIRS = [n for family in ("resnet", "resnext", "wide") for n in FAMILIES[family
 def test_torchvision(name, referees):
     found = diagnose(getattr(referees[0], name)())
     assert found.row == name and found.same, found.text()
+
+
+@pytest.mark.parametrize("fields", [dict(norm_groups=4), dict(norm_groups=4, weight_std=1e-8, preact=True)])
+def test_what_is_not_understood_is_not_called_no_resnet(fields):
+    arch = get("resnet18", widths=(8, 12, 16, 16), depths=(1, 1, 1, 1), **fields)
+    try:
+        said = diagnose(torch_impl.create_model(arch, seed=1)).text()
+    except RosettaError as e:
+        said = str(e)
+    assert "isn't understood" in said and "no ResNet" not in said
 
 
 def test_a_net_is_left_as_it_was():
