@@ -5,6 +5,8 @@ for step, (x, labels) in enumerate(batches):
     loss, right = trainer.step(x, labels, recipe.rate(step, len(batches)))
 """
 
+import gc
+import importlib
 import inspect
 import os
 from collections.abc import Iterator
@@ -53,11 +55,16 @@ def distributed(devices: int = 1, device: str = "auto") -> Iterator[torch.device
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield place
         return
+    # Before there is a group: its functions keep the group that they find when they are imported, which
+    # DistributedDataParallel does later. A group that is never let go has threads while Python ends, and one that lets
+    # a tensor go then aborts the process, once in ten runs (PyTorch 2.13, 2026-11-25).
+    importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
     try:
         yield place
     finally:
         dist.destroy_process_group()
+        gc.collect()  # DistributedDataParallel's circles of references hold the group, and the group its threads
 
 
 class _Sum(torch.autograd.Function):

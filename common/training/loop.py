@@ -59,14 +59,22 @@ def train(
     with alone(folder):
         about = {**engines.versions(run.framework, device, default=False), "threads": engines.threads(run.framework)}
         with implementation(run.framework).train.distributed(run.devices, device) as place:
-            trainer, progress = _begun(folder, run, data, place, about)
-            with Writer(folder, run, data, trainer, progress, listener) as writer:
-                _step(writer, stop, save_every, limit)
-            if trainer.rank == 0:
-                draw_run(folder)
-            if progress.step >= progress.steps:
-                writer.tell("done")
-            return progress
+            # a call of its own: when several processes part, nothing holds the net any more
+            return _trained(folder, run, data, place, about, listener, stop, save_every, limit)
+
+
+def _trained(
+    folder: Path, run: Run, data: Data, place: Any, about: dict[str, str], listener: Listener,
+    stop: Callable[[], bool], save_every: float, limit: int | None,
+) -> Progress:  # fmt: skip
+    trainer, progress = _begun(folder, run, data, place, about)
+    with Writer(folder, run, data, trainer, progress, listener) as writer:
+        _step(writer, stop, save_every, limit)
+    if trainer.rank == 0:
+        draw_run(folder)
+    if progress.step >= progress.steps:
+        writer.tell("done")
+    return progress
 
 
 def _begun(folder: Path, run: Run, data: Data, place: Any, about: dict[str, str]) -> tuple[Any, Progress]:
