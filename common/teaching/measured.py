@@ -80,3 +80,14 @@ def first(result: Comparison) -> Difference | None:
     """The first array over tolerance, in the first dtype that has one; None if none is."""
     (backend,) = result.others
     return next(filter(None, (result.first_over(backend, dtype) for dtype in result.dtypes)), None)
+
+
+def drift(result: Comparison, to: str = "forward") -> dict[str, float]:
+    """How far apart two nets are on the way to the end of the check `to`: each array of the forward pass; or, where it
+    is a later check, the worst of each kind of arrays of each check."""
+    rows, found = result.rows[result.others[0], result.dtypes[0]], dict[str, float]()
+    last = max(i for i, d in enumerate(rows) if d.check == to)
+    for d in rows[: last + 1]:
+        label = d.name if to == "forward" else f"{d.check}: {d.part}"
+        found[label] = max(found.get(label, 0.0), d.relative)
+    return found

@@ -13,6 +13,7 @@ from common.names import layers, sections
 from common.plan import make_plan
 from common.teaching.faults import FAULTS
 from common.teaching.site.lessons import lessons
+from common.teaching.site.notebook import notebook
 from common.teaching.site.picture import net_picture
 from common.teaching.site.twins import functions, plain, twin
 from common.tools.files import atomic, make_folder
@@ -32,6 +33,8 @@ def build(folder: str | Path, variants: Sequence[str] | None = None, live: bool 
     """
     require("the site", ("jinja2", "pygments", "markdown_it"), "report")
     import jinja2
+    from markdown_it import MarkdownIt
+    from markupsafe import Markup
 
     folder = Path(folder)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MADE).is_file():
@@ -43,7 +46,10 @@ def build(folder: str | Path, variants: Sequence[str] | None = None, live: bool 
         loader=jinja2.FileSystemLoader(HERE / "pages"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    environment.filters.update(number=lambda n: f"{n:,}", small=_small, shape=lambda s: " × ".join(map(str, s)))
+    environment.filters.update(
+        number=lambda n: f"{n:,}", small=_small, shape=lambda s: " × ".join(map(str, s)),
+        markdown=lambda text: Markup(MarkdownIt().render(text)),
+    )  # fmt: skip
     written: list[Path] = []
 
     def write(name: str, text: str) -> None:
@@ -76,6 +82,7 @@ def build(folder: str | Path, variants: Sequence[str] | None = None, live: bool 
     page("lessons.html", "lessons.html", lessons=course)
     for lesson in course:
         page(f"lesson-{lesson.number}.html", "lesson.html", lesson=lesson, count=len(course), card=cards[lesson.fault])
+        write(f"lesson-{lesson.number}.ipynb", notebook(lesson, len(course)))
     if live:
         page("live.html", "live.html", variants=VARIANTS, faults=FAULTS)
     return written

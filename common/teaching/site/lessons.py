@@ -19,15 +19,12 @@ class Lesson:
     exercise: int  # 0 where there is none
     answers: tuple[str, ...]
     right: int
-    question: str  # HTML
+    question: str  # Markdown, as is why
     why: str
 
 
 def lessons(filled: Any, facts: Mapping[str, Any]) -> list[Lesson]:
-    """All of them. `filled(text, **facts)` fills in the figures; what comes out is rendered from Markdown."""
-    from markdown_it import MarkdownIt
-
-    markdown = MarkdownIt()
+    """All of them. `filled(text, **facts)` fills in the figures."""
     found = []
     for path in sorted(FOLDER.glob("*.md")):
         head, body = path.read_text("utf-8").split("\n\n", 1)
@@ -35,7 +32,7 @@ def lessons(filled: Any, facts: Mapping[str, Any]) -> list[Lesson]:
         for line in head.splitlines():
             key, _, value = line.partition(": ")
             said.setdefault(key, []).append(value)
-        question, why = (markdown.render(filled(part, **facts)).strip() for part in body.split("\n---\n"))
+        question, why = (filled(part, **facts).strip() for part in body.split("\n---\n"))
         found.append(
             Lesson(
                 int(path.stem), said["title"][0], said["fault"][0], int(said["exercise"][0]), tuple(said["answer"]),
