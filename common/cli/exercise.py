@@ -87,8 +87,8 @@ def check(number: int, file: str, limit: float, as_json: bool) -> None:
     if as_json:
         click.echo(to_json({"exercise": number, "file": file, **found}))
     elif found["passed"]:
-        what = found.get("fault", "the reference's function, in float64, at every size and in training mode")
-        click.echo(f"{file}: solved. It is {what}.")
+        everywhere = ", at every size and in training mode" if asked.kind == "net" else ""
+        click.echo(f"{file}: solved. It is {found.get('fault') or f'what the reference is, in float64{everywhere}'}.")
     else:
         click.echo(f"{file}: not yet. {found['what']}")
         if "place" in found:

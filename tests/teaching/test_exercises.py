@@ -11,7 +11,7 @@ from conftest import ROOT
 
 from common.cli import cli
 from common.errors import RosettaError
-from common.teaching.exercises import EXERCISES, by_number, sgd
+from common.teaching.exercises import EXERCISES, by_number, order, sgd
 from common.teaching.exercises.asked import begun, check_file
 from common.teaching.exercises.blind import CANDIDATES, Unknown, mistake
 from common.teaching.exercises.checked import checked
@@ -172,3 +172,53 @@ def test_the_update_rule(tmp_path):
     assert "step can't run: ZeroDivisionError" in said("    1 / 0\n")["what"]
     (tmp_path / "a.py").write_text(begun_with.replace(hole, sgd.SOLUTION))
     assert check_file(str(tmp_path / "a.py"), 9) == {"passed": True}
+
+
+def test_the_file_without_names(tmp_path):
+    begun_with = begun(by_number(10), "torch")
+    hole = '    raise NotImplementedError("exercise 10: state_dict is yours")\n'
+
+    def said(body):
+        space: dict = {}
+        exec(begun_with.replace(hole, body), space)
+        return order.checked(space["state_dict"])
+
+    assert said(hole)["what"] == "exercise 10: state_dict is yours"
+    assert said(order.SOLUTION) == {"passed": True}
+    for fault, (old, new) in order.WRONG.items():
+        assert old in order.SOLUTION
+        found = said(order.SOLUTION.replace(old, new))
+        assert not found["passed"] and found.get("fault") == fault, (fault, found)
+    for old, new, what in (
+        ("layer1.0.downsample.1 layer1.0.bn2", "layer1.0.bn2 layer1.0.downsample.1",
+         "layer1.0.bn2.weight differs: it holds layer1.0.downsample.1.weight"),
+        ("else array.T", "else array", "fc.weight differs: it holds fc.weight with its axes in the order 1, 0"),
+        ("3, 2, 0, 1", "3, 2, 1, 0", "conv1.weight differs: it holds conv1.weight with its axes in the order 0, 1, 3"),
+        ("next(arrays)", "next(arrays) * 2", "conv1.weight differs"),
+        ("(3, 2, 0, 1)", "(2, 3, 0, 1)", "conv1.weight has another shape"),
+        ("{layer}.{leaf}", "{layer}/{leaf}", "PyTorch's net has no conv1/weight"),
+        ("    return found\n", "    found.pop('fc.bias')\n    return found\n", "there is no fc.bias"),
+        ("    return found\n", "    pass\n", "state_dict can't run: AttributeError"),
+    ):  # fmt: skip
+        assert said(order.SOLUTION.replace(old, new))["what"].startswith(what)
+    (tmp_path / "a.py").write_text(begun_with.replace(hole, order.SOLUTION))
+    assert check_file(str(tmp_path / "a.py"), 10) == {"passed": True}
+
+
+def test_the_order_is_that_of_keras():
+    import keras
+    from keras import layers
+
+    images = keras.Input((8, 8, 3))
+    stem = layers.ReLU()(layers.BatchNormalization(name="bn1")(layers.Conv2D(8, 3, name="conv1")(images)))
+    shortcut = layers.Conv2D(8, 1, name="layer1.0.downsample.0")(stem)  # made first, as keras.applications makes it
+    shortcut = layers.BatchNormalization(name="layer1.0.downsample.1")(shortcut)
+    x = layers.BatchNormalization(name="layer1.0.bn1")(layers.Conv2D(8, 3, padding="same", name="layer1.0.conv1")(stem))
+    x = layers.Conv2D(8, 3, padding="same", name="layer1.0.conv2")(layers.ReLU()(x))
+    x = layers.ReLU()(layers.Add()([shortcut, layers.BatchNormalization(name="layer1.0.bn2")(x)]))
+    net = keras.Model(images, layers.Dense(8, name="fc")(layers.GlobalAveragePooling2D()(x)))
+    assert tuple(layer.name for layer in net.layers if layer.weights) == order.ORDER
+    leaves = [v.path.split("/")[1] for v in net.get_layer("bn1").weights]
+    assert leaves == ["gamma", "beta", "moving_mean", "moving_variance"]
+    of_layers = [v.path for layer in net.layers for v in layer.weights]
+    assert [v.path for v in net.weights] == of_layers  # which get_weights() gives

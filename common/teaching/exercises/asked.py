@@ -6,8 +6,10 @@ from typing import Any
 
 from common.diagnosis.hers import run_file
 from common.errors import RosettaError
-from common.teaching.exercises import blind, by_number, sgd
+from common.teaching.exercises import blind, by_number, order, sgd
 from common.teaching.exercises.exercise import Exercise, check
+
+IN_NUMPY = {"sgd": sgd, "order": order}
 
 
 def check_file(file: str, number: int, limit: float = 120.0) -> dict[str, Any]:
@@ -19,8 +21,8 @@ def check_file(file: str, number: int, limit: float = 120.0) -> dict[str, Any]:
     kind = by_number(number).kind
     if kind == "blind":
         return blind.checked(file)
-    if kind == "sgd":
-        return run_file(file, None, "common.teaching.exercises.sgd:checked", {}, call="step", limit=limit)
+    if kind in IN_NUMPY:
+        return run_file(file, None, f"{IN_NUMPY[kind].__name__}:checked", {}, call=IN_NUMPY[kind].CALL, limit=limit)
     path = Path(file)
     text = path.read_text(errors="replace") if path.is_file() else ""
     framework = "torch" if re.search(r"^(from|import) torch\b", text, re.M) else "keras"
@@ -34,7 +36,7 @@ def begun(exercise: Exercise, framework: str, seed: int = 0) -> str:
     """The file that a student begins with; `seed` says which mistake a blind diagnosis has."""
     if exercise.kind == "net":
         return exercise.skeleton(framework)
-    text = blind.TEXT if exercise.kind == "blind" else sgd.TEXT
+    text = blind.TEXT if exercise.kind == "blind" else IN_NUMPY[exercise.kind].TEXT
     return text.format(
         number=exercise.number, title=exercise.title, task=exercise.task, seed=seed, framework=check(framework)
     )

@@ -9,6 +9,7 @@ Arrays = tuple[np.ndarray, np.ndarray]  # the parameter, and what is kept of the
 Step = Callable[..., Arrays]
 MOMENTUM, DECAY, RATES = 0.9, 5e-2, (0.1, 0.1, 0.01, 0.01)
 
+CALL = "step"
 TEXT = '''"""Exercise {number}: {title}.
 
 {task}

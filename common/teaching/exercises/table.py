@@ -171,4 +171,13 @@ EXERCISES = (
         hints=("The decay is part of the gradient, and so goes through the momentum.",
                "PyTorch's velocity knows nothing of the rate."),
     ),
+    Exercise(
+        10, "a file with an order and no names",
+        "Keras' get_weights() gives a list of arrays without names. Give PyTorch's net what is its own: the right\n"
+        "names, and its layout. Nearly every wrong answer fits the shapes, and a net of the wrong arrays runs.",
+        BASIC, kind="order", lesson=10,
+        hints=("Keras' kernels are (height, width, in, out), and a Dense (in, out). PyTorch's begin with (out, in).",
+               "Which layer does each norm read? The one behind a convolution isn't always its own.",
+               "A norm's arrays are gamma, beta, moving_mean and moving_variance."),
+    ),
 )  # fmt: skip
