@@ -9,7 +9,7 @@ import re
 import shlex
 import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import lru_cache
 from importlib.resources import files
 from types import SimpleNamespace
@@ -30,7 +30,7 @@ KNOWN: dict[str, Any] = {
     "shortcut": ("pad", "project", "project_all", "pool", "pool_first", "none"),
     **dict.fromkeys(("depths", "widths", "preact", "first_stride", "stride_in", "groups", "width_per_group"), EVERY),
     **dict.fromkeys(("shortcut_norm", "stem", "se_ratio", "eca", "drop_path", "dropout", "kernels", "norm_eps"), EVERY),
-    **dict.fromkeys(("in_channels", "num_classes"), EVERY),
+    **dict.fromkeys(("in_channels", "num_classes", "norm_groups", "weight_std", "output_stride"), EVERY),
 }  # fmt: skip
 
 
@@ -81,11 +81,49 @@ def _check(plan: Plan) -> None:
             raise RosettaError(f"{field.name} = {value!r} can't be written: plain code has no words for it yet")
     if a.stride_block == "last" and any(s > 1 for *before, _ in _strides(plan) for s in before):
         raise RosettaError("stride_block = 'last' can't be written where a stage's first block strides, too")
+    for name, unsaid in (("stride_block", a.stride_block == "last"), ("kernels", len(a.kernels) > 1)):
+        if unsaid and _dilated(plan):
+            what = f"output_stride = {a.output_stride} can't be written with {name} = {getattr(a, name)!r}"
+            raise RosettaError(f"{what}: plain code has no words for it yet")
 
 
 def _strides(plan: Plan) -> list[list[int]]:
     """Of each block of each stage of the first trunk."""
     return [[_stride(block) for block in stage.blocks] for stage in plan.trunks[0].stages]
+
+
+def _dilated(plan: Plan) -> bool:
+    return any(conv.dilation > 1 for block in plan.blocks() for conv in block.convs)
+
+
+def _dilation(plan: Plan) -> SimpleNamespace:
+    """`given`: what a block is given, by its own names, of `before`, by which the stages before it dilate, and of its
+    stage's `dilation`; whether its stage has `before`; `rates`: of the convolutions 1 and 2, or ""."""
+    a = plan.arch
+    if not _dilated(plan):
+        return SimpleNamespace(given={}, before=False, rates=("", ""))
+    if a.block == "basic" or a.shortcut.startswith("pool") or a.antialias == "blur":
+        second = "dilation" if a.block == "basic" or a.stride_in == 1 else "before"
+        return SimpleNamespace(given={n: n for n in ("before", "dilation")}, before=True, rates=("before", second))
+    before = a.stride_in == 2  # the convolution that would stride dilates as those before it
+    return SimpleNamespace(
+        given={"dilation": "before" if before else "dilation"}, before=before, rates=("", "dilation")
+    )  # fmt: skip
+
+
+def _dilations(plan: Plan, word: str) -> dict[str, str]:
+    """That the convolutions 1 and 2 dilate, in the framework's word, where they do."""
+    return {f"dilation{i}": rate and f", {word}={rate}" for i, rate in enumerate(_dilation(plan).rates, 1)}
+
+
+def _padded(plan: Plan, conv: str) -> str:
+    """By how much Keras pads in front of that convolution, as an expression."""
+    if len(plan.arch.kernels) > 1:
+        return f"{conv}.kernel_size[0] // 2"
+    half = plan.arch.kernels[0] // 2
+    if not _dilated(plan):
+        return str(half)
+    return f"{conv}.dilation_rate[0]" if half == 1 else f"{half} * {conv}.dilation_rate[0]"
 
 
 def _stride(block: Block) -> int:
@@ -96,7 +134,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
     """What both templates are filled in with."""
     a = plan.arch
     basic, several, deep = a.block == "basic", len(a.kernels) > 1, len(a.stem.convs) > 1
-    k, p = ("kernel", "kernel // 2") if several else (str(a.kernels[0]), str(a.kernels[0] // 2))
+    k, half = ("kernel", "kernel // 2") if several else (str(a.kernels[0]), str(a.kernels[0] // 2))
     first = next(plan.blocks())
     pooled, always = a.shortcut.startswith("pool"), a.shortcut == "project_all"
     projects = a.shortcut not in ("pad", "none")
@@ -104,26 +142,37 @@ def _facts(plan: Plan) -> dict[str, Any]:
     changes = "channels != out" if bare else "stride > 1 or channels != out"
     changes = f"first or {changes}" if a.shortcut == "pool_first" else changes
     sizes = ["channels", "out"] if basic else ["channels", "width", "out"]
-    more = ["kernel"] * several + ["first"] * (a.shortcut == "pool_first") + ["drop_path"] * bool(a.drop_path)
-    given = {
-        "kernel": "kernel",
-        "first": "i == 0",
-        "drop_path": f"{_number(a.drop_path)} * (done + i + 1) / {sum(a.depths)}",
+    last, dilated = a.stride_block == "last", _dilation(plan)
+    given = {  # what a block takes beyond its sizes, and what its stage gives for it
+        **({"kernel": "kernel"} if several else {}),
+        **dilated.given,
+        **({"first": "i == 0"} if a.shortcut == "pool_first" else {}),
+        **({"drop_path": f"{_number(a.drop_path)} * (done + i + 1) / {sum(a.depths)}"} if a.drop_path else {}),
     }
-    last = a.stride_block == "last"
-    counted = last or set(more) - {"kernel"}
+    padding = [half if not rate else rate if half == "1" else f"{half} * {rate}" for rate in dilated.rates]
+    counted = last or given.keys() & {"first", "drop_path"}
     stride = "stride if i == depth - 1 else 1" if last else "stride"
-    taken = ["kernel"] * several + ["done"] * bool(a.drop_path)
+    taken = (
+        ["kernel"] * several
+        + ["before"] * dilated.before
+        + ["dilation"] * bool(dilated.given)
+        + ["done"] * bool(a.drop_path)
+    )
+    doc = f"the {'last' if last else 'first'} has the stride"
+    doc += ", and dilates by `before`" * dilated.before
     facts = {field.name: getattr(a, field.name) for field in fields(a)}
     return facts | {
         "title": _title(a), "parameters": f"{count(parameters(a)):,}", "papers": list(_papers(plan)),
-        "D": a.dims, "Block": first.kind, "doc": _doc(a), "n": len(first.convs), "k": k, "p": p,
+        "D": a.dims, "Block": first.kind, "doc": _doc(a), "n": len(first.convs), "k": k,
+        "p1": padding[0], "p2": padding[1], "std_eps": _number(a.weight_std),
+        "dilated": bool(dilated.given), "then": ", before" * dilated.before, "next": ", dilation" * dilated.before,
+        "blurs": "stride > 1 or before < dilation" if dilated.given else "stride > 1",
         "basic": basic, "several": several, "deep": deep, "pool": a.stem.pool, "stem_channels": a.stem.convs[-1][0],
         "unit": ", ".join(["1"] * a.dims), "ones": " ".join(["1"] * a.dims),
-        "more": "".join(f", {name}" for name in more),
+        "more": "".join(f", {name}" for name in given),
         "stage_parameters": ", ".join(["depth", *sizes, "stride", *taken]),
-        "stage_doc": f"Blocks one behind the other, of which the {'last' if last else 'first'} has the stride.",
-        "stage_arguments": ", ".join([*sizes, stride, *(given[name] for name in more)]), "i": "i" if counted else "_",
+        "stage_doc": f"Blocks one behind the other, of which {doc}.", "i": "i" if counted else "_",
+        "stage_arguments": ", ".join([*sizes, stride, *given.values()]),
         "projects": projects, "pooled": pooled, "always": always, "bare": bare, "changes": changes,
         "when": "self.projects" if a.preact else changes, "indent": "" if always else "    ",
         "projection_stride": "" if pooled else ", stride",
@@ -131,7 +180,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "stride1": ", stride" if a.stride_in == 1 else "",
         "stride2": ", stride" if a.stride_in == 2 and a.antialias == "none" else "",
         "grouped": f", groups={a.groups}" if a.groups > 1 else "",
-        "trunks": list(_trunks(plan)), "features": plan.features, "stem_convs": list(_stem_convs(plan)),
+        "trunks": list(_trunks(plan, dilated)), "features": plan.features, "stem_convs": list(_stem_convs(plan)),
         "joined": ", ".join(f"k{kernel}" for kernel in a.kernels),
     }  # fmt: skip
 
@@ -182,6 +231,14 @@ def _papers(plan: Plan) -> Iterator[str]:
         yield "Wang et al. 2019, ECA-Net: Efficient Channel Attention, arXiv 1910.03151, section 3."
     if a.antialias == "blur":
         yield "Zhang 2019, Making Convolutional Networks Shift-Invariant Again, arXiv 1904.11486, section 3."
+    if a.norm_groups:
+        yield "Wu and He 2018, Group Normalization, arXiv 1803.08494, section 3."
+    if a.weight_std:
+        yield "Qiao et al. 2019, Weight Standardization, arXiv 1903.10520, section 3."
+    if a.norm_groups and a.weight_std:
+        yield "Kolesnikov et al. 2019, Big Transfer (BiT), arXiv 1912.11370, section 3.1."
+    if _dilated(plan):
+        yield "Chen et al. 2017, Rethinking Atrous Convolution (DeepLab v3), arXiv 1706.05587, section 3."
     if a.drop_path:
         yield "Huang et al. 2016, Deep Networks with Stochastic Depth, arXiv 1603.09382, section 3."
     if len(a.kernels) > 1:
@@ -202,18 +259,22 @@ def _doc(a: Arch) -> str:
     return f"{first}{one}, {wide}, {one} (He et al. {where}); {strides}the {wide} strides (v1.5)."
 
 
-def _trunks(plan: Plan) -> Iterator[SimpleNamespace]:
+def _trunks(plan: Plan, dilated: SimpleNamespace) -> Iterator[SimpleNamespace]:
     a = plan.arch
+    undilated = make_plan(replace(a, output_stride=0)).trunks[0].stages
     several = len(a.kernels) > 1
     inputs = a.stem.convs[-1][0]
     for trunk, kernel in zip(plan.trunks, a.kernels, strict=True):
         y, x, channels, done, stages = f"k{kernel}" if several else "x", "x", inputs, 0, []
+        dilation = 1
         for i, stage in enumerate(trunk.stages):
             out = stage.blocks[0].convs[-1].out_channels
             width = [] if a.block == "basic" else [a.inner_width(i)]
             stride = max(map(_stride, stage.blocks))
             numbers = [*map(str, (len(stage.blocks), channels, *width, out)), f"stride={stride}"]
-            numbers += [f"kernel={kernel}"] * several + [f"done={done}"] * bool(a.drop_path)
+            numbers += [f"kernel={kernel}"] * several + [f"before={dilation}"] * dilated.before
+            dilation *= max(map(_stride, undilated[i].blocks)) // stride
+            numbers += [f"dilation={dilation}"] * bool(dilated.given) + [f"done={done}"] * bool(a.drop_path)
             stages.append(SimpleNamespace(name=stage.name, numbers=", ".join(numbers), x=x, y=y))
             x, channels, done = y, out, done + len(stage.blocks)
         yield SimpleNamespace(stages=stages, norm=trunk.norm and trunk.norm.name, y=y, channels=channels)
@@ -272,11 +333,18 @@ def _torch(plan: Plan) -> dict[str, Any]:
     """What is PyTorch's alone."""
     a, d = plan.arch, plan.arch.dims
     eps = "" if a.norm_eps == 1e-5 else f", eps={_number(a.norm_eps)}"
+
+    def norm(channels: str | int) -> str:
+        return (
+            f"nn.GroupNorm({a.norm_groups}, {channels}{eps})" if a.norm_groups else f"nn.BatchNorm{d}d({channels}{eps})"
+        )
+
     projection = ["pool"] * a.shortcut.startswith("pool") + ["conv"]
-    projection += [f"nn.BatchNorm{d}d(out{eps})"] * (a.shortcut_norm and not a.preact)
+    projection += [norm("out")] * (a.shortcut_norm and not a.preact)
     return {
         **_shapes(plan, channels_last=False), **_biases(plan, "bias"), "command": _command(a, "torch"),
-        "eps": eps, "axes": "(2, 3)" if d == 2 else "2", "sequence": ", ".join(projection),
+        "norm": norm, "Conv": "StdConv" if a.weight_std else f"nn.Conv{d}d", "behind_last": ", ".join(["0, 1"] * d),
+        **_dilations(plan, "dilation"), "axes": "(2, 3)" if d == 2 else "2", "sequence": ", ".join(projection),
         "every": ", ".join([":: self.stride"] * d), "zeros": ", ".join(["0"] * 2 * d),
         "border": f"({', '.join(['1'] * 2 * d)})", "news": ", ".join(["None"] * d),
         "window": "line" if d == 1 else "(line[:, None] * line)",
@@ -287,19 +355,25 @@ def _keras(plan: Plan) -> dict[str, Any]:
     """What is Keras' alone."""
     a, d, convs = plan.arch, plan.arch.dims, plan.stem.convs
     projection = ["pool"] * a.shortcut.startswith("pool") + ["conv"]
-    projection += ["BatchNorm()"] * (a.shortcut_norm and not a.preact)
-    p = "self.conv1.kernel_size[0] // 2" if len(a.kernels) > 1 else str(a.kernels[0] // 2)
+    norm = "GroupNorm" if a.norm_groups else "BatchNorm"
+    projection += [f"{norm}()"] * (a.shortcut_norm and not a.preact)
+    p1, p2 = (_padded(plan, f"self.conv{i}") for i in (1, 2))
     deep, basic = len(convs) > 1, a.block == "basic"
     padded = convs[0].padding and not (deep and convs[0].stride == 1)
     return {
         **_shapes(plan, channels_last=True), **_biases(plan, "use_bias"), "command": _command(a, "keras"),
-        "p": p, "epsilon": _number(a.norm_eps), "axes": "(1, 2)" if d == 2 else "1", "sequence": ", ".join(projection),
+        **_dilations(plan, "dilation_rate"), "p2": p2, "Norm": norm,
+        "Conv": "StdConv" if a.weight_std else f"layers.Conv{d}D", "plus_bias": " + self.bias" * (a.conv_bias is True),
+        "kernel_axes": "(0, 1, 2)" if d == 2 else "(0, 1)", 
+        "norm_training": "" if a.norm_groups else ", training=training",
+        "behind_last": "((0, 1), (0, 1))" if d == 2 else "(0, 1)", "epsilon": _number(a.norm_eps),
+        "axes": "(1, 2)" if d == 2 else "1", "sequence": ", ".join(projection),
         "every": ", ".join([":: self.stride"] * d), "zeros": ", ".join(["(0, 0)"] * (d + 1)),
         "border": ", ".join(["(1, 1)"] * d), "news": ", ".join(["None"] * d),
         "window": "line" if d == 1 else "(line[:, None] * line)",
         "around": ", ".join(["(n, n)"] * d), "nones": "None, " * d,
-        "pad1x": f"pad(x, {p})" if basic else "x", "pad1p": f"pad(p, {p})" if basic else "p",
-        "pad_last": f"pad(y, {p})" if basic else "y",
+        "pad1x": f"pad(x, {p1})" if basic else "x", "pad1p": f"pad(p, {p1})" if basic else "p",
+        "pad_last": f"pad(y, {p2})" if basic else "y",
         "stem_input": f"pad(x, {convs[0].padding})" if padded else "x",
         "training": ", training=training" if deep else "",
         "infinite": a.stem.pool is True and a.preact and a.antialias != "avg",

@@ -17,11 +17,12 @@ from conftest import ROOT, relative
 import keras_impl
 import torch_impl
 from common import noise
-from common.arch import VARIANTS, Arch, get
+from common.arch import FAMILIES, VARIANTS, Arch, get
 from common.cli import cli
+from common.diagnosis import diagnose
 from common.errors import RosettaError
 from common.init import randomised
-from common.names import STATISTICS, parameters
+from common.names import STATISTICS, count, parameters
 from common.plan import make_plan
 from common.row import Stem
 from common.teaching import plain, write
@@ -34,11 +35,6 @@ def module(arch: Arch, framework: str) -> types.ModuleType:
     return made
 
 
-# fields that the templates have no words for; every variant has the others' values alone
-UNSAID = ("norm_groups", "weight_std")
-NAMED = {name: arch for name, arch in VARIANTS.items() if not any(getattr(arch, field) for field in UNSAID)}
-
-
 def batch(arch: Arch, size=(33, 26), n=4):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((n, arch.in_channels, *size[: arch.dims]))
@@ -46,6 +42,7 @@ def batch(arch: Arch, size=(33, 26), n=4):
 
 
 _cifar = dict(stem=Stem(((8, 3, 1),), pool=False), widths=(8, 16), depths=(2, 1), num_classes=5)
+_deep = {**_cifar, "widths": (8, 16, 16), "depths": (1, 2, 2)}
 # one of each kind of block, shortcut, stem and head, and of what goes into a block
 ROWS = {
     "basic": Arch(block="basic", **_cifar),
@@ -74,6 +71,16 @@ ROWS = {
     "pre-activation, blurred signals": Arch(
         dims=1, preact=True, antialias="blur", eca=True, **{**_cifar, "stem": Stem(((8, 3, 1),))}
     ),
+    "groups normalised": Arch(block="basic", shortcut="project_all", norm_groups=4, **_cifar),
+    "BiT": Arch(preact=True, norm_groups=4, weight_std=1e-8, **{**_cifar, "stem": Stem(((8, 7, 2),), "zeros")}),
+    "standardised, biases": Arch(weight_std=1e-6, conv_bias=True, groups=2, width_per_group=32, **_cifar),
+    "standardised signals": Arch(dims=1, block="basic", weight_std=1e-6, conv_bias="unnormed", norm_groups=2, **_cifar),
+    "dilated": Arch(output_stride=1, **_deep),
+    "dilated v1": Arch(output_stride=2, stride_in=1, kernels=(5,), **_deep),
+    "dilated, basic": Arch(block="basic", output_stride=2, **_deep),
+    "dilated, D, blurred": Arch(output_stride=1, shortcut="pool", antialias="blur", **_deep),
+    "dilated signals": Arch(dims=1, block="basic", output_stride=1, shortcut="pool", kernels=(5,), **_deep),
+    "several kernels, bottleneck": Arch(dims=1, kernels=(3, 5), **_cifar),
     "several kernels": Arch(dims=1, block="basic", kernels=(3, 5), preact=True, drop_path=0.2, **_cifar),
 }  # fmt: skip
 
@@ -167,7 +174,8 @@ def check_keras(arch: Arch, monkeypatch, limit: float = 1e-13, limit_in_training
         assert relative(after[name], to_numpy(variables[name])) <= limit_in_training, name
 
 
-CHEAP = ("keras V2", "D", "stochastic", "blurred, ECA")  # between them: each block, each way to pad, masks
+# between them: each block, each way to pad, masks, every norm
+CHEAP = ("keras V2", "D", "stochastic", "blurred, ECA", "BiT", "dilated, basic")
 
 
 @pytest.mark.parametrize(
@@ -178,24 +186,60 @@ def test_keras_to_rounding(row, float64, monkeypatch):
 
 
 DEEP = ("cifar_resnet1202", "cifar_preresnet1001")
+BY_SIZE = sorted(VARIANTS, key=lambda name: count(parameters(VARIANTS[name])))
+
+
+def room_for(arch: Arch, copies: int) -> None:
+    """Skips where so many copies of the weights in float64 aren't to be had: the largest variant's are 7.5 GB."""
+    meminfo = Path("/proc/meminfo")
+    free = int(re.search(r"MemAvailable: *(\d+)", meminfo.read_text())[1]) * 1024 if meminfo.exists() else 2**34
+    if copies * 8 * count(parameters(arch)) > free:
+        pytest.skip(f"it needs {copies * 8 * count(parameters(arch)) / 2**30:.0f} GiB")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("name", BY_SIZE)
 def test_every_variant_to_the_bit(name):
+    room_for(VARIANTS[name], 6)
     for dtype in ("float32", "float64") if name not in DEEP else ("float64",):
         check_torch(VARIANTS[name], dtype)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("name", BY_SIZE)
 def test_every_variant_to_rounding(name, float64, monkeypatch):
+    room_for(VARIANTS[name], 8)
     check_keras(VARIANTS[name], monkeypatch, limit_in_training=1e-9 if name in DEEP else 1e-10)
+
+
+def check_diagnosis(arch: Arch, framework: str) -> None:
+    """Nothing is found but what the row differs in from the nearest variant."""
+    found = diagnose(module(arch, framework).ResNet())
+    assert found.proof.holds and found.arch == arch and not found.unexplained, found.text()
+    assert all(edit.fields for edit in found.edits), found.text()
+
+
+FIRST = {name: VARIANTS[name] for name in (next(iter(names)) for names in FAMILIES.values())}
+DILATED = {f"{name}, dilated": get(name, output_stride=8) for name in ("resnet18d", "resnet50", "resnet50_v1")}
+UNREAD = pytest.mark.skip(reason="2026-11-25: the diagnosis doesn't read group normalisation yet")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", plain.FRAMEWORKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=UNREAD) if arch.norm_groups else n for n, arch in (FIRST | DILATED).items()]
+)
+def test_diagnose_finds_no_edit(name, framework):
+    check_diagnosis((FIRST | DILATED)[name], framework)
+
+
+def test_diagnose_finds_no_edit_in_the_smallest():
+    check_diagnosis(get("cifar_resnet20"), "torch")
 
 
 @pytest.fixture(scope="module")
 def texts() -> dict[str, tuple[str, str]]:
-    rows = NAMED | ROWS
+    rows = VARIANTS | ROWS
     return {name: (write(arch, "torch"), write(arch, "keras")) for name, arch in rows.items()}
 
 
@@ -213,16 +257,16 @@ def test_ruff_finds_nothing(texts, tmp_path):
 
 
 def test_names_and_shapes(texts):
-    """In canonical order, without an array. The deepest nets are held to the bit in a slow test."""
-    for name, (text, _) in texts.items():
-        if sum((NAMED | ROWS)[name].depths) > 20:
+    """In canonical order, without an array. Every variant is held to the bit in a slow test."""
+    for name, arch in (FIRST | ROWS).items():
+        if sum(arch.depths) > 20:
             continue
+        text, _ = texts[name]
         scope: dict = {}
         exec(compile(text, name, "exec"), scope)
         with torch.device("meta"):
             net = scope["ResNet"]()
         found = {n: tuple(t.shape) for n, t in net.state_dict().items() if not n.endswith("num_batches_tracked")}
-        arch = (NAMED | ROWS)[name]
         assert list(found.items()) == list(parameters(arch).items()), name
 
 
@@ -294,14 +338,14 @@ def test_the_document_shows_what_is_written():
 
 
 def test_refused_by_name():
-    for name in VARIANTS.keys() - NAMED.keys():
-        for framework in plain.FRAMEWORKS:
-            with pytest.raises(RosettaError, match=f"({'|'.join(UNSAID)}) = .* can't be written"):
-                write(VARIANTS[name], framework)
     with pytest.raises(RosettaError, match="folded = True"):
         write(get("resnet18", folded=True), "torch")
     with pytest.raises(RosettaError, match="stride_block = 'last'"):
         write(get("resnet50v2_keras", first_stride=2), "torch")
+    with pytest.raises(RosettaError, match="output_stride = 4 .* with stride_block = 'last'"):
+        write(Arch((2, 2, 1), (8, 8, 16), stride_block="last", output_stride=4), "keras")
+    with pytest.raises(RosettaError, match=r"output_stride = 1 .* with kernels = \(3, 5\)"):
+        write(Arch(dims=1, kernels=(3, 5), output_stride=1, **_deep), "torch")
     with pytest.raises(RosettaError, match="unknown framework 'tensorflow'"):
         write(get("resnet18"), "tensorflow")
 
