@@ -110,8 +110,12 @@ def _pad(r, input, pad, mode="constant", value=None):
 
 def _getitem(r, input, index):
     parts = list(index) if isinstance(index, tuple) else [index]
-    if all(p is None or p is Ellipsis or p == slice(None) for p in parts):  # axes of length 1, and nothing else
-        return _reshape(r, input, torch.empty(input.shape, device="meta")[index].shape)
+    if all(p is None or p is Ellipsis or isinstance(p, slice | int) for p in parts):
+        shape = torch.empty(input.shape, device="meta")[index].shape
+        if shape.numel() == input.numel():  # axes of length 1 come or go, and nothing else
+            return _reshape(r, input, shape)
+    if any(p is None for p in parts):
+        raise Unknown
     if any(p is Ellipsis for p in parts):
         at = next(i for i, p in enumerate(parts) if p is Ellipsis)
         parts[at : at + 1] = [slice(None)] * (input.ndim - len(parts) + 1)
@@ -224,8 +228,8 @@ def _binary(op: str):
             shared = tuple(i for i in range(1, x.ndim) if constant.shape[i] == 1)
             return [("dropout", (r.of(x),), dict(rate=rate, shared=shared), {})]
         by = to_numpy(constant.double()) if isinstance(constant, torch.Tensor) else float(constant)
-        if isinstance(by, np.ndarray) and by.size == 1:
-            by = float(by.reshape(()))
+        if isinstance(by, np.ndarray) and (by == by.flat[0]).all():
+            by = float(by.flat[0])
         by = {"sub": np.negative, "div": np.reciprocal}.get(op, lambda c: c)(by)
         return [("shift" if op in ("add", "sub") else "scale", (r.of(x),), dict(by=by), {})]
 

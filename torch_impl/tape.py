@@ -165,9 +165,10 @@ class _Recorder(_Unmasked):
         if inputs:
             self.write(name, args, kwargs, inputs, results)
         else:
-            if name in DROPOUTS or name == "bernoulli":
-                rate = (args[1] if args[1:] else kwargs.get("p", 0.5)) if name in DROPOUTS else 1 - args[1]
-                self.masks[id(results[0])] = rate
+            if name == "bernoulli":
+                self.masks[id(results[0])] = 1 - args[1]
+            elif name in DROPOUTS and (args[2] if args[2:] else kwargs.get("training", True)):
+                self.masks[id(results[0])] = args[1] if args[1:] else kwargs.get("p", 0.5)
             self.derive(given, results)
         return result
 

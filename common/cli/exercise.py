@@ -77,13 +77,18 @@ def check(number: int, file: str, limit: float, as_json: bool) -> None:
     """Say whether FILE solves exercise NUMBER. If not, say what differs first, and which mistake it is.
 
     FILE is executed, in a process of its own with a time limit; that is no sandbox. The exit code is 0 where it is
-    solved, and 1 where it isn't.
+    solved, 1 where it isn't, and 2 where nothing could be checked, as of a file that can't be imported.
     """
     from common.teaching.exercises import by_number
     from common.teaching.exercises.asked import check_file
 
     asked = by_number(number)
-    found: dict[str, Any] = check_file(file, number, limit)
+    try:
+        found: dict[str, Any] = check_file(file, number, limit)
+    except RosettaError as e:
+        if as_json:
+            click.echo(to_json({"exercise": number, "file": file, "passed": False, "error": str(e)}))
+        raise
     if as_json:
         click.echo(to_json({"exercise": number, "file": file, **found}))
     elif found["passed"]:

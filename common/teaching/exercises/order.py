@@ -86,7 +86,7 @@ def checked(port: Callable[[list[np.ndarray]], Any]) -> dict[str, Any]:
         hers = {name: np.asarray(a, np.float64) for name, a in port(arrays_of(right)).items()}
     except NotImplementedError as e:
         return {"passed": False, "what": str(e)}
-    except Exception as e:  # of her code
+    except (Exception, SystemExit) as e:  # of her code
         return {"passed": False, "what": f"state_dict can't run: {type(e).__name__}: {e}"}
     if unknown := [n for n in hers if n not in right and not n.endswith("num_batches_tracked")]:
         return {"passed": False, "what": f"PyTorch's net has no {unknown[0]}"}
