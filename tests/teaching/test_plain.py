@@ -212,6 +212,23 @@ def test_every_variant_to_rounding(name, float64, monkeypatch):
     check_keras(VARIANTS[name], monkeypatch, limit_in_training=1e-9 if name in DEEP else 1e-10)
 
 
+@pytest.mark.slow
+def test_other_libraries_nets(referees):
+    """Their own state loads, and the logits are theirs to the bit."""
+    torchvision, timm = referees
+    x = torch.from_numpy(batch(get("resnet18"), (65, 64), 2)[0])
+    for theirs, arch in (
+        (torchvision.resnet50(replace_stride_with_dilation=[False, True, True]), get("resnet50", output_stride=8)),
+        (timm.create_model("resnet50d", output_stride=8), get("resnet50d", output_stride=8)),
+        (timm.create_model("resnet50_gn"), get("resnet50_gn")),
+    ):
+        theirs.load_state_dict({n: torch.rand_like(t) if "running" in n else t for n, t in theirs.state_dict().items()})
+        net = module(arch, "torch").ResNet().double().eval()
+        net.load_state_dict(theirs.double().eval().state_dict())
+        with torch.no_grad():
+            assert torch.equal(net(x), theirs(x))
+
+
 def check_diagnosis(arch: Arch, framework: str) -> None:
     """Nothing is found but what the row differs in from the nearest variant."""
     found = diagnose(module(arch, framework).ResNet())
