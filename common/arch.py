@@ -243,4 +243,5 @@ def name_of(arch: Arch) -> str | None:
 def nearly(arch: Arch) -> str:
     """The variant that a row is but for its classes and channels, and folding; "custom" where it is none."""
     edges: dict[str, Any] = {"num_classes": arch.num_classes, "in_channels": arch.in_channels, "folded": arch.folded}
-    return name_of(arch) or next((n for n, row in VARIANTS.items() if replace(row, **edges) == arch), "custom")
+    as_deep = ((n, row) for n, row in VARIANTS.items() if row.depths == arch.depths)
+    return name_of(arch) or next((n for n, row in as_deep if replace(row, **edges) == arch), "custom")

@@ -9,7 +9,7 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 # of the workers, which start after this: a net's arrays go back to the system with the net, where glibc would keep them
-os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**20))
+os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**25))
 os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")  # else TensorFlow keeps what its largest net needed
 
 import contextlib
@@ -67,6 +67,13 @@ def here(monkeypatch):
     monkeypatch.setattr(backends, "started", started)
     monkeypatch.setattr(race, "started", started)
     monkeypatch.setattr(evaluation, "Elsewhere", Here)
+
+
+def by_default(names, taken) -> list:
+    """Parameters of a test: those of `names` that are in `taken`, or for which it is true, and under `make test-slow`
+    the others."""
+    taken = taken if callable(taken) else list(taken).__contains__
+    return [name if taken(name) else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def relative(a: np.ndarray, b: np.ndarray) -> float:

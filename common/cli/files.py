@@ -63,7 +63,8 @@ def _recognised(found: Any) -> list[str]:
     for i, (field, why) in enumerate(found.told.items()):
         lines.append(f"  {'taken on trust' if i == 0 else '':<14} {field} = {why}")
     edges: dict[str, Any] = {"num_classes": arch.num_classes, "in_channels": arch.in_channels}
-    rows = {n: dataclasses.replace(row, **edges) for n, row in VARIANTS.items()} if found.told else {}
+    as_deep = {n: row for n, row in VARIANTS.items() if row.depths == arch.depths} if found.told else {}
+    rows = {n: dataclasses.replace(row, **edges) for n, row in as_deep.items()}
     twins = [n for n, row in rows.items() if row != arch and parameters(row) == shapes]
     if twins:
         lines.append(f"  same shapes    {', '.join(twins)}: --arch NAME or --set says that it is one of them")

@@ -58,9 +58,9 @@ def hostile(kinds: Iterable[str], first: int, count: int, folder: Path) -> None:
 
 @pytest.mark.parametrize("share", [OURS, (*BARE, *OTHERS[:2])], ids=["ours", "others"])
 def test_hostile_files(tmp_path, share):
-    """2,890 in all: refused in a short line, or read as it was written, or as the library whose file it is reads it; no
+    """3,060 in all: refused in a short line, or read as it was written, or as the library whose file it is reads it; no
     traceback, crash or hang, no memory, nothing left behind."""
-    hostile(share, 0, 170, tmp_path)
+    hostile(share, 0, 180, tmp_path)
 
 
 @pytest.mark.slow

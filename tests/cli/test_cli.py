@@ -121,13 +121,13 @@ def test_compare_says_equal(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["resnet18_1d", "resnet18_d2l"])
-def test_compare_takes_signals_grey_images_and_one_dtype(name):
+def test_compare_takes_signals_grey_images_and_one_dtype(name, here):
     out = rosetta("compare", name, "--dtype", "float64", "--size", 64, "--checks", "forward")
     assert out.exit_code == 0, out.output
     assert "float32" not in out.output
 
 
-def test_compare_takes_files_and_photographs(tmp_path, weights_file):
+def test_compare_takes_files_and_photographs(tmp_path, weights_file, here):
     images = [
         photo(tmp_path / "a.png"),
         photo(tmp_path / "b.png", mode="L"),
@@ -136,20 +136,6 @@ def test_compare_takes_files_and_photographs(tmp_path, weights_file):
     ]
     out = rosetta("compare", weights_file, *(a for i in images for a in ("--image", i)), "--dtype", "float64")
     assert out.exit_code == 0 and "a.png, b.png, c.gif, d.png" in out.output
-
-
-@pytest.fixture
-def here(monkeypatch):
-    """Backends in this process, where one can be broken."""
-    import contextlib
-
-    from common.parity import backends
-
-    @contextlib.contextmanager
-    def started(specs, device):
-        yield [backends.Here(spec, device) for spec in specs]
-
-    monkeypatch.setattr(backends, "started", started)
 
 
 def test_compare_names_the_first_layer_that_differs(monkeypatch, tmp_path, here):
@@ -201,9 +187,14 @@ def test_compare_in_half_precision_stands_beside_its_floor(here, tmp_path):
         assert 1e-4 < logits["floor"] < 0.2 and logits["relative"] < 3 * logits["floor"]
 
 
-@pytest.mark.parametrize("steps", [1, pytest.param(3, marks=pytest.mark.slow)])
-def test_every_backend_in_a_process_of_its_own(tmp_path, monkeypatch, steps):
-    """torch, Keras on its three engines, and both exports in ONNX Runtime: the whole command."""
+EVERY = ["torch", "keras:tensorflow", "keras:jax", "keras:torch", "onnx:torch", "onnx:keras"]
+
+
+@pytest.mark.parametrize(
+    "backends, steps", [(["torch", "keras:torch", "onnx:keras"], 1), pytest.param(EVERY, 3, marks=pytest.mark.slow)]
+)
+def test_every_backend_in_a_process_of_its_own(tmp_path, monkeypatch, backends, steps):
+    """torch, Keras on its engines, and exports in ONNX Runtime: the whole command."""
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # compiling takes longer than running
     for package in ("jax", "onnx", "onnxruntime", "onnxscript", "tf2onnx"):
         pytest.importorskip(package)
@@ -211,14 +202,11 @@ def test_every_backend_in_a_process_of_its_own(tmp_path, monkeypatch, steps):
     store.save(tmp_path / "w.safetensors", arch, randomised(arch))
     done = process(
         "compare", tmp_path / "w.safetensors", "--size", 24, "--checks", "all", "--steps", steps,
-        "--json", tmp_path / "r.json",
-        "--backends", "torch", "keras:tensorflow", "keras:jax", "keras:torch", "onnx:torch", "onnx:keras",
+        "--json", tmp_path / "r.json", "--backends", *backends,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "r.json").read_text())
-    assert list(report["versions"]) == [
-        "torch", "keras:tensorflow", "keras:jax", "keras:torch", "onnx:torch", "onnx:keras"
-    ]  # fmt: skip
+    assert list(report["versions"]) == backends
     limits = {"forward": 1e-13, "train": 1e-10, "gradients": 1e-10, "steps": 1e-8}
     for compared in report["compared"]:
         rows = compared["rows"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import relative
+from conftest import by_default, relative
 
 import keras_impl
 import torch_impl
@@ -182,10 +182,10 @@ SMALLEST = {f: min(of, key=lambda n: count(parameters(of[n]))) for f, of in FAMI
 
 
 # each has an operator, or a way to use one, that the others don't have
-OPERATORS = "resnet shortcut_options preact resnext resnet_d se keras_v2 cifar cifar_preact signal".split()
+OPERATORS = "resnet shortcut_options preact resnext resnet_d se keras_v2 signal".split()
 
 
-@pytest.mark.parametrize("family", [f if f in OPERATORS else pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES])
+@pytest.mark.parametrize("family", by_default(FAMILIES, OPERATORS))
 def test_onnx_runs_both_exports_of_every_family(family, tmp_path):
     """Two stages of a block, for time; whole nets in docs/atlas.md. ONNX Runtime in float32, ONNX's evaluator in
     float64."""
@@ -201,11 +201,7 @@ def test_onnx_runs_both_exports_of_every_family(family, tmp_path):
     stride = make_plan(arch).total_stride
     x = np.random.default_rng(0).standard_normal((3, arch.in_channels, *(2 * stride + 1, stride + 6)[: arch.dims]))
     expected = load("torch", "trace").trace(reference, x)
-    dtypes = (
-        {"float32": 1e-5, "float64": 1e-12}
-        if family in ("resnet", "resnext", "signal", "resnet_d")
-        else {"float32": 1e-5}
-    )
+    dtypes = {"float32": 1e-5, "float64": 1e-12} if family in ("resnext", "signal") else {"float32": 1e-5}
     for framework, impl in (("torch", torch_impl), ("keras", keras_impl)):
         for dtype, limit in dtypes.items():
             path = tmp_path / f"{framework}-{dtype}.onnx"
@@ -271,9 +267,9 @@ def test_the_folder_of_a_report_is_made_or_refused(tmp_path):
 def test_a_net_that_magnifies_rounding_is_measured_by_its_own_drift():
     """A plain net of 56 layers moves by a millionth in three steps where its input moves by 1e-15: no other rule."""
     arch = get("cifar_plain56")
-    x = np.random.default_rng(0).standard_normal((2, 3, 32, 32))
+    x = np.random.default_rng(0).standard_normal((2, 3, 16, 16))
     with started(["torch", "keras:torch"]) as running:
-        r = parity.compare(arch, x, backends=running, checks=("gradients", "steps"), dtypes=("float64",), every=False)
+        r = parity.compare(arch, x, backends=running, checks=("steps",), dtypes=("float64",), every=False)
     worst = worst_of(r.rows["keras:torch", "float64"])
     assert worst.relative > 1e-8 and r.verdict == "rounding", r.why("keras:torch", "float64")
     assert "torch is from itself" in r.why("keras:torch", "float64")

@@ -87,7 +87,7 @@ def test_training_under_the_checks_of_the_c_library(engine):
     code = f"""
 import numpy as np, {framework}_impl as impl
 from {framework}_impl.train import Trainer
-from common import recipe
+from common.training import recipe
 from common.arch import get
 row = get("resnet18", depths=(1, 1, 1, 1), widths=(8, 16, 16, 32), num_classes=10)
 trainer = Trainer(impl.create_model(row, seed=0), recipe.get("d2l", batch=10))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from conftest import relative
+from test_parity import small
 
 import keras_impl
 import torch_impl
@@ -13,15 +14,12 @@ from common.names import STATISTICS, is_trainable, parameters
 from keras_impl.autodiff import differentiate as by_keras
 from torch_impl.autodiff import differentiate as by_torch
 
-# one of each thing that has a gradient of its own; the rest are these at other depths and widths
-FEW = dict(depths=(1, 2, 1, 1))
-NETS = {
-    "resnet18": {}, "resnet50_v1": FEW, "plain18": {}, "resnet18_a": {}, "resnet18_c": {}, "resnetv2_50": FEW,
-    "resnext50_32x4d": FEW, "wide_resnet50_2": dict(depths=(1, 1, 1, 1)), "resnet26d": {}, "seresnext50_32x4d": FEW,
-    "resnet50_keras": FEW, "resnet18_d2l": {}, "cifar_resnet56": {}, "cifar_plain20": {}, "cifar_preresnet110": {},
-    "cifar_resnet110_sd": {}, "cifar_resnext29_8x64d": dict(depths=(1, 1, 1)), "cifar_wrn28_10": dict(depths=(1, 1, 1)),
-    "cifar_resnet18": {}, "resnet18_1d": {}, "msresnet_1d": {},
-}  # fmt: skip
+# one of each thing that has a gradient of its own, small; the rest are these at other depths and widths
+NETS = [
+    "resnet18", "resnet50_v1", "plain18", "resnet18_a", "resnet18_c", "resnetv2_50", "resnext50_32x4d", "resnet26d",
+    "seresnext50_32x4d", "resnet50_keras", "resnet18_d2l", "cifar_resnet56", "cifar_plain20", "cifar_preresnet110",
+    "cifar_resnet110_sd", "cifar_wrn28_10", "resnet18_1d", "msresnet_1d",
+]  # fmt: skip
 
 
 def check_gradients(arch: Arch, size: tuple[int, ...], limit: float = 1e-10) -> None:
@@ -50,7 +48,7 @@ def check_gradients(arch: Arch, size: tuple[int, ...], limit: float = 1e-10) -> 
 
 @pytest.mark.parametrize("name", NETS)
 def test_gradients(name):
-    check_gradients(get(name, **NETS[name]), (33, 26))
+    check_gradients(small(get(name)), (33, 26))
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import relative
+from conftest import by_default, relative
 
 import keras_impl
 import torch_impl
@@ -28,6 +28,7 @@ NETS = [
     "cifar_wrn16_8",
     "msresnet_1d",
 ]
+TAKEN = ("cifar_resnet20", "resnetv2_18", "seresnet18", "msresnet_1d")  # a kind of block each
 
 
 def small(name: str):
@@ -50,7 +51,7 @@ def both(arch):
     return ours, twin
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", by_default(NETS, TAKEN))
 def test_keras_saves_loads_and_clones(tmp_path, name):
     arch = small(name)
     _, model = both(arch)
@@ -83,7 +84,7 @@ def test_keras_keeps_dtype_and_frozenness_through_its_configuration(tmp_path):
     assert again(batch(model.plan.arch)).dtype == "bfloat16"
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", by_default(NETS, TAKEN))
 def test_keras_fits_evaluates_and_predicts(name):
     arch = small(name)
     model = keras_impl.create_model(arch, seed=0)
@@ -116,7 +117,7 @@ def test_keras_knows_every_shape(capsys):
     assert net.get_layer("layer4").output.shape == (None, None, None, 2048) and net.outputs[0].shape == (None, 10)
     net.summary()
     assert "(None, 10)" in (out := capsys.readouterr().out) and "?" not in out
-    for name in NETS:
+    for name in TAKEN:
         arch = small(name)
         net = keras_impl.create_model(arch)
         images = keras.Input(shape_of(arch)[1:])
@@ -127,7 +128,9 @@ def test_keras_knows_every_shape(capsys):
             )
 
 
-@pytest.mark.parametrize("name", [*NETS, "resnet50_keras", "resnet50v2_keras", "folded"])
+@pytest.mark.parametrize(
+    "name", by_default([*NETS, "resnet50_keras", "resnet50v2_keras", "folded"], [*TAKEN, "resnet50_keras", "folded"])
+)
 def test_keras_models_of_parts_of_a_net(tmp_path, name):
     """Grad-CAM's, and a new head on a stage: the net's own layers, saved with the model and loaded again."""
     arch = get(small("resnet18"), folded=True) if name == "folded" else small(name)
@@ -234,7 +237,7 @@ def test_keras_takes_symbolic_inputs():
     assert np.allclose(np.asarray(probabilities(x)).sum(1), 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", by_default(NETS, TAKEN))
 def test_pytorch_saves_loads_and_clones(name):
     arch = small(name)
     model, _ = both(arch)
@@ -253,7 +256,7 @@ def test_pytorch_saves_loads_and_clones(name):
         assert torch.equal(torch.load(buffer, weights_only=False)(x), expected)  # a whole model of our own making
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", by_default(NETS, TAKEN))
 def test_pytorch_trains(name):
     model = torch_impl.create_model(small(name), seed=0).train()
     x = nchw(model.plan.arch)
@@ -266,7 +269,7 @@ def test_pytorch_trains(name):
     assert loss.isfinite() and all(p.grad is not None for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", ["cifar_resnet20", "resnetv2_18", "seresnet18", "msresnet_1d"])
+@pytest.mark.parametrize("name", TAKEN)
 def test_pytorch_exports_with_a_dynamic_batch(name):
     model, _ = both(small(name))
     x = nchw(model.plan.arch)
@@ -307,12 +310,9 @@ TOOLS = {
 script_warns = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The TorchScript type system")
 
 
-TAKEN = ("cifar_resnet20", "resnetv2_18", "seresnet18", "msresnet_1d")  # by the default suite: a kind of block each
-
-
 @script_warns
 @pytest.mark.parametrize("tool", TOOLS)
-@pytest.mark.parametrize("name", [n if n in TAKEN else pytest.param(n, marks=pytest.mark.slow) for n in NETS])
+@pytest.mark.parametrize("name", by_default(NETS, TAKEN))
 def test_pytorchs_tools_make_the_same_net(name, tool):
     """A scripted one in both modes, where there are no masks to draw: a batch moves the statistics of both alike."""
     arch = small(name)
@@ -347,7 +347,7 @@ def test_stochastic_depth_drops_whole_examples_at_its_rate():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
-@pytest.mark.parametrize("name", ["resnet18", "resnetv2_18", "seresnet18", "resnet18_1d"])
+@pytest.mark.parametrize("name", by_default(["resnet18", "resnetv2_18", "seresnet18", "resnet18_1d"], ["resnet18"]))
 def test_torchvisions_features_and_pytorchs_quantization(name, referees):
     from torch.ao.quantization import fuse_modules, get_default_qconfig_mapping, quantize_fx
     from torchvision.models.feature_extraction import create_feature_extractor
