@@ -166,4 +166,6 @@ def test_timms_hundred_and_one(referees):
             with pytest.raises(RosettaError, match=f"is timm's {name}.a1_in1k, which needs {NEEDS[name]}"):
                 recognise(file)
         else:
-            assert recognise(file).arch == VARIANTS[name], name
+            found = recognise(file)
+            assert found.arch == VARIANTS[name] and found.library.name.startswith("timm"), name
+            assert found.claim == f"timm's {name}.a1_in1k" and not found.told, name
