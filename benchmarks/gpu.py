@@ -28,6 +28,7 @@ from gpu_parts import PEERS, ROOT, Part, Place, parts
 from common.errors import RosettaError, nearest
 from common.parity.backends import environment_of
 from common.tools.files import atomic
+from common.tools.refusals import refusal
 
 
 def keep(part: Part, found: Any, place: Place) -> None:
@@ -69,9 +70,9 @@ def one(name: str, place: Place) -> None:
     place.results(part.stem).parent.mkdir(parents=True, exist_ok=True)
     try:
         found = part.run(place, **part.arguments)
-    except RosettaError as e:
-        raise SystemExit(" ".join(str(e).split())) from None
     except Exception as e:  # whatever a library raises: the last line is what is told
+        if (said := refusal(e)) is not None:
+            raise SystemExit(" ".join(str(said).split())) from None
         traceback.print_exc()
         raise SystemExit(f"{type(e).__name__}: {' '.join(str(e).split())[:600]}") from None
     if found is not None:
@@ -142,8 +143,10 @@ def main(minutes: float, data: str | None, rehearse: bool, again: bool, listing:
             for stem in {p.stem for p in known.values()}:
                 place.results(stem).unlink(missing_ok=True)
         left = [p for p in known.values() if not p.done(place)]
-    except RosettaError as e:
-        click.echo(str(e), err=True)
+    except Exception as e:
+        if (said := refusal(e)) is None:
+            raise
+        click.echo(str(said), err=True)
         raise SystemExit(2) from None
     if listing:
         return click.echo("\n".join(f"{'to do' if p in left else 'done '}  {p.name}" for p in known.values()))

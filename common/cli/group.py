@@ -12,6 +12,7 @@ import click
 
 from common import __version__
 from common.errors import ALIASES, RosettaError, nearest
+from common.tools.refusals import refusal
 from common.tools.text import table
 
 
@@ -27,9 +28,6 @@ class Commands(click.Group):
             if not (known := [option for option in meant if option in there]):
                 raise
             raise click.NoSuchOption(e.option_name, possibilities=known, ctx=e.ctx) from None
-        except RosettaError as e:
-            click.echo(f"rosetta: {e}", err=True)
-            ctx.exit(2)
         except FileNotFoundError:
             try:
                 tempfile.gettempdir()
@@ -37,6 +35,11 @@ class Commands(click.Group):
                 click.echo("rosetta: nowhere to write temporary files: set TMPDIR to a folder that can be", err=True)
                 ctx.exit(2)
             raise
+        except Exception as e:
+            if (said := refusal(e)) is None:
+                raise
+            click.echo(f"rosetta: {said}", err=True)
+            ctx.exit(2)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and args[0] not in self.commands:

@@ -2,6 +2,7 @@
 
 import contextlib
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from common.errors import RosettaError
@@ -37,7 +38,9 @@ def versions(spec: str, device: str, default: bool = True) -> dict[str, str]:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         name = "CPU"
         if device == "gpu" and not torch.cuda.is_available():
-            raise RosettaError(f"{spec} finds no GPU: PyTorch {torch.__version__} sees no CUDA device{_why()}")
+            raise RosettaError(
+                f"{spec} finds no GPU: PyTorch {torch.__version__} sees no CUDA device{_said(torch.cuda.init)}"
+            )
         if device != "cpu" and torch.cuda.is_available():
             if spec == "torch" and default:
                 torch.set_default_device("cuda")
@@ -53,7 +56,7 @@ def versions(spec: str, device: str, default: bool = True) -> dict[str, str]:
                 tf.config.set_visible_devices([], "GPU")
         cards = tf.config.list_physical_devices("GPU") if device != "cpu" else []
         if device == "gpu" and not cards:
-            raise RosettaError(f"{spec} finds no GPU: TensorFlow {tf.__version__} sees none")
+            raise RosettaError(f"{spec} finds no GPU: TensorFlow {tf.__version__} sees none{_without(tf)}")
         name = tf.config.experimental.get_device_details(cards[0])["device_name"] if cards else "CPU"
         found |= {"tensorflow": tf.__version__, "device": name}
     else:
@@ -64,7 +67,7 @@ def versions(spec: str, device: str, default: bool = True) -> dict[str, str]:
             warnings.simplefilter("ignore")  # jaxlib without CUDA, where there is a card
             kind = jax.devices()[0]
         if device == "gpu" and kind.platform == "cpu":
-            raise RosettaError(f"{spec} finds no GPU: JAX {jax.__version__} sees CPUs only")
+            raise RosettaError(f"{spec} finds no GPU: JAX {jax.__version__} sees CPUs only{_said(jax.devices, 'cuda')}")
         found |= {"jax": jax.__version__, "device": "CPU" if kind.platform == "cpu" else kind.device_kind}
     if "keras" in spec:
         load("keras")
@@ -79,17 +82,20 @@ def versions(spec: str, device: str, default: bool = True) -> dict[str, str]:
     return found
 
 
-def _why() -> str:
-    """Why PyTorch sees none, in its words: a driver that is too old, a build without CUDA; or nothing."""
-    import torch
-
+def _said(ask: Callable[..., object], *given: object) -> str:
+    """Why a framework sees no GPU, in its words, when it is asked for one: a driver that is too old, a build without
+    CUDA; or nothing."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.cuda.init()
+            ask(*given)
     except (RuntimeError, AssertionError) as e:
         return f" ({str(e).strip().splitlines()[0]})"
     return ""
+
+
+def _without(tf: Any) -> str:
+    return "" if tf.test.is_built_with_cuda() else " (it is a build without CUDA)"
 
 
 def fewer_bits(spec: str) -> None:

@@ -8,9 +8,9 @@ import pickle
 import sys
 from collections.abc import Iterator
 
-from common.errors import RosettaError
 from common.parity.backends import Here
 from common.parity.checks import Item
+from common.tools.refusals import refusal
 
 
 def main(spec: str, device: str) -> None:
@@ -35,8 +35,10 @@ def main(spec: str, device: str) -> None:
                 if item is None:
                     del running[key]
                 reply = ("value", item)
-        except RosettaError as e:
-            reply = ("error", str(e))
+        except Exception as e:
+            if (said := refusal(e)) is None:
+                raise
+            reply = ("error", str(said) if said is e else f"{spec}: {said}")
         pickle.dump((key, *reply), replies, protocol=5)
         replies.flush()
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from common.arch import Arch
-from common.errors import RosettaError
 from common.tools.frameworks import load, peer
 from common.tools.memory import peak
+from common.tools.refusals import refusal
 
 Run = Callable[[], object]
 MODES = {
@@ -385,8 +385,10 @@ def main(text: str) -> None:
             time.sleep(0.1)  # the others' threads wait for work at full speed for a while
             _seconds(run, 1)  # the others have had the caches
             reply({"seconds": _seconds(run, int(line)), "peak": _peak(spec)})
-    except RosettaError as e:
-        reply({"error": str(e)})
+    except Exception as e:
+        if (why := refusal(e)) is None:
+            raise
+        reply({"error": str(why)})
 
 
 if __name__ == "__main__":
