@@ -39,7 +39,7 @@ def refusal(error: BaseException) -> RosettaError | None:
             of = f" on a GPU of {there[1]}, of which {there[2]} were free" if there else ""
             return RosettaError(
                 f"too little memory: {size} was asked for{of}. A smaller batch, smaller images or a smaller net need "
-                "less; --device cpu takes the machine's own memory"
+                "less; a GPU has less than the machine itself (--device cpu)"
             )
         if found := _DRIVER.search(text):
             said = " ".join(found[0].split())[:400].rstrip(". ")
