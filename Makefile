@@ -1,11 +1,11 @@
-# `make` lists the targets. CI runs exactly these: .ci/run is `make check test`.
+# `make` lists the targets. CI runs exactly these: .ci/run is `make check test rehearse`.
 PYTHON ?= python3
 # A smaller PyTorch without CUDA on Linux: make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help install demo test test-slow check format benchmark libraries atlas gpu traps lessons site mutants clean
+.PHONY: help install demo test test-slow rehearse check format benchmark libraries atlas gpu traps lessons site mutants clean
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
@@ -37,6 +37,9 @@ test: .venv/installed-test ## The test suite
 
 test-slow: .venv/installed-test ## The tests that take minutes: nets of 1001 and 1202 layers, many random rows
 	@$(BIN)/python -m pytest -n 2 -m slow
+
+rehearse: .venv/installed-test ## What `make gpu` does, on the CPU with small nets, in less than two minutes
+	@$(BIN)/python -m pytest -n 0 -m slow tests/speed/test_gpu.py
 
 check: .venv/installed-test ## Lint, format, types, and who may import whom
 	@$(BIN)/ruff check .

@@ -58,11 +58,13 @@ def images(arch: Arch) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((N, arch.in_channels, *size))
 
 
-def measure(name: str, first: Elsewhere, others: Sequence[Elsewhere]) -> dict[str, dict[str, object]]:
-    """By backend, the worst figure of each column: float64 in every check, float32 in the forward pass beside its
+def measure(
+    name: str, first: Elsewhere, others: Sequence[Elsewhere], narrow: tuple[str, ...] = ("forward",)
+) -> dict[str, dict[str, object]]:
+    """By backend, the worst figure of each column: float64 in every check, float32 in those of `narrow` beside its
     floor. A referee runs the forward pass, in float64 for the smallest net of each family."""
     arch, since = VARIANTS[name], time.perf_counter()
-    checks: dict[str, tuple[str, ...]] = {"float64": tuple(CHECKS), "float32": ("forward",)}
+    checks: dict[str, tuple[str, ...]] = {"float64": tuple(CHECKS), "float32": narrow}
     if others[0].spec.startswith("onnx"):
         checks = {"float64": ("forward",), "float32": ("forward",)} if name in SMALLEST else {"float32": ("forward",)}
     r = parity.compare(arch, images(arch), backends=(first, *others), checks=checks, every=False, name=name)
@@ -240,7 +242,7 @@ def marked(report: dict) -> list[str]:
 
 def fill(
     report: dict, results: Path, device: str, names: Iterable[str], others: tuple[str, ...],
-    tell: Callable[[str, int], None] = lambda what, left: None,
+    tell: Callable[[str, int], None] = lambda what, left: None, narrow: tuple[str, ...] = ("forward",),
 ) -> list[str]:  # fmt: skip
     """Measures what `report` lacks of these variants on these backends, and writes it after each. Gives what failed."""
     failed, running = [], Processes(device)
@@ -266,7 +268,7 @@ def fill(
             if large(name):  # two of them fit, and not what the others hold
                 running.close(but=(FIRST, *group))
             try:
-                found = measure(name, running[FIRST], [running[b] for b in group])
+                found = measure(name, running[FIRST], [running[b] for b in group], narrow)
                 report["variants"].setdefault(name, {}).update(found)
             except RosettaError as e:
                 failed.append(f"{name} on {', '.join(group)}: {e}")

@@ -17,6 +17,7 @@ import atlas
 from common.arch import VARIANTS
 from common.errors import RosettaError
 from common.parity.backends import Elsewhere
+from common.parity.checks import CHECKS
 from common.parity.engines import versions
 from common.speed.bench import bench
 from common.speed.contender import matrix_product
@@ -24,7 +25,7 @@ from common.speed.sides import COSTS, INFERENCE, TF32, holds
 from common.tools.memory import processor
 
 ROOT = Path(__file__).parent.parent
-GPU_TESTS = ("tests/parity/test_compare.py", "tests/speed/test_fast.py")  # the files that have tests of a GPU
+GPU_TESTS = "tests/speed/test_on_a_gpu.py"  # the file that has all tests of a GPU
 TRAINING = tuple(mode for mode in COSTS if mode not in INFERENCE)
 PEERS = ("torchvision", "timm")
 NETS = ("resnet50", "resnet18", "resnet152", "resnext50_32x4d", "wide_resnet50_2")
@@ -141,14 +142,16 @@ def found_engines(place: Place) -> tuple[list[str], dict[str, str]]:
 
 
 def parity(place: Place, names: Sequence[str]) -> None:
-    """PyTorch against every engine of Keras that finds the GPU: all checks in float64, and in float32 beside its floor;
+    """PyTorch against every engine of Keras that finds the GPU: all checks in float64 and, beside its floor, float32;
     counts, and weights to the bit after they were on the device. Into the atlas, variant by variant."""
     others, without = engines(place)
     if not others:
         raise RosettaError(f"no engine of Keras is here: {'; '.join(without.values())}")
     results = place.results("atlas")
     report = atlas.load(results, place.rehearsal) | {"without": without}
-    failed = atlas.fill(report, results, place.device, names, tuple(others), lambda what, left: print(what, flush=True))
+    failed = atlas.fill(
+        report, results, place.device, names, tuple(others), lambda what, left: print(what, flush=True), tuple(CHECKS)
+    )
     page = atlas.page(report, atlas.ENGINES, "gpu")
     place.file("docs", "atlas", ".md").write_text(page)
     failed += [f"more than rounding: {run}" for run in atlas.not_rounding(report)]
@@ -161,7 +164,7 @@ def tests(place: Place) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         xml = Path(folder, "tests.xml")
         command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={xml}"]
-        done = subprocess.run([*command, *GPU_TESTS], cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run([*command, GPU_TESTS], cwd=ROOT, capture_output=True, text=True)
         if not xml.exists():
             raise RosettaError(f"pytest ended with code {done.returncode}: {(done.stderr or done.stdout)[-600:]}")
         cases = list(ElementTree.parse(xml).iter("testcase"))
@@ -209,7 +212,10 @@ def training(place: Place, net: str, steps: int) -> dict[str, Any]:
     backends = ["torch", *there][: 2 if place.rehearsal else None]
     found = racing.race(run, data, backends, steps, device=place.device, progress=lambda s: print(s, flush=True))
     picture = place.file("docs", "race", ".png")
-    racing.draw(picture, found)
+    if importlib.util.find_spec("matplotlib"):
+        racing.draw(picture, found)
+    else:
+        note = "; ".join(filter(None, [note, "the curves aren't drawn: matplotlib isn't here"]))
     return found.to_json() | {"note": note, "without": without, "picture": picture.name}
 
 
@@ -229,6 +235,8 @@ def parts(place: Place) -> list[Part]:
 
     def timed(net: str, kind: str, dtypes: Sequence[str], batch: int = 64) -> list[Part]:
         modes = INFERENCE if kind == "inference" else TRAINING
+        if modes == TRAINING and atlas.large(net):  # all sides are in the card's memory at once
+            batch //= 2
         size = f" of {batch}" if batch != 64 else ""
         return [
             Part(f"{net}, {kind}{size}, {d}", "speed", speed, dict(net=net, dtype=d, modes=modes, batch=batch))

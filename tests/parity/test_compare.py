@@ -237,25 +237,6 @@ def test_the_page_sorts_in_a_browser(tmp_path):
         assert sizes == sorted(sizes, reverse=turned)
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("family", FAMILIES)
-def test_on_a_gpu(family):
-    """PyTorch (CUDA) against Keras on JAX (CUDA), TF32 off, every check: each family's smallest net."""
-    torch = pytest.importorskip("torch")
-    if not torch.cuda.is_available():
-        pytest.skip("no GPU here")
-    from common.parity.backends import started
-
-    arch = VARIANTS[SMALLEST[family]]
-    size = (33, 26) if make_plan(arch).total_stride > 8 else (13, 10)
-    x = np.random.default_rng(0).standard_normal((8, arch.in_channels, *size[: arch.dims]))
-    with started(("torch", "keras:jax"), "gpu") as running:
-        result = parity.compare(
-            arch, x, backends=running, checks={"float64": tuple(CHECKS), "float32": ("forward",)}, every=False
-        )
-    assert result.equal, [result.why(*key) for key in result.rows]
-
-
 def test_the_folder_of_a_report_is_made_or_refused(tmp_path):
     assert report.prepare(tmp_path / "new").is_dir() and not list((tmp_path / "new").iterdir())
     (tmp_path / "file").write_text("")

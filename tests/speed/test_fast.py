@@ -369,14 +369,6 @@ def test_bench_without_a_gpu_says_so():
     assert found.exit_code == 2 and "torch finds no GPU" in found.output, found.output
 
 
-@pytest.mark.gpu
-def test_bench_on_a_gpu(tmp_path):
-    if not torch.cuda.is_available():
-        pytest.skip("no GPU")
-    sides = bench_small(tmp_path, "--backends", "torch", "--device", "gpu", "--modes", "eager,optimised,train")
-    assert all(s["fraction_of_product"] > 0 for s in sides)
-
-
 def test_a_side_that_fails_is_one_line(monkeypatch):
     monkeypatch.setattr(bench, "_files", lambda arch, sides: contextlib.nullcontext({"weights": "gone"}))
     found = rosetta("bench", "cifar_resnet20", "--backends", "torch", "--modes", "eager", "--batch", "1")
