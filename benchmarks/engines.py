@@ -10,12 +10,12 @@ import itertools
 import json
 import os
 import statistics
-from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
 import click
 import numpy as np
+from atlas import until_today
 from peers import CONSOLE, alternate, put
 
 from common.arch import get
@@ -65,7 +65,9 @@ def written(report: dict) -> str:
         f"| ours, net, dtype, batch | {' | '.join(ENGINES)} | taken | times as fast as the fastest alone | quartiles |",
         f"|---|{'--:|' * len(ENGINES)}---|--:|--:|",
     ]
-    for name, case in report["cases"].items():
+    cases = report["cases"]  # which come in any order, some another day
+    for name in sorted(cases, key=lambda name: (name.startswith("keras"), name.split(", ")[1])):
+        case = cases[name]
         r = case["auto_over_fastest"]
         took = [f"{1e3 * case['seconds'][e]:.1f} ms" if e in case["seconds"] else "" for e in ENGINES]
         lines.append(
@@ -95,7 +97,7 @@ def main(nets: tuple, frameworks: tuple, batches: tuple, rounds: int, file: Path
             continue
         found = report["cases"][name] = measure(framework, net, batch, dtype, rounds)
         report |= {
-            "date": date.today().isoformat(), "device": processor(), "threads": cpus(), "rounds": rounds,
+            "date": until_today(report.get("date", "")), "device": processor(), "threads": cpus(), "rounds": rounds,
             "versions": {p: version(p) for p in ("torch", "keras", *DTYPES)},
         }  # fmt: skip
         times = ", ".join(f"{engine} {1e3 * s:.1f}" for engine, s in found["seconds"].items())

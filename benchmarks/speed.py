@@ -26,7 +26,8 @@ INFER, TRAIN = ("eager", "optimised"), ("train", "train-optimised")
 # {name: what `bench` is asked}
 RUNS = {
     "PyTorch, float32": dict(
-        name="resnet50", backends=("torch",), against=("torchvision", "timm", "onnxruntime"), modes=INFER
+        name="resnet50", backends=("torch",), against=("torchvision", "timm", "onnxruntime"), modes=INFER,
+        engines=("compiler", "auto"),
     ),
     "bfloat16": dict(
         name="resnet50", backends=("torch", "keras:tensorflow"), against=("torchvision", "openvino"),
@@ -37,7 +38,8 @@ RUNS = {
     ),
     "PyTorch, training": dict(name="resnet50", backends=("torch",), against=("torchvision", "timm"), modes=TRAIN),
     "Keras, float32": dict(
-        name="resnet50_keras", backends=("keras:tensorflow",), against=("keras.applications",), modes=INFER
+        name="resnet50_keras", backends=("keras:tensorflow",), against=("keras.applications",), modes=INFER,
+        engines=("compiler", "auto"),
     ),
     "Keras, training": dict(
         name="resnet50_keras", backends=("keras:tensorflow",), against=("keras.applications",), modes=TRAIN
@@ -48,7 +50,7 @@ RUNS = {
     "ResNet-50 in Keras": dict(name="resnet50", backends=("keras:tensorflow",), modes=("eager", "train")),
     "ResNeXt-50 in Keras": dict(name="resnext50_32x4d", backends=("keras:tensorflow",), modes=("eager", "train")),
 }  # fmt: skip
-# (what, the run, ours, theirs, at least, whether multiply-adds are allowed for)
+# (what, the run, ours, theirs, at least)
 ASKED = [
     ("PyTorch eager", "PyTorch, float32", "torch, eager, float32", "torchvision, eager, float32", 0.98),
     ("PyTorch eager", "PyTorch, float32", "torch, eager, float32", "timm, eager, float32", 0.98),
@@ -70,6 +72,14 @@ ASKED = [
         for run, dtype, theirs in (
             ("both, float32", "float32", "onnxruntime"), ("both, float32", "float32", "openvino"),
             ("bfloat16", "bfloat16", "openvino"),
+        )
+    ],
+    *[
+        ("optimised by auto", run, f"{ours}, optimised by auto, {dtype}", f"{theirs}, optimised, {dtype}", 1.0)
+        for run, ours, dtype, theirs in (
+            ("PyTorch, float32", "torch", "float32", "torchvision"), ("PyTorch, float32", "torch", "float32", "timm"),
+            ("bfloat16", "torch", "bfloat16", "torchvision"),
+            ("Keras, float32", "keras:tensorflow", "float32", "keras.applications"),
         )
     ],
     ("PyTorch Trainer step", "PyTorch, training", "torch, train-optimised, float32",
