@@ -70,6 +70,7 @@ if __name__ == "__main__":
         get("resnext50_32x4d", shortcut="pool", se_ratio=16, **edges),
         get("resnet18_1d", eca=True, preact=True, **edges),
         get("resnet18", antialias="blur", drop_path=0.5, **edges),
+        get("resnetv2_50x1_bit", **edges | dict(widths=(32, 64))),
     ]  # fmt: skip
     for arch in rows[: int(sys.argv[1])]:
         everything(arch)

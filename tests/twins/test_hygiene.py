@@ -11,19 +11,19 @@ import torch
 from conftest import ROOT
 
 import torch_impl
-from common.arch import get
+from common.arch import FAMILIES, get
 from common.errors import RosettaError
+from common.names import count, parameters
 from common.parity.rules import Rule
 from common.speed.runners import ENGINES
+from common.training import recipe
 from torch_impl import autodiff, fast, optim
 from torch_impl.trace import trace
+from torch_impl.train import Trainer
 
-# a net of each kind of block, stem, shortcut and gate
-NAMES = (
-    "cifar_resnet20 resnet18_a resnetv2_18 resnext50_32x4d resnet18d seresnet18 resnetblur18 ecaresnext26t_32x4d "
-    "resnet50v2_keras cifar_preresnet164 msresnet_1d"
-).split()
-SOME = ("cifar_resnet20", "resnetv2_18", "seresnet18", "resnext50_32x4d", "msresnet_1d")
+# the smallest net of every family; by default the fast path of those that differ in more than their stem or widths
+NAMES = [min(of, key=lambda n: count(parameters(of[n]))) for of in FAMILIES.values()]
+SOME = ("cifar_resnet20", "resnetv2_18", "seresnet18", "resnext50_32x4d", "resnet50_gn", "resnetv2_50x1_bit")
 HALF = SOME[2]  # in bfloat16, too
 
 
@@ -32,7 +32,8 @@ def row(name: str):
     arch = get(name)
     changes: dict = {"depths": (1,) * len(arch.depths), "num_classes": 5, "drop_path": 0.5}
     if arch.groups == 1 and arch.shortcut != "pad":
-        changes["widths"] = tuple(16 * 2**i for i in range(len(arch.widths)))
+        first = 32 if arch.norm_groups else 16
+        changes["widths"] = tuple(first * 2**i for i in range(len(arch.widths)))
     return get(name, **changes)
 
 
@@ -81,7 +82,10 @@ def test_nothing_of_a_net_is_made_on_the_cpu(name, back):
     passes(name)
 
 
-@pytest.mark.parametrize(("name", "dtype"), [*((name, None) for name in SOME), (HALF, "bfloat16")])
+@pytest.mark.parametrize(("name", "dtype"), [
+    *((name, None) for name in SOME), (HALF, "bfloat16"),
+    *(pytest.param(name, None, marks=pytest.mark.slow) for name in NAMES if name not in SOME),
+])  # fmt: skip
 def test_nothing_of_a_fast_net_is_made_on_the_cpu(name, dtype, back, uncompiled):
     net, x, _ = there(row(name))
     example = torch.from_numpy(x)
@@ -90,6 +94,19 @@ def test_nothing_of_a_fast_net_is_made_on_the_cpu(name, dtype, back, uncompiled)
     for images in (example, example.to("meta"), example.to("meta")[:2]):
         y = made(images)
         assert y.is_meta and y.dtype == torch.float32 and y.shape == (len(images), 5)
+
+
+def test_a_trainer_predicts_and_learns_where_its_net_is(back, monkeypatch):
+    """With all but the head frozen, too."""
+    net, x, labels = there(row(HALF))
+    trainer = Trainer(
+        net, recipe.get("small", clip=1.0, ema=0.9), frozen=("stem", "layer1", "layer2", "layer3", "layer4")
+    )
+    assert trainer.logits(x).shape == (4, 5)
+    with pytest.raises(RuntimeError, match="meta"):  # only the loss can't be told, at the very end
+        trainer.step(x, labels, 0.1)
+    assert len(trainer.optimizer.state) == 2
+    assert {t.device.type for t in [*trainer.parameters, *trainer.average.values()]} == {"meta"}
 
 
 @pytest.mark.parametrize("engine", ENGINES[1:])
@@ -121,7 +138,7 @@ def test_what_is_made_on_the_cpu_is_seen(where, name, back, uncompiled, monkeypa
             passes(HALF)
 
 
-@pytest.mark.parametrize("nets", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("nets", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_what_jax_compiles_is_lowered_for_cuda(nets):
     """In float32 and bfloat16: inference, gradients, optimizers and a trainer's step; and what has no code for CUDA is
     refused."""
