@@ -26,7 +26,6 @@ import atlas
 from gpu_parts import PEERS, ROOT, Part, Place, parts
 
 from common.errors import RosettaError, nearest
-from common.parity.backends import environment_of
 from common.tools.files import atomic
 from common.tools.refusals import refusal
 
@@ -66,7 +65,7 @@ def attempt(part: Part, place: Place, seconds: float) -> str:
 def one(name: str, place: Place) -> None:
     """A part, in this process."""
     (part,) = [p for p in parts(place) if p.name == name]
-    os.environ.update(environment_of("keras:jax", place.device))  # of what this process itself imports
+    os.environ["KERAS_BACKEND"] = "jax"  # of the tests; the processes of a part have environments of their own
     place.results(part.stem).parent.mkdir(parents=True, exist_ok=True)
     try:
         found = part.run(place, **part.arguments)
@@ -93,6 +92,7 @@ def written(place: Place) -> str:
             f"{about['date']}.",
             f"A matrix product makes, in 10^12 multiply-adds a second: {products}. A copy moves "
             f"{about['bytes a second, read and written'] / 1e9:.0f} GB a second.", "",
+            *(f"Left out is {who}: {why}.\n" for who, why in about["without"].items()),
         ]  # fmt: skip
     for kind in ("passed", "skipped"):
         if names := [n for part in found["tests"].get("parts", {}).values() for n in part[kind]]:

@@ -92,6 +92,7 @@ def device(place: Place) -> dict[str, Any]:
             found["versions"] |= {package: _version(package)}
     found["products"] = {d: matrix_product(d, place.device) for d in ("float32", "bfloat16")}
     found["engines"], found["without"] = found_engines(place)
+    found["without"] |= {p: "it isn't installed" for p in PEERS if not importlib.util.find_spec(p)}
     kind = "cpu" if place.rehearsal else "cuda"
     a = torch.empty(2**26 if place.rehearsal else 2**32, dtype=torch.uint8, device=kind)
     b = torch.empty_like(a)

@@ -170,6 +170,20 @@ def test_a_rehearsals_figures_are_no_results(tmp_path):
     assert "none of this is a result" in gpu.written(rehearsal) and "rehearsal" not in gpu.written(real).lower()
 
 
+def test_what_was_left_out_is_named(tmp_path, monkeypatch):
+    """And what a part's processes get of this one's environment is what a user's have."""
+    place, said = Place(True, tmp_path), "the backend keras:jax needs keras, which is not installed"
+    monkeypatch.setattr(gpu_parts, "found_engines", lambda place: ([], {"keras:jax": said}))
+    monkeypatch.setattr(gpu_parts, "matrix_product", lambda *given: {"torch.matmul": 1e12})
+    monkeypatch.setattr(gpu_parts.importlib.util, "find_spec", lambda package: None)
+    before = dict(os.environ)
+    monkeypatch.setattr(os, "environ", dict(before))
+    gpu.one("device", place)
+    assert {k for k, v in os.environ.items() if before.get(k) != v} <= {"KERAS_BACKEND"}
+    page = gpu.written(place)
+    assert f"Left out is keras:jax: {said}." in page and "Left out is timm: it isn't installed." in page
+
+
 def test_the_most_worth_comes_first():
     made = gpu_parts.parts(Place(False))
     names = [p.name for p in made]
