@@ -190,7 +190,7 @@ def written(report: dict) -> str:
     "--json", "file", type=click.Path(dir_okay=False), help="Write the figures, and docs/performance.md's table."
 )
 def main(rounds: int, batch: int, file: str | None) -> None:
-    """All runs, one after another: a quarter of an hour on two cores. --json fills docs/performance.md's table, too."""
+    """All runs, one after another: half an hour on two cores. --json fills docs/performance.md's table, too."""
     begin, results = time.perf_counter(), {}
     for what, asked in RUNS.items():
         CONSOLE.print(f"{what} ...")
