@@ -243,8 +243,10 @@ def _check(a: Arch) -> None:
             _refuse("antialias", a.antialias, "'none' with stride_in = 1: it follows the 3x3, in place of its stride")
         if a.stem.pool == "zeros":
             _refuse("antialias", a.antialias, "'none' with a stem whose pooling has a border of zeros")
-    if a.preact and a.output_stride:
-        _refuse("output_stride", a.output_stride, "0 with preact = True: nobody's dilated pre-activation nets are held")
+    if a.preact and a.output_stride and a.stride_block == "last":
+        _refuse(
+            "output_stride", a.output_stride, "0 with preact = True and stride_block = 'last': nobody has such nets"
+        )
     if a.preact and not a.shortcut_norm:
         _refuse("shortcut_norm", False, "true with preact = True: a pre-activation projection has no norm to leave out")
     if a.shortcut == "pad":

@@ -53,6 +53,7 @@ def rows(draw) -> Arch:
     ]
     means = stride_in == 2 and stem.pool != "zeros"
     bottleneck = block == "bottleneck"
+    stride_block = draw(st.sampled_from(["first", "last"]))
     return Arch(
         depths=tuple(draw(st.lists(st.integers(1, 2), min_size=stages, max_size=stages))),
         widths=tuple(widths),
@@ -60,9 +61,9 @@ def rows(draw) -> Arch:
         preact=preact,
         first_stride=draw(st.sampled_from([1, 2])),
         stride_in=stride_in,
-        output_stride=0 if preact else draw(st.sampled_from([0, 0, 1, 4, 8])),
+        output_stride=0 if preact and stride_block == "last" else draw(st.sampled_from([0, 0, 1, 4, 8])),
         antialias=draw(st.sampled_from(["none", "avg", "blur"])) if means else "none",
-        stride_block=draw(st.sampled_from(["first", "last"])),
+        stride_block=stride_block,
         groups=draw(st.integers(1, 4)) if bottleneck else 1,
         width_per_group=per_group,
         shortcut=shortcut,

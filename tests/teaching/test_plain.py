@@ -79,6 +79,7 @@ ROWS = {
     "dilated v1": Arch(output_stride=2, stride_in=1, kernels=(5,), **_deep),
     "dilated, basic": Arch(block="basic", output_stride=2, **_deep),
     "dilated, D, blurred": Arch(output_stride=1, shortcut="pool", antialias="blur", **_deep),
+    "dilated, pre-activation": Arch(preact=True, output_stride=1, **_deep),
     "dilated signals": Arch(dims=1, block="basic", output_stride=1, shortcut="pool", kernels=(5,), **_deep),
     "several kernels, bottleneck": Arch(dims=1, kernels=(3, 5), **_cifar),
     "several kernels": Arch(dims=1, block="basic", kernels=(3, 5), preact=True, drop_path=0.2, **_cifar),

@@ -105,10 +105,15 @@ def test_timm_narrow(referees, name):
 
 
 @pytest.mark.parametrize("stride", [8, 16])
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet50d", "resnetblur50", "resnetaa50d"])
+@pytest.mark.parametrize("name", [
+    "resnet18", "resnet50", "resnet50d", "resnetblur50", "resnetaa50d",
+    "resnetv2_18", "resnetv2_18d", "resnetv2_50", "resnetv2_50d", "resnetv2_50d_gn",
+])  # fmt: skip
 def test_timm_dilated(referees, name, stride):
-    arch = get(name, depths=(1, 2, 2, 2), widths=(16, 32, 48, 64), output_stride=stride)
-    as_timm(referees[1].create_model(name, layers=arch.depths, channels=arch.widths, output_stride=stride), arch)
+    widths = (32, 64, 96, 128) if "v2" in name else (16, 32, 48, 64)  # v2 projects, even from the stem's 64 to 64
+    arch = get(name, depths=(1, 2, 2, 2), widths=widths, output_stride=stride)
+    channels = [w * arch.expansion if arch.preact else w for w in arch.widths]
+    as_timm(referees[1].create_model(name, layers=arch.depths, channels=channels, output_stride=stride), arch)
 
 
 def test_torchvision_dilated(referees):
