@@ -107,9 +107,10 @@ def _binary(op: str):
             return [("affine", (r.of(x),), r.still(**{leaf: other}), r.arrays(**{leaf: other}))], labels
         by = np.asarray(r.constant(other), np.float64)
         by = {"sub": np.negative, "div": np.reciprocal}.get(op, lambda c: c)(by)
-        by = float(by.reshape(())) if by.size == 1 else by.reshape((1,) * (rank - by.ndim) + by.shape).transpose(
-            [labels.index(axis) for axis in range(rank)]
-        )  # fmt: skip
+        if (by == by.flat[0]).all():
+            by = float(by.flat[0])
+        else:
+            by = by.reshape((1,) * (rank - by.ndim) + by.shape).transpose([labels.index(axis) for axis in range(rank)])
         return [("shift" if op in ("add", "sub") else "scale", (r.of(x),), dict(by=by), {})], labels
 
     return handler
@@ -199,6 +200,8 @@ def _strided_slice(r, inputs, a):
                    for i in spec)  # fmt: skip
         if not full:
             raise Unknown
+        return _reshape(r, inputs, a, r.shape)
+    if any(bit["shrink_axis"](i) for i in spec) and math.prod(r.shape) == math.prod(shape):  # axes of length 1 go
         return _reshape(r, inputs, a, r.shape)
     steps, axis, source = [], 0, r.of(x)
     for i in spec:

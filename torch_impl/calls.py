@@ -36,6 +36,7 @@ def _conv(r, input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1
     attributes = dict(
         kernel=kernel, stride=_each(stride, n), before=before, after=after, dilation=dilation, groups=groups
     )
+    r.note(weight)
     return [("conv", (r.of(input),), attributes, r.arrays(weight=weight, bias=bias))]
 
 

@@ -36,15 +36,18 @@ class Live:
         self.parameters = {name: p for name, p in self.model.named_parameters() if p.is_floating_point()}
         self.tensors = self.parameters | {n: b for n, b in self.model.named_buffers() if b.is_floating_point()}
 
+        self.constants: Arrays = {}  # kernels that are no tensors of hers, as a recording finds them
+
     play = staticmethod(play)
 
     def arrays(self) -> Arrays:
-        return {name: to_numpy(t.detach()).copy() for name, t in self.tensors.items()}
+        return {name: to_numpy(t.detach()).copy() for name, t in self.tensors.items()} | self.constants
 
     def put(self, arrays: Arrays) -> None:
         with torch.no_grad():
             for name, value in arrays.items():
-                self.tensors[name].copy_(torch.from_numpy(np.asarray(value, np.float64)))
+                if name in self.tensors:
+                    self.tensors[name].copy_(torch.from_numpy(np.asarray(value, np.float64)))
 
     def restore(self, state: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
         for buffer, before in state:
@@ -141,7 +144,7 @@ class _Recorder(_Unmasked):
         self.calls: list[Call] = []
         self.numbers: dict[int, int] = {}  # of tensors that depend on the input, by id
         self.named = {id(t): name for name, t in live.tensors.items()}
-        self.tensors = live.tensors
+        self.live, self.tensors = live, live.tensors
         self.kept: list[torch.Tensor] = list(live.tensors.values())  # an id is somebody else's once its object is gone
         self.computed: set[int] = set()  # what was made of parameters: no tensor of hers has its values
         self.masks: dict[int, float] = {}  # what drops whole examples or channels, with its rate
@@ -210,6 +213,13 @@ class _Recorder(_Unmasked):
         if not isinstance(tensor, torch.Tensor) or id(tensor) not in self.numbers:
             raise Unknown
         return self.numbers[id(tensor)]
+
+    def note(self, kernel: torch.Tensor) -> None:
+        """Gives a kernel a name of its own that is no tensor of hers, and nothing computed."""
+        if not {id(kernel)} & (self.named.keys() | self.numbers.keys() | self.computed):
+            value, constants = to_numpy(kernel.double()), self.live.constants
+            name = next((n for n, v in constants.items() if np.array_equal(v, value)), f"constant {len(constants)}")
+            constants[name], self.named[id(kernel)] = value, name
 
     def arrays(self, **tensors: torch.Tensor | None) -> dict[str, str]:
         if any(t is not None and id(t) not in self.named for t in tensors.values()):

@@ -230,30 +230,34 @@ def test_other_libraries_nets(referees):
             assert torch.equal(net(x), theirs(x))
 
 
-def check_diagnosis(arch: Arch, framework: str) -> None:
-    """Nothing is found but what the row differs in from the nearest variant."""
-    found = diagnose(module(arch, framework).ResNet())
-    fields = {name: value for edit in found.edits for name, value in edit.fields.items()}
-    assert found.proof.holds and not found.unexplained and all(e.fields for e in found.edits), found.text()
-    assert dataclasses.replace(found.arch, **fields) == arch, found.text()
-
-
 FIRST = {name: VARIANTS[name] for name in (next(iter(names)) for names in FAMILIES.values())}
 DILATED = {f"{name}, dilated": get(name, output_stride=8) for name in ("resnet18d", "resnet50", "resnet50_v1")}
-UNREAD = pytest.mark.skip(reason="2026-11-25: the diagnosis doesn't read group normalisation yet")
+UNREAD = pytest.mark.skip(reason="2026-11-25: the diagnosis doesn't read group normalisation and computed kernels yet")
+UNPLAYED = pytest.mark.skip(reason="2026-11-25: in Keras the diagnosis doesn't compute a blur of signals")
+
+
+def read(rows, framework: str, *marks):
+    """The rows for a test of that framework, of which the diagnosis reads not all yet."""
+    for name, arch in rows.items():
+        why = [UNREAD] * bool(arch.norm_groups or arch.weight_std)
+        why += [UNPLAYED] * (framework == "keras" and arch.dims == 1 and arch.antialias == "blur")
+        yield pytest.param(name, framework, marks=[*marks, *why], id=f"{name}-{framework}")
+
+
+@pytest.mark.parametrize(("name", "framework"), [*read(ROWS, "torch"), *read(ROWS, "keras", pytest.mark.slow)])
+def test_diagnose_finds_no_edit_in_a_row(name, framework):
+    found = diagnose(module(ROWS[name], framework).ResNet(), ROWS[name])
+    assert found.same, found.text()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("framework", plain.FRAMEWORKS)
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=UNREAD) if arch.norm_groups else n for n, arch in (FIRST | DILATED).items()]
-)
-def test_diagnose_finds_no_edit(name, framework):
-    check_diagnosis((FIRST | DILATED)[name], framework)
-
-
-def test_diagnose_finds_no_edit_in_a_small_net():
-    check_diagnosis(get("cifar_resnet20", drop_path=0.5), "torch")
+@pytest.mark.parametrize(("name", "framework"), [*read(FIRST | DILATED, "torch"), *read(FIRST | DILATED, "keras")])
+def test_diagnose_finds_the_variant(name, framework):
+    """And no edit but what the row differs in from the nearest variant."""
+    found, arch = diagnose(module((FIRST | DILATED)[name], framework).ResNet()), (FIRST | DILATED)[name]
+    fields = {field: value for edit in found.edits for field, value in edit.fields.items()}
+    assert found.proof.holds and not found.unexplained and all(e.fields for e in found.edits), found.text()
+    assert dataclasses.replace(found.arch, **fields) == arch, found.text()
 
 
 @pytest.fixture(scope="module")
