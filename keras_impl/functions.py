@@ -68,6 +68,9 @@ def in_format(r, x, data_format) -> tuple[int, ...]:
 def convolution(r, input, filters, strides=None, padding="VALID", data_format=None, dilations=None, name=None):
     attributes, labels = window(r, input, filters, strides, padding, data_format, dilations)
     attributes["groups"] = int(turned(input.shape, labels)[1]) // int(filters.shape[-2])
+    if found := r.standardised(filters):
+        attributes["standardised"] = found[1]
+        return [("conv", (r.of(input),), attributes, {"weight": found[0]})], labels
     return [("conv", (r.of(input),), attributes, r.arrays(weight=filters))], labels
 
 
@@ -106,6 +109,16 @@ def batch_normalization(r, x, mean, variance, offset, scale, variance_epsilon, n
     else:
         leaves |= dict(running_mean=mean, running_var=variance)
     return [("norm", (r.of(x),), attributes, r.arrays(**leaves))], labels
+
+
+def group_normalization(r, layer, inputs):
+    """A layer's call as a whole, Keras' own or ours."""
+    labels = r.labels(inputs)
+    if labels[getattr(layer, "axis", -1)] != 1:
+        raise Unknown
+    leaves = dict(weight=getattr(layer, "gamma", None), bias=getattr(layer, "beta", None))
+    groups = layer.groups if layer.groups > 0 else int(inputs.shape[labels.index(1)])
+    return [("group_norm", (r.of(inputs),), dict(eps=float(layer.epsilon), groups=groups), r.arrays(**leaves))], labels
 
 
 def matmul(r, x1, x2):

@@ -79,6 +79,9 @@ class Player:
     def conv(self, x, a, w, layer):
         x, n = padded(x, a, 0.0), x.ndim - 2
         kernel = tf.reshape(w["weight"], (*w["weight"].shape[:2], *a["kernel"]))
+        if (eps := a.get("standardised")) is not None:
+            kernel -= tf.reduce_mean(kernel, range(1, n + 2), keepdims=True)
+            kernel /= tf.sqrt(tf.reduce_mean(tf.square(kernel), range(1, n + 2), keepdims=True) + eps)
         kernel = tf.transpose(kernel, (*range(2, n + 2), 1, 0))
         pairs = zip(tf.split(x, a["groups"], -1), tf.split(kernel, a["groups"], -1), strict=True)
         if kernel.shape[-2] == 1 and a["groups"] > 1:
@@ -106,6 +109,12 @@ class Player:
         else:
             mean, var = w["running_mean"], w["running_var"]
         return self.affine((x - mean) / tf.sqrt(var + a["eps"]), a, w, layer)
+
+    def group_norm(self, x, a, w, layer):
+        groups = tf.reshape(x, (x.shape[0], -1, a["groups"], x.shape[-1] // a["groups"]))
+        y = groups - tf.reduce_mean(groups, (1, 3), keepdims=True)
+        y = y / tf.sqrt(tf.reduce_mean(tf.square(y), (1, 3), keepdims=True) + a["eps"])
+        return self.affine(tf.reshape(y, x.shape), a, w, layer)
 
     def affine(self, x, a, w, layer):
         x = x * tf.reshape(w["weight"], (-1,)) if "weight" in w else x

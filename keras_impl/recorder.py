@@ -18,8 +18,9 @@ import numpy as np
 
 from common.diagnosis import tape
 from common.diagnosis.tape import INPUT, Call
+from keras_impl import layers
 from keras_impl.calls import OPERATIONS, STILL
-from keras_impl.functions import FUNCTIONS, OF_KERAS, Unknown, dropout, matmul, of_format, turned
+from keras_impl.functions import FUNCTIONS, OF_KERAS, Unknown, dropout, group_normalization, matmul, of_format, turned
 
 _RUNS = str(Path(__file__).parent / "tape.py")
 # files that are nobody's net: Keras' and TensorFlow's own, and those that record
@@ -50,6 +51,24 @@ def deep_first(kernel: np.ndarray) -> np.ndarray:
     """A depthwise kernel (*K, C, M) as PyTorch has it, (C M, 1, *K)."""
     turned = np.moveaxis(kernel, (-2, -1), (0, 1))
     return np.ascontiguousarray(turned.reshape(-1, 1, *kernel.shape[:-2]))
+
+
+_OF_KERAS = keras.layers.GroupNormalization.call
+
+
+def group_normed(layer, inputs):
+    """What Keras' own layer gives, in the dtype of its input: Keras takes float64 for float32 (3.15)."""
+    import tensorflow as tf
+
+    if layer.axis not in (-1, len(inputs.shape) - 1):
+        return _OF_KERAS(layer, inputs)
+    channels = inputs.shape[-1]
+    groups = layer.groups if layer.groups > 0 else channels
+    x = tf.reshape(inputs, (inputs.shape[0], -1, groups, channels // groups))
+    x = x - tf.reduce_mean(x, (1, 3), keepdims=True)
+    x = tf.reshape(x / tf.sqrt(tf.reduce_mean(tf.square(x), (1, 3), keepdims=True) + layer.epsilon), inputs.shape)
+    x = x * tf.cast(layer.gamma, x.dtype) if layer.scale else x
+    return x + tf.cast(layer.beta, x.dtype) if layer.center else x
 
 
 @contextmanager
@@ -94,6 +113,8 @@ def patched(around=lambda f, handler: f):
         stack.enter_context(for_now(random, dropout=around(unmasked, dropout)))
         stack.enter_context(for_now(nn, **{name: around(getattr(nn, name), h) for name, h in OF_KERAS.items()}))
         stack.enter_context(for_now(arrays, matmul=around(arrays.matmul, matmul)))
+        for layer, call in ((layers.GroupNorm, layers.GroupNorm.call), (keras.layers.GroupNormalization, group_normed)):
+            stack.enter_context(for_now(layer, call=around(call, group_normalization)))
         yield
 
 
@@ -173,6 +194,13 @@ class Recorder:
         elif name not in self.live.deep:
             raise Unknown
         return {"weight": name}
+
+    def standardised(self, kernel) -> tuple[str, float] | None:
+        """The name and epsilon of a kernel (*K, I, O) that is a variable's standardised weights."""
+        if id(kernel) not in self.computed:
+            return None
+        value = kernel.numpy()
+        return tape.standardised(np.moveaxis(value, (-1, -2), (0, 1)), self.live.arrays())
 
     def normalised(self, x, mean, variance, labels: tuple[int, ...]) -> None:
         """A norm whose mean and variance are those of the batch; raises Unknown where they aren't."""

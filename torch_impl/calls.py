@@ -10,6 +10,7 @@ import math
 import numpy as np
 import torch
 
+from common.diagnosis.tape import standardised
 from torch_impl.model import to_numpy
 
 DROPOUTS = {"dropout": (), "alpha_dropout": (), "dropout1d": (2,), "dropout2d": (2, 3), "feature_dropout": (2, 3)}
@@ -36,6 +37,9 @@ def _conv(r, input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1
     attributes = dict(
         kernel=kernel, stride=_each(stride, n), before=before, after=after, dilation=dilation, groups=groups
     )
+    if id(weight) in r.computed and (found := standardised(to_numpy(weight), r.values())):
+        attributes["standardised"] = found[1]
+        return [("conv", (r.of(input),), attributes, {"weight": found[0], **r.arrays(bias=bias)})]
     r.note(weight)
     return [("conv", (r.of(input),), attributes, r.arrays(weight=weight, bias=bias))]
 
@@ -44,6 +48,17 @@ def _norm(r, input, running_mean, running_var, weight=None, bias=None, training=
     attributes = dict(eps=eps, momentum=momentum, batch=bool(training), unbiased=True)
     arrays = r.arrays(weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
     return [("norm", (r.of(input),), attributes, arrays)]
+
+
+def _group_norm(r, input, num_groups, weight=None, bias=None, eps=1e-5):
+    return [("group_norm", (r.of(input),), dict(eps=eps, groups=num_groups), r.arrays(weight=weight, bias=bias))]
+
+
+def _instance_norm(r, input, running_mean=None, running_var=None, weight=None, bias=None, use_input_stats=True,
+                   momentum=0.1, eps=1e-5):  # fmt: skip
+    if running_mean is not None or not use_input_stats:
+        raise Unknown
+    return _group_norm(r, input, input.shape[1], weight, bias, eps)
 
 
 def _linear(r, input, weight, bias=None):
@@ -289,6 +304,8 @@ HANDLERS = {
     **{name: _dropout(shared) for name, shared in DROPOUTS.items()},
     "add": _binary("add"),
     "batch_norm": _norm,
+    "group_norm": _group_norm,
+    "instance_norm": _instance_norm,
     "linear": _linear,
     **dict.fromkeys(("expand", "expand_as", "broadcast_to"), _same),  # what multiplies or adds spreads by itself
     "mean": _reduced("mean"),

@@ -66,6 +66,9 @@ class Player:
     def conv(self, x, a, w, layer):
         x, n = padded(x, a, 0.0), x.ndim - 2
         weight = w["weight"].reshape(*w["weight"].shape[:2], *a["kernel"])
+        if (eps := a.get("standardised")) is not None:
+            weight = weight - weight.mean(tuple(range(1, n + 2)), keepdim=True)
+            weight = weight / (weight.square().mean(tuple(range(1, n + 2)), keepdim=True) + eps).sqrt()
         of = F.conv1d if n == 1 else F.conv2d
         return of(x, weight, w.get("bias"), tuple(a["stride"]), 0, tuple(a["dilation"]), a["groups"])
 
@@ -87,6 +90,12 @@ class Player:
             mean, var = spread(w["running_mean"], x), spread(w["running_var"], x)
         y = (x - mean) / (var + a["eps"]).sqrt()
         return self.affine(y, a, w, layer)
+
+    def group_norm(self, x, a, w, layer):
+        groups = x.reshape(len(x), a["groups"], -1)
+        y = groups - groups.mean(2, keepdim=True)
+        y = y / (y.square().mean(2, keepdim=True) + a["eps"]).sqrt()
+        return self.affine(y.reshape(x.shape), a, w, layer)
 
     def affine(self, x, a, w, layer):
         if "weight" in w:

@@ -221,6 +221,9 @@ class _Recorder(_Unmasked):
             name = next((n for n, v in constants.items() if np.array_equal(v, value)), f"constant {len(constants)}")
             constants[name], self.named[id(kernel)] = value, name
 
+    def values(self) -> Arrays:
+        return {name: to_numpy(t.detach()) for name, t in self.tensors.items()}
+
     def arrays(self, **tensors: torch.Tensor | None) -> dict[str, str]:
         if any(t is not None and id(t) not in self.named for t in tensors.values()):
             raise Unknown  # computed from parameters, or no tensor of hers

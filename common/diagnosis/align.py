@@ -18,7 +18,7 @@ KINDS = {
     **dict.fromkeys("relu relu6 leaky_relu elu gelu silu tanh sigmoid hard_sigmoid hard_swish mish softplus hardtanh"
                     .split(), "activation"),
     **dict.fromkeys("max_pool avg_pool adaptive_pool mean global_max".split(), "pool"),
-    **dict.fromkeys(("norm", "affine"), "norm"),
+    **dict.fromkeys(("norm", "group_norm", "affine"), "norm"),
     **dict.fromkeys(("softmax", "log_softmax"), "softmax"),
 }  # fmt: skip
 # how much it takes to believe a difference: of an attribute, and of a layer more or less
@@ -27,7 +27,7 @@ WEIGHT = {"kernel": 50, "stride": 30, "out": 40, "into": 20, "groups": 30, "bias
           "order": 50}  # fmt: skip
 OTHERWISE = 10
 NEVER = 10**9
-LAYER = {"conv": 150, "relu": 60, "norm": 90}
+LAYER = {"conv": 150, "relu": 60, "norm": 90, "group_norm": 90}
 ANY_LAYER = 80
 BEHIND = 50  # the ReLU behind a sum
 UNJOINED = 120  # a block without its shortcut
@@ -126,7 +126,10 @@ class Aligner:
         if isinstance(a, Layer) and isinstance(b, Layer):
             if KINDS.get(a.op, a.op) != KINDS.get(b.op, b.op):
                 return NEVER
-            return sum(WEIGHT.get(name, OTHERWISE) for name in differing(a, b))
+            names = differing(a, b)
+            if "op" in names:  # what one kind alone has comes with the kind
+                names = ["op", *({*names} & {*a.attributes} & {*b.attributes})]
+            return sum(WEIGHT.get(name, OTHERWISE) for name in names)
         if isinstance(a, Join) and isinstance(b, Join) and a.op == b.op and len(a.branches) == len(b.branches):
             return self.ordered(a, b)[0]
         return NEVER

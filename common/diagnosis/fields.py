@@ -17,6 +17,7 @@ NAMES = {  # field: (name, kind)
     "preact": ("pre-activation", "block"), "stride_block": ("stride in a stage's last block", "stride"),
     "first_stride": ("stride of the first stage", "stride"), "drop_path": ("stochastic depth", "dropout"),
     "dropout": ("dropout", "dropout"), "antialias": ("anti-aliasing", "stride"),
+    "norm_groups": ("group normalisation", "norm"), "weight_std": ("weight standardisation", "norm"),
     "eca": ("channel attention", "gate"), "output_stride": ("dilated stages", "stride"),
 }  # fmt: skip
 POOLED = ("average pooling before projections", "an average pooling strides before each projection")
@@ -40,6 +41,8 @@ SAYS: dict[tuple[str, Any], tuple[str, str]] = {  # (field, value): (name, sente
     ("output_stride", 0): ("no dilated stages", "every stage strides, and none dilates instead"),
     ("output_stride", 8): ("dilated stages", "beyond an output stride of 8, stages dilate and don't stride"),
     ("output_stride", 16): ("dilated stages", "beyond an output stride of 16, stages dilate and don't stride"),
+    ("norm_groups", 0): ("batch normalisation", "norms are over the batch, and none over groups of channels"),
+    ("weight_std", 0.0): ("no weight standardisation", "no convolution standardises its weights"),
     ("shortcut_norm", True): ("projection with norm", "each projection has a norm behind it"),
 }  # fmt: skip
 
@@ -92,6 +95,14 @@ def _edit(e: Explained, fields: dict[str, Any], claimed: frozenset[Change]) -> E
         says += " in the stem"
     elif first == "stem":
         says = f"{value.text(e.base.dims)} for {ours.text(e.base.dims)}"
+    elif first == "norm_groups":
+        over = "all channels of an example" if value == 1 else f"{value} groups of channels"
+        says = f"norms are over {over}, and not {ours or 'over the batch'}"
+    elif first == "weight_std":
+        name = f"epsilon {number(value)} of weights" if ours else name
+        says = f"convolutions standardise their weights, epsilon {number(value)}" + (
+            f" for {number(ours)}" if ours else ""
+        )
     elif first == "depths":
         says = f"{plain(value)} blocks for {plain(ours)}"
     else:

@@ -7,7 +7,7 @@ from typing import Any
 
 from common.diagnosis.align import Change
 from common.diagnosis.edits import Edit, Explained, Finder, number, order, plain
-from common.diagnosis.parse import layers
+from common.diagnosis.parse import Layer, layers
 from common.diagnosis.patterns import casts, last_norm, relu_across
 from common.diagnosis.places import listed
 
@@ -87,6 +87,14 @@ def kinds(e: Explained, rest: list[Change]) -> Iterator[Edit]:
         elif hers == "hard_sigmoid" and all(e.part(c) == "gate" for c in found):
             name = "hard sigmoid"
         says = f"{e.told(found)}: {hers.replace('_', ' ')} for {ours.replace('_', ' ')}"
+        if hers == "group_norm":
+            name, kind, says = "group normalisation", "norm", f"{e.told(found)} are over groups of channels"
+            of = [c.theirs.attributes for c in found if isinstance(c.theirs, Layer)]
+            if all(a["groups"] == a["channels"] for a in of):
+                name, says = (
+                    "instance normalisation",
+                    f"{e.told(found)} are over each channel of each example by itself",
+                )
         yield Edit(name, kind, says, frozenset(group))
 
 
@@ -242,6 +250,16 @@ ATTRIBUTES: dict[tuple[str, str], Callable[[str, Any, Any], Words]] = {
         "norm without scale or shift" if "running_mean" in b else "norm without statistics", "norm",
         f"{p} lack {', '.join(leaf for leaf in a if leaf not in b)}",
     ),
+    ("group_norm", "eps"): lambda p, a, b: (f"epsilon {number(b)}", "epsilon", f"{p} {number(b)} for {number(a)}"),
+    ("group_norm", "groups"): lambda p, a, b: (f"{b} groups of a norm", "norm", f"{p} are over {b} groups for {a}"),
+    ("group_norm", "leaves"): lambda p, a, b: (
+        "norm without scale or shift", "norm", f"{p} lack {', '.join(leaf for leaf in a if leaf not in b)}",
+    ),
+    ("conv", "standardised"): lambda p, a, b: (
+        f"weight standardisation {'missing' if b is None else 'too much' if a is None else number(b)}", "norm",
+        f"{p} {'do not standardise' if b is None else 'standardise'} their weights"
+        + ("" if b is None else f", epsilon {number(b)}") + ("" if None in (a, b) else f" for {number(a)}"),
+    ),
     ("norm", "gradient"): lambda p, a, b: (
         "statistics without gradient", "gradient", f"no gradient goes through the batch's mean and variance in {p}",
     ),
@@ -353,11 +371,11 @@ def more_or_less(e: Explained, rest: list[Change]) -> Iterator[Edit]:
 
 def _kind_of(c: Change, rest: list[Change], e: Explained) -> str:
     """The op; a convolution of a shortcut with its norm is a projection."""
-    if e.part(c) == "shortcut" and c.op in ("conv", "norm"):
+    if e.part(c) == "shortcut" and c.op in ("conv", "norm", "group_norm"):
         chain = c.path.rsplit(".", 1)[0]
         if any(d.kind == c.kind and d.op == "conv" and d.path.rsplit(".", 1)[0] == chain for d in rest):
             return "projection"
-    return c.op
+    return "norm" if c.op == "group_norm" else c.op
 
 
 FINDERS: tuple[Finder, ...] = (

@@ -1,7 +1,7 @@
 """What a tree's blocks say of the row that it might be: values of fields to try, each by itself."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Any, get_args
 
@@ -23,9 +23,12 @@ def edges(chain: Chain) -> dict[str, int]:
 def guesses(base: Arch, theirs: Chain) -> Iterator[dict[str, Any]]:
     """Fields in which her net may differ from `base`, each set to be tried alone."""
     singles: dict[str, Any] = {}
-    norms = [x for x in layers(theirs) if x.op == "norm"]
+    norms = [x.attributes for x in layers(theirs) if x.op in ("norm", "group_norm")]
     if norms:
-        singles["norm_eps"] = Counter(x.attributes["eps"] for x in norms).most_common(1)[0][0]
+        singles["norm_eps"] = _usual(a["eps"] for a in norms)
+        singles["norm_groups"] = _usual(a.get("groups", 0) for a in norms)
+    kernels = [x.attributes.get("standardised", 0.0) for x in layers(theirs) if x.op == "conv"]
+    singles["weight_std"] = _usual(kernels or [0.0])
     blocks = [item for item in theirs if isinstance(item, Join) and item.op == "add"]
     shapes = [_outs(block) for block in blocks]
     stages = [list(run) for _, run in groupby(shapes, key=lambda outs: outs[-1])]
@@ -64,6 +67,10 @@ def guesses(base: Arch, theirs: Chain) -> Iterator[dict[str, Any]]:
         for name in ("dropout", "drop_path"):
             if rate != getattr(base, name):
                 yield {name: rate}
+
+
+def _usual(values: Iterable[Any]) -> Any:
+    return Counter(values).most_common(1)[0][0]
 
 
 def _outs(block: Join) -> list[int]:

@@ -145,8 +145,8 @@ def attributes_of(call: Call, shapes: Mapping[str, tuple[int, ...]]) -> dict[str
     if call.op in ("conv", "linear") and "weight" in shapes:
         groups = a.get("groups", 1)
         a |= {"into": shapes["weight"][1] * groups, "out": shapes["weight"][0], "bias": "bias" in shapes}
-    elif call.op in ("norm", "affine") and shapes:
-        a |= {"channels": next(iter(shapes.values()))[0], "leaves": tuple(sorted(shapes))}
+    elif call.op in ("norm", "group_norm", "affine"):
+        a |= {"channels": next(iter(shapes.values()))[0] if shapes else call.shape[1], "leaves": tuple(sorted(shapes))}
     return a
 
 

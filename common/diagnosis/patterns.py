@@ -35,8 +35,8 @@ def _fork(c: Change) -> Join:
 
 def last_norm(e: Explained, rest: list[Change]) -> Iterator[Edit]:
     """A pre-activation net that ends with its last addition."""
-    group = [c for c in rest if c.kind == "drop" and c.op in ("norm", "relu") and e.part(c) == "head"]
-    if {c.op for c in group} == {"norm", "relu"}:
+    group = [c for c in rest if c.kind == "drop" and c.op in ("norm", "group_norm", "relu") and e.part(c) == "head"]
+    if len(group) == 2 and len({c.op for c in group}) == 2:
         yield Edit("no last BN-ReLU", "norm", "no norm and no ReLU behind the last stage", frozenset(group))
 
 

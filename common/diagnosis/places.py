@@ -10,7 +10,7 @@ from common.diagnosis.parse import Chain, Item, Join, Layer
 PLURAL = {
     "conv": "convolutions", "norm": "norms", "relu": "ReLUs", "linear": "linear layers", "max_pool": "max poolings",
     "avg_pool": "average poolings", "pad_channels": "zero paddings", "dropout": "dropouts", "sigmoid": "sigmoids",
-    "subsample": "subsamplings",
+    "subsample": "subsamplings", "group_norm": "group norms",
 }  # fmt: skip
 
 

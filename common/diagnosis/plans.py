@@ -112,12 +112,17 @@ def _conv(c: p.Conv) -> Layer:
     each = {"kernel": c.kernel, "stride": c.stride, "before": c.padding, "after": c.padding, "dilation": c.dilation}
     a: dict[str, Any] = {k: (v,) * c.dims for k, v in each.items()}
     a |= {"groups": c.groups, "into": c.in_channels, "out": c.out_channels, "bias": c.bias}
+    a |= {"standardised": c.std_eps} if c.std_eps else {}
     return Layer("conv", a, _named(c.name, "weight", *(("bias",) if c.bias else ())), c.name)
 
 
 def _norm(norm: p.Norm | None) -> Chain:
     if norm is None:
         return ()
+    if norm.groups:
+        leaves: tuple[str, ...] = ("bias", "weight")
+        a: dict[str, Any] = {"eps": norm.eps, "groups": norm.groups, "channels": norm.channels, "leaves": leaves}
+        return (Layer("group_norm", a, _named(norm.name, *leaves), norm.name),)
     leaves = ("bias", "running_mean", "running_var", "weight")
     a = {"eps": norm.eps, "momentum": p.MOMENTUM, "batch": "in training", "unbiased": True}
     return (Layer("norm", {**a, "channels": norm.channels, "leaves": leaves}, _named(norm.name, *leaves), norm.name),)

@@ -11,11 +11,13 @@ with a question mark before it ("?torch.roll"): nothing may be left out between 
 
     op              attributes; arrays after the semicolon
     conv            kernel, stride, before, after, dilation: one number an axis of S; groups;
-                    weight (O, I / groups, *K), bias
+                    standardised: the epsilon of (w - mean) / sqrt(variance + epsilon), of each output's weights,
+                    where the kernel is that; weight (O, I / groups, *K), bias
     norm            eps; momentum: the batch's share of new statistics, 0.1 in PyTorch and 0.01 for Keras' 0.99;
                     batch: the batch's statistics are used, and not the running ones; unbiased: so is the running
                     variance (None: it isn't, as Keras' own layer has it); gradient: False where none goes through
                     the batch's; weight, bias, running_mean, running_var
+    group_norm      groups, eps; weight, bias
     linear          over the last axis; weight (O, I), bias
     affine          x * weight + bias, each channel its own; weight, bias
     relu, sigmoid, tanh, gelu, silu, relu6, leaky_relu, elu, hard_sigmoid, ...: what they have, as slope
@@ -128,3 +130,20 @@ class Live(Protocol):
 
     def play(self, chain: Any, arrays: Arrays, x: np.ndarray, training: bool = False) -> Ran:
         """What a tree of parse.py (`Chain`) computes of `x`, in the net's framework: `torch_impl/play.py` is one."""
+
+
+def standardised(kernel: np.ndarray, arrays: Arrays) -> tuple[str, float] | None:
+    """Whether a kernel (O, I / groups, *K) that was computed is one of these arrays with mean 0 and variance 1 for each
+    output, (w - mean) / sqrt(variance + epsilon): its name and the epsilon."""
+    made = kernel.reshape(len(kernel), -1)
+    for name, array in arrays.items():
+        if array.shape != kernel.shape or made.shape[1] < 2:
+            continue
+        rows = array.reshape(made.shape)
+        rows, variance = rows - rows.mean(1, keepdims=True), rows.var(1, keepdims=True)
+        at = np.abs(made).argmax(1)[:, None]
+        ratio = np.take_along_axis(rows, at, 1) / np.take_along_axis(made, at, 1)
+        epsilon = float(f"{max(0.0, np.median(ratio**2 - variance)):.6g}")
+        if np.allclose(rows / np.sqrt(variance + epsilon), made, rtol=1e-9, atol=1e-12):
+            return name, epsilon
+    return None

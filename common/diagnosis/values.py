@@ -11,6 +11,7 @@ from common.diagnosis.parse import Chain, Item, Join, Layer, layers, with_norms
 from common.diagnosis.tape import Arrays, Live
 
 Shape = tuple[int, ...]
+NORMED = ("norm", "group_norm", "affine")  # what has a scale and a shift for each channel
 
 
 def shapes(layer: Layer) -> dict[str, Shape]:
@@ -21,7 +22,7 @@ def shapes(layer: Layer) -> dict[str, Shape]:
         return {"weight": weight} | ({"bias": (a["out"],)} if a["bias"] else {})
     if layer.op == "linear":
         return {"weight": (a["out"], a["into"])} | ({"bias": (a["out"],)} if a["bias"] else {})
-    if layer.op in ("norm", "affine"):
+    if layer.op in NORMED:
         return dict.fromkeys(a["leaves"], (a["channels"],))
     return {}
 
@@ -44,7 +45,7 @@ def scatter(live: Live, chain: Chain, batches: Sequence[np.ndarray]) -> None:
     for layer in layers(chain):
         for leaf, names in layer.arrays.items():
             for name in names.split("+"):
-                arrays[name] = drawn(name, leaf, arrays[name].shape, layer.op in ("norm", "affine"))
+                arrays[name] = drawn(name, leaf, arrays[name].shape, layer.op in NORMED)
     seen = [live.play(_measuring(chain), arrays, x, training=True).statistics for x in batches[:2]]
     batch = {name: np.mean([of[name] for of in seen], 0) for name in seen[0]}
     # by little where many follow one another: they would magnify rounding to what an edit does
@@ -86,7 +87,7 @@ def filled(chain: Chain, arrays: Arrays) -> tuple[Chain, Arrays]:
                 given.update({n: arrays[n] for n in parts})
             else:
                 name = f"{name} {shape}".replace("+", "&")
-                given[name] = drawn(name, leaf, shape, item.op in ("norm", "affine"))
+                given[name] = drawn(name, leaf, shape, item.op in NORMED)
             names[leaf] = name
         return replace(item, arrays=names) if names else item
 

@@ -45,7 +45,7 @@ def functional(norm=INNOCENT, same=False, last="channels_last", size=None, softm
         else:
             padding = "same"
         x = layers.Conv2D(c, k, s, padding, use_bias=False, data_format=last)(x)
-        return layers.BatchNormalization(axis=axis, **norm)(x)
+        return norm(axis)(x) if callable(norm) else layers.BatchNormalization(axis=axis, **norm)(x)
 
     x = inputs = keras.Input((size, size, 3) if axis == -1 else (3, size, size))
     x = layers.Activation("relu")(conv(x, 64, 7, 2))

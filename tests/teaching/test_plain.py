@@ -232,15 +232,13 @@ def test_other_libraries_nets(referees):
 
 FIRST = {name: VARIANTS[name] for name in (next(iter(names)) for names in FAMILIES.values())}
 DILATED = {f"{name}, dilated": get(name, output_stride=8) for name in ("resnet18d", "resnet50", "resnet50_v1")}
-UNREAD = pytest.mark.skip(reason="2026-11-25: the diagnosis doesn't read group normalisation and computed kernels yet")
 UNPLAYED = pytest.mark.skip(reason="2026-11-25: in Keras the diagnosis doesn't compute a blur of signals")
 
 
 def read(rows, framework: str, *marks):
     """The rows for a test of that framework, of which the diagnosis reads not all yet."""
     for name, arch in rows.items():
-        why = [UNREAD] * bool(arch.norm_groups or arch.weight_std)
-        why += [UNPLAYED] * (framework == "keras" and arch.dims == 1 and arch.antialias == "blur")
+        why = [UNPLAYED] * (framework == "keras" and arch.dims == 1 and arch.antialias == "blur")
         yield pytest.param(name, framework, marks=[*marks, *why], id=f"{name}-{framework}")
 
 
