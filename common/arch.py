@@ -25,7 +25,6 @@ from typing import Any
 
 from common.errors import RosettaError, nearest
 from common.row import EXPANSION as EXPANSION
-from common.row import OPTIONS as OPTIONS
 from common.row import Arch as Arch
 from common.row import Stem as Stem
 

@@ -142,6 +142,14 @@ class Arch:
             size = 1024 if self.dims == 1 else 224 if strides else 32
         return (self.in_channels, *((size,) * self.dims if isinstance(size, int) else size))
 
+    def words(self) -> dict[str, str]:
+        """{field: its value in words}, for people."""
+        said = {f.name: str(getattr(self, f.name)) for f in fields(self)}
+        said["stem"] = self.stem.text(self.dims)
+        if self.shortcut in OPTIONS:
+            said["shortcut"] += f" (option {OPTIONS[self.shortcut]} of He et al. 2015)"
+        return said
+
     def to_json(self) -> str:
         """The row as JSON, every field written out, so that a later change of a default changes no file."""
         return json.dumps(dataclasses.asdict(self))

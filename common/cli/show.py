@@ -54,7 +54,7 @@ def list_(family: str | None, as_json: bool) -> None:
 def show(name: str, overrides: dict[str, Any], by_layer: bool, size: int | None, as_json: bool) -> None:
     """Show a variant: its row, shapes, costs and names. The names are the canonical ones of its parameters."""
 
-    from common.arch import OPTIONS, get
+    from common.arch import get
     from common.names import layers, parameters, sections
 
     arch = get(name, **overrides)
@@ -79,13 +79,9 @@ def show(name: str, overrides: dict[str, Any], by_layer: bool, size: int | None,
         return
     default = {f.name: f.default for f in dataclasses.fields(arch)}
     click.secho(name + ("" if not overrides else "  " + " ".join(f"{k}={v}" for k, v in overrides.items())), bold=True)
-    for key, value in dataclasses.asdict(arch).items():
-        given = getattr(arch, key)
-        if key == "stem":
-            value = arch.stem.text(arch.dims)
-        if value in OPTIONS:
-            value += f" (option {OPTIONS[value]} of He et al. 2015)"
-        click.echo(f"  {key:<16}{value}" + ("" if given != default[key] else click.style("  (default)", dim=True)))
+    for key, value in arch.words().items():
+        is_default = getattr(arch, key) == default[key]
+        click.echo(f"  {key:<16}{value}" + (click.style("  (default)", dim=True) if is_default else ""))
     click.echo()
     lines: list[tuple[str, ...]] = [("stage", "output", "layers", "parameters", "statistics", "multiply-adds")]
     lines += [(s.name, " x ".join(map(str, s.output)), *(f"{getattr(s, key):,}" for key in total)) for s in stages]

@@ -26,9 +26,11 @@ from common.teaching.site import build
 
 LIMIT = 600  # seconds of a comparison
 ROOT = Path(__file__).parents[2]
-TYPES = {"": "text/plain", ".html": "text/html", ".css": "text/css", ".js": "text/javascript",
+TYPES = {"": "text/plain", ".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml",
          ".ipynb": "application/x-ipynb+json"}  # fmt: skip
-POLICY = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src data:; form-action 'self'"
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; form-action 'self'"
+)
 HEADERS = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "Content-Security-Policy": POLICY}
 
 

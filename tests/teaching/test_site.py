@@ -1,23 +1,28 @@
 """The site: the same to the byte when made twice, whole without a net, and in a real browser where there is one."""
 
 import html.parser
+import json
 import re
 import shutil
+from dataclasses import fields
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
+from conftest import ROOT
 
-from common.arch import VARIANTS, get
+from common.arch import VARIANTS, Arch, get
 from common.cli import cli
 from common.errors import RosettaError
 from common.teaching import site
 from common.teaching.faults import FAULTS
+from common.teaching.site import versus
 from common.teaching.site.twins import plain
 
-NAMES = ("resnet18", "resnet50", "cifar_resnet20")
+NAMES = ("resnet18", "resnet50", "resnet50d", "cifar_resnet20")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +37,7 @@ def test_made_twice_it_is_the_same(pages, tmp_path):
     made = sorted(p.name for p in pages.iterdir())
     assert made == sorted(p.name for p in tmp_path.iterdir())
     assert all((pages / name).read_bytes() == (tmp_path / name).read_bytes() for name in made)
-    site.build(tmp_path, NAMES)  # over itself
+    site.build(tmp_path, [])  # over itself
 
 
 def test_it_stands_alone_and_is_small(pages):
@@ -41,7 +46,7 @@ def test_it_stands_alone_and_is_small(pages):
     for page in pages.glob("*.html"):
         text = page.read_text()
         for address in re.findall(r'(?:href|src)="([^"]*)"', text):
-            assert address == "data:," or address.split("#")[0] in everything, (page.name, address)
+            assert address == "data:," or (address.split("#")[0] or page.name) in everything, (page.name, address)
         assert "://" not in re.sub(r"<td>.*?</td>|<code>.*?</code>", "", text), page.name
         assert page.stat().st_size <= 300_000, page.name
         Whole().feed(text)
@@ -51,7 +56,7 @@ def test_it_stands_alone_and_is_small(pages):
 class Whole(html.parser.HTMLParser):
     """Raises where a tag isn't closed."""
 
-    ALONE = {"meta", "link", "input", "rect", "path"}
+    ALONE = {"meta", "link", "input", "rect", "path", "img"}
 
     def __init__(self):
         super().__init__()
@@ -74,6 +79,28 @@ def test_each_line_has_its_twin_and_what_is_known_of_it(pages):
     text = (pages / "variant-resnet18.html").read_text()
     assert "fc: linear; 1000 in PyTorch, 1000 in Keras; 513,000 parameters" in text
     assert text.count('<th scope="row"><button') == len(rows)
+
+
+def test_two_variants_compared(pages):
+    """Where their rows differ, by name, meaning and both values, and what each stage costs."""
+    found = versus.rows(ROOT, NAMES)
+    assert [*found["fields"]] == [f.name for f in fields(Arch)] and found["fields"]["depths"] == "blocks per stage"
+    assert not re.search(r"\[\d", "".join(found["fields"].values()))  # papers have their names
+    pair = versus.versus(found, "resnet50", "resnet50d")
+    assert [(name, *values) for name, _, *values in pair["fields"]] == [
+        ("shortcut", "project (option B of He et al. 2015)", "pool"),
+        ("stem", "64@7x7/2, max pool 3/2", "32@3x3/2 32@3x3/1 64@3x3/1, max pool 3/2"),
+    ]
+    costs = {stage: (one, other) for stage, one, other in pair["stages"]}
+    assert [*costs] == ["stem", "layer1", "layer2", "layer3", "layer4", "head", "in all"]
+    assert costs["layer4"][0] == costs["layer4"][1] and costs["in all"][0][2] == 25_557_032
+    lacking = versus.versus(found, "cifar_resnet20", "resnet18")["stages"]
+    assert [stage for stage, one, _ in lacking if one is None] == ["layer4"] and lacking[-1][0] == "in all"
+    text = (pages / "compare.html").read_text()
+    assert text.count("<figure>") == 2 * 2 and "25,576,264" in text  # the template's, and those of this pair
+    assert json.loads(re.search(r'id="rows">(.*)</script>', text)[1])["variants"].keys() == {*NAMES}
+    for name in NAMES:
+        assert ElementTree.parse(pages / f"net-{name}.svg").getroot().tag == "{http://www.w3.org/2000/svg}svg"
 
 
 def test_every_trap_is_there_with_its_first_red_layer(pages):
@@ -164,7 +191,17 @@ def test_in_a_browser(browser, address, width, scheme):
     page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda e: wrong.append(str(e)))
     page.on("request", lambda r: asked.append(r.url))
-    for name in ("index", "lessons", "lesson-4", "variants", "variant-resnet18", "traps", "one-text", "layers"):
+    for name in (
+        "index",
+        "lessons",
+        "lesson-4",
+        "variants",
+        "variant-resnet18",
+        "compare",
+        "traps",
+        "one-text",
+        "layers",
+    ):
         page.goto(f"{address}/{name}.html")
         wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wider <= 0, f"{name} scrolls sideways by {wider}"
@@ -181,6 +218,13 @@ def test_in_a_browser(browser, address, width, scheme):
     assert page.locator("details[open]").count() == len(FAULTS)
     red = page.locator("#same-padding li.over span").first.inner_text()
     assert red.startswith("layer2.0.conv1")
+    page.goto(f"{address}/compare.html#resnet50,resnet50d")
+    chosen, pair = (page.locator(f"section#{name}") for name in ("chosen", "resnet50-resnet50d"))
+    for table in (".fields", ".stages"):  # what the script fills in is what the page has of the same two
+        assert chosen.locator(table).inner_text() == pair.locator(table).inner_text()
+    page.locator("select").nth(1).select_option("cifar_resnet20")
+    assert "layer4\tresnet50\t2048 × 7 × 7" in chosen.inner_text() and page.url.endswith("#resnet50,cifar_resnet20")
+    assert chosen.locator("img").nth(1).evaluate("i => i.decode().then(() => i.naturalWidth)") > 0
     assert not wrong and all(url.startswith(address) or url == "data:," for url in asked), (wrong, asked)
     page.close()
 

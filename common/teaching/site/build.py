@@ -16,6 +16,7 @@ from common.teaching.site.lessons import lessons
 from common.teaching.site.notebook import notebook
 from common.teaching.site.picture import net_picture
 from common.teaching.site.twins import functions, plain, twin
+from common.teaching.site.versus import PAIRS, rows, versus
 from common.tools.files import atomic, make_folder
 from common.tools.frameworks import require
 
@@ -50,6 +51,7 @@ def build(folder: str | Path, variants: Sequence[str] | None = None, live: bool 
         number=lambda n: f"{n:,}", small=_small, shape=lambda s: " × ".join(map(str, s)),
         markdown=lambda text: Markup(MarkdownIt().render(text)),
     )  # fmt: skip
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
     written: list[Path] = []
 
     def write(name: str, text: str) -> None:
@@ -61,17 +63,24 @@ def build(folder: str | Path, variants: Sequence[str] | None = None, live: bool 
         write(file, environment.get_template(template).render(page=file, live=live, **facts) + "\n")
 
     write(MADE, "make site\n")
-    for asset in ("style.css", "script.js"):
-        write(asset, (HERE / "pages" / asset).read_text("utf-8"))
+    look, style, script = ((HERE / "pages" / f).read_text("utf-8") for f in ("net.css", "style.css", "script.js"))
+    write("style.css", look + style)
+    write("script.js", script)
     page("index.html", "index.html", variants=len(VARIANTS), traps=len(FAULTS))
     page("variants.html", "variants.html", families={f: [n for n in of if n in names] for f, of in FAMILIES.items()},
          rows={n: _costs(n) for n in names}, parity={n: _parity(atlas, n) for n in names})  # fmt: skip
     for name in names:
         arch = get(name)
+        picture = net_picture(arch)
+        alone = f'<svg xmlns="http://www.w3.org/2000/svg"{picture[4:]}'
+        write(f"net-{name}.svg", alone.replace(">", f"><style>{look}</style>", 1))
         page(
-            f"variant-{name}.html", "variant.html", name=name, plan=make_plan(arch), picture=net_picture(arch),
+            f"variant-{name}.html", "variant.html", name=name, plan=make_plan(arch), picture=picture,
             stages=sections(arch), costs=_costs(name), parity=_parity(atlas, name), atlas=atlas, **plain(arch),
         )  # fmt: skip
+    found = rows(ROOT, names)
+    pairs = [(versus(found, *pair), why) for *pair, why in PAIRS if {*pair} <= {*names}]
+    page("compare.html", "compare.html", rows=found, pairs=pairs)
     page("one-text.html", "one_text.html", files={f: twin(ROOT, f) for f in ("resnet.py", "blocks.py")})
     page("layers.html", "layers.html", functions=functions(ROOT))
     cards = {name: _card(name, traps[name]) for name in FAULTS}

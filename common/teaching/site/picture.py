@@ -24,7 +24,8 @@ class _Drawing:
         return y
 
     def text(self, x: int, y: int, words: str, soft: bool = False) -> None:
-        self.parts.append(f'<text{" class=soft" if soft else ""} x="{x}" y="{y}">{words}</text>')
+        kind = ' class="soft"' if soft else ""
+        self.parts.append(f'<text{kind} x="{x}" y="{y}">{words}</text>')
 
     def label(self, begin: int, words: str, below: str) -> None:
         middle = (begin + self.x - 5) // 2
