@@ -5,7 +5,7 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help install demo test test-slow rehearse check format benchmark libraries atlas gpu traps lessons site mutants clean
+.PHONY: help install demo test test-slow rehearse check format benchmark libraries atlas gpu traps lessons tutorials site mutants clean
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
@@ -77,6 +77,9 @@ traps: .venv/installed-test ## What each fault does, for docs/traps.md and docs/
 lessons: .venv/installed-test ## The figures of the lessons, measured anew; then the site
 	@$(BIN)/python benchmarks/traps.py --lessons
 	@$(BIN)/rosetta site site
+
+tutorials: .venv/installed-test ## Other people's nets, diagnosed: docs/tutorials.json and a table; it executes their files
+	@$(BIN)/python benchmarks/tutorials.py
 
 mutants: .venv/installed-test ## Faults in the project, one by one, against the tests that should see them; docs/mutants.md; goes on where it stopped
 	@$(BIN)/python tests/mutants.py

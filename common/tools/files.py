@@ -24,6 +24,8 @@ def make_folder(path: str | os.PathLike) -> Path:
         folder.mkdir(exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+    except FileExistsError:
+        raise RosettaError(f"can't write into {folder}: it is no folder") from None
     except OSError as e:
         raise RosettaError(f"can't write into {folder}: {e.strerror}") from None
     return folder

@@ -106,6 +106,7 @@ def test_from_start_to_solved_by_the_command(tmp_path, monkeypatch):
     ("text", "said"),
     [
         (None, "no such file"),
+        ("", "imports neither torch nor keras"),
         ("import numpy\n", "imports neither torch nor keras"),
         ("import torch\nraise SystemExit(3)\n", "can't be imported: SystemExit"),
         ("import torch\nimport missing_module\n", "missing_module"),

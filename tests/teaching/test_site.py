@@ -1,13 +1,11 @@
-"""The site: the same to the byte when made twice, whole without a net, and in a real browser where there is one."""
+"""The site: the same to the byte when made twice, and whole without a net."""
 
+import html
 import html.parser
 import json
 import re
-import shutil
+import sys
 from dataclasses import fields
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from xml.etree import ElementTree
 
 import pytest
@@ -18,9 +16,14 @@ from common.arch import VARIANTS, Arch, get
 from common.cli import cli
 from common.errors import RosettaError
 from common.teaching import site
+from common.teaching.exercises import blind
 from common.teaching.faults import FAULTS
 from common.teaching.site import versus
+from common.teaching.site.tutorials import meaning
 from common.teaching.site.twins import plain
+
+sys.path.append(str(ROOT / "benchmarks"))
+import tutorials
 
 NAMES = ("resnet18", "resnet50", "resnet50d", "cifar_resnet20")
 
@@ -107,7 +110,7 @@ def test_every_trap_is_there_with_its_first_red_layer(pages):
     text = (pages / "traps.html").read_text()
     assert text.count('<section class="card"') == len(FAULTS)
     for fault in FAULTS.values():
-        card = re.search(rf"<h3>{re.escape(html_of(fault.name))}</h3>.*?</section>", text, re.DOTALL)[0]
+        card = re.search(rf"<h2>{re.escape(html_of(fault.name))}</h2>.*?</section>", text, re.DOTALL)[0]
         if fault.first and fault.first[0] == "forward" and fault.verdict == "different":
             red = re.search(r'data-red="([^"]*)"', card)[1]
             assert red == fault.first[1] or fault.first[1] in ("logits", "norm"), fault.name
@@ -136,10 +139,51 @@ def test_lessons(pages):
         assert exercise == 0 or lessons_of[exercise] == i, source.name
 
 
+def test_teachers_find_the_answers_and_students_dont(pages):
+    from common.teaching.exercises import EXERCISES
+
+    of_students, of_teachers = (
+        html.unescape(re.sub("<[^>]*>", "", (pages / f"{name}.html").read_text())) for name in ("exercises", "teachers")
+    )
+    for exercise in EXERCISES:
+        assert exercise.title in of_students and exercise.title in of_teachers
+    for answer in ("return torch.relu(y + self.downsample(x))", "v = momentum * v + g\n", "It is shown by"):
+        assert answer in of_teachers and answer not in of_students
+    assert (pages / "teachers.html").read_text().count("<details>") == 12 + len(EXERCISES)
+    assert f"7: {blind.mistake(7).name};" in of_teachers
+
+
+def test_tutorials_are_told_as_they_were_measured(pages):
+    """Each edit that diagnose names has a meaning, and the table in docs/diagnosis.md is that of the JSON."""
+    nets, text = json.loads((ROOT / "docs/tutorials.json").read_text()), (pages / "tutorials.html").read_text()
+    assert text.count('<section class="card"') == len(nets) > 20
+    names = {e["name"] for net in nets for e in net.get("edits", ())}
+    assert all(meaning(name) for name in names) and "same padding" in names
+    for net in nets:
+        for edit in net.get("edits", ()):
+            assert html_of(edit["says"]) in text and (edit["name"] not in FAULTS or f">{edit['name']}</a>" in text)
+    assert (ROOT / "docs/diagnosis.md").read_text() == tutorials.page(nets, (ROOT / "docs/diagnosis.md").read_text())
+
+
+def test_of_a_tutorial_only_definitions_are_run():
+    """Nothing is trained or downloaded; an import that can't be had is left out; constants are kept."""
+    cut = tutorials.definitions(
+        "import os, nowhere\nfrom ..a import b\nN, wide = 3, (1, 2)\nx = open('data')\nfor i in x: train()\n"
+        "def f():\n    return os.sep\nif True: f()\nclass A: n = N\ng = partial(f)\n"
+    )
+    names: dict = {"partial": lambda f: f, "__name__": "cut", "__package__": ""}
+    exec(cut, names)
+    assert names["g"]() == names["os"].sep and names["A"].n == 3 and names["wide"] == (1, 2)
+    assert "x" not in names and "i" not in names and "nowhere" not in names
+
+
 def test_bad_folders_and_names(tmp_path):
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(RosettaError, match="isn't empty, and isn't a site"):
         site.build(tmp_path)
+    for name, said in (("", "has no name"), (str(tmp_path / "mine.txt"), "it is no folder")):
+        out = CliRunner().invoke(cli, ["site", name])
+        assert out.exit_code == 2 and said in out.stderr
     out = CliRunner().invoke(cli, ["site", str(tmp_path / "new"), "--only", "resnet81"])
     assert out.exit_code == 2 and "resnet18" in out.stderr and not (tmp_path / "new").exists()
 
@@ -149,92 +193,3 @@ def test_all_of_it(tmp_path):
     site.build(tmp_path)
     assert sum(p.stat().st_size for p in tmp_path.iterdir()) <= 8 * 2**20
     assert all(p.stat().st_size <= 300_000 for p in tmp_path.iterdir())
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright isn't installed")
-    chromium = shutil.which("chromium")
-    if not chromium:
-        pytest.skip("there is no chromium here")
-    with playwright.sync_playwright() as p:
-        made = p.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-background-networking", "--disable-quic"]
-        )
-        yield made
-        made.close()
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture(params=["file", "http"])
-def address(request, pages):
-    if request.param == "file":
-        yield f"file://{pages}"
-        return
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(pages)))
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_in_a_browser(browser, address, width, scheme):
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    wrong, asked = [], []
-    page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
-    page.on("pageerror", lambda e: wrong.append(str(e)))
-    page.on("request", lambda r: asked.append(r.url))
-    for name in (
-        "index",
-        "lessons",
-        "lesson-4",
-        "variants",
-        "variant-resnet18",
-        "compare",
-        "traps",
-        "one-text",
-        "layers",
-    ):
-        page.goto(f"{address}/{name}.html")
-        wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        assert wider <= 0, f"{name} scrolls sideways by {wider}"
-    page.goto(f"{address}/variant-resnet18.html")
-    page.keyboard.press("Tab")
-    line = page.locator("tr.known button").first  # by the keyboard alone
-    line.focus()
-    page.keyboard.press("Enter")
-    assert page.locator("tr.lit td").count() == 2 and "parameters" in page.locator("#said").inner_text()
-    page.keyboard.press("Enter")
-    assert page.locator("tr.lit").count() == 0
-    page.goto(f"{address}/traps.html")
-    page.locator("#every").click()
-    assert page.locator("details[open]").count() == len(FAULTS)
-    red = page.locator("#same-padding li.over span").first.inner_text()
-    assert red.startswith("layer2.0.conv1")
-    page.goto(f"{address}/compare.html#resnet50,resnet50d")
-    chosen, pair = (page.locator(f"section#{name}") for name in ("chosen", "resnet50-resnet50d"))
-    for table in (".fields", ".stages"):  # what the script fills in is what the page has of the same two
-        assert chosen.locator(table).inner_text() == pair.locator(table).inner_text()
-    page.locator("select").nth(1).select_option("cifar_resnet20")
-    assert "layer4\tresnet50\t2048 × 7 × 7" in chosen.inner_text() and page.url.endswith("#resnet50,cifar_resnet20")
-    assert chosen.locator("img").nth(1).evaluate("i => i.decode().then(() => i.naturalWidth)") > 0
-    assert not wrong and all(url.startswith(address) or url == "data:," for url in asked), (wrong, asked)
-    page.close()
-
-
-@pytest.mark.slow
-def test_without_a_script_the_text_is_there(browser, pages):
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto(f"file://{pages}/variant-resnet18.html")
-    assert "class BasicBlock(nn.Module):" in page.inner_text("body") and "layers.Layer" in page.inner_text("body")
-    page.goto(f"file://{pages}/traps.html")
-    assert page.locator("details").count() == len(FAULTS)
-    context.close()

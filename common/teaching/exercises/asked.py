@@ -26,7 +26,7 @@ def check_file(file: str, number: int, limit: float = 120.0) -> dict[str, Any]:
     path = Path(file)
     text = path.read_text(errors="replace") if path.is_file() else ""
     framework = "torch" if re.search(r"^(from|import) torch\b", text, re.M) else "keras"
-    if text and framework == "keras" and not re.search(r"^(from|import) keras\b", text, re.M):
+    if path.is_file() and framework == "keras" and not re.search(r"^(from|import) keras\b", text, re.M):
         raise RosettaError(f"{file} imports neither torch nor keras: begin with `rosetta exercise start {number}`")
     job = {"number": number, "framework": framework}
     return run_file(file, None, "common.teaching.exercises.checked:checked", job, call="ResNet", limit=limit)

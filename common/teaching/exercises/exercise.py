@@ -27,6 +27,7 @@ class Exercise:
     first: str = ""  # the first array that differs while the exercise is unsolved; "" where nothing runs yet
     hints: tuple[str, ...] = ()
     lesson: int = 0
+    minutes: int = 10  # that a teacher plans for it
     kind: str = "net"  # or "blind", a net with an unknown mistake, "sgd", an update rule, "order", a porter: see there
     wrong: dict[str, dict[str, Edits]] = field(default_factory=dict)  # by framework, then by fault
 

@@ -87,7 +87,7 @@ EXERCISES = (
         "Write Bottleneck: its layers and what it computes (He et al. 2015, figure 5 right): 1x1 to `width`\n"
         'channels, then 3x3, then 1x1 to `out`. torchvision\'s net, "v1.5", halves the positions in another\n'
         "convolution than the paper does. The shapes are the same, and so is the count.",
-        BOTTLENECK, holes=("Bottleneck.__init__", "Bottleneck.forward"), lesson=1,
+        BOTTLENECK, holes=("Bottleneck.__init__", "Bottleneck.forward"), lesson=1, minutes=15,
         hints=("Names are conv1, bn1, conv2, bn2, conv3, bn3 and downsample, a sequence of a convolution and a norm.",
                "In v1.5 the 3x3 strides."),
         wrong=_wrong("stride on the first 1x1", _both(
@@ -109,7 +109,7 @@ EXERCISES = (
         4, "the running variance",
         "Write the norm. While training it normalises by the batch's biased variance, and moves the running\n"
         "statistics by a tenth towards the batch's. Which variance of the batch does PyTorch keep?",
-        BASIC, changed=_NORM, holes=("BatchNorm.forward",), lesson=8,
+        BASIC, changed=_NORM, holes=("BatchNorm.forward",), lesson=8, minutes=15,
         hints=("The variance that normalises divides by n, the number of values of a channel.",
                "The variance that is kept divides by n - 1."),
         wrong=_wrong("biased variance", _both(
@@ -133,7 +133,7 @@ EXERCISES = (
         6, "pre-activation",
         "Write what PreActBasicBlock computes (He et al. 2016): norm and ReLU stand before each convolution. What is\n"
         "added to the branch is the block's input where that fits, and else a projection. Of what?",
-        PREACT, holes=("PreActBasicBlock.forward",), lesson=9,
+        PREACT, holes=("PreActBasicBlock.forward",), lesson=9, minutes=15,
         hints=("Nothing follows the addition.",
                "A projection reads what the first norm and ReLU gave; the identity is x itself."),
         wrong={
@@ -148,7 +148,7 @@ EXERCISES = (
         7, "a broken net",
         "Somebody wrote this net from memory. It runs and trains. Three things aren't torchvision's: find them.\n"
         "`check` names the first array that differs, and the mistake as soon as one alone is left.",
-        BASIC, given=_BROKEN, first="bn1 at 16x12", lesson=7,
+        BASIC, given=_BROKEN, first="bn1 at 16x12", lesson=7, minutes=20,
         hints=("Which epsilon has PyTorch's norm?", "What follows the stem's norm?", "What is the last ReLU of?"),
         wrong={
             "torch": {"ReLU before the addition": _BROKEN["torch"][3:], "epsilon 1e-3": _BROKEN["torch"][1:3]},
@@ -159,7 +159,7 @@ EXERCISES = (
         8, "blind diagnosis",
         "This net has one mistake, which depends on the seed. Ask for arrays, one at a time, and find it. Who needs\n"
         "the fewest questions?",
-        BASIC, kind="blind", lesson=1,
+        BASIC, kind="blind", lesson=1, minutes=20,
         hints=("Halve: is the array in the middle of the pass right?",
                "The first array that differs says where; its shape and both values say what."),
     ),
@@ -167,7 +167,7 @@ EXERCISES = (
         9, "SGD across a change of the rate",
         "Write one step of PyTorch's SGD with momentum and weight decay, on numpy's arrays. Two rules agree to the\n"
         "last bit until the learning rate changes: which of them is PyTorch's?",
-        BASIC, kind="sgd", lesson=12,
+        BASIC, kind="sgd", lesson=12, minutes=15,
         hints=("The decay is part of the gradient, and so goes through the momentum.",
                "PyTorch's velocity knows nothing of the rate."),
     ),
@@ -175,7 +175,7 @@ EXERCISES = (
         10, "a file with an order and no names",
         "Keras' get_weights() gives a list of arrays without names. Give PyTorch's net what is its own: the right\n"
         "names, and its layout. Nearly every wrong answer fits the shapes, and a net of the wrong arrays runs.",
-        BASIC, kind="order", lesson=10,
+        BASIC, kind="order", lesson=10, minutes=30,
         hints=("Keras' kernels are (height, width, in, out), and a Dense (in, out). PyTorch's begin with (out, in).",
                "Which layer does each norm read? The one behind a convolution isn't always its own.",
                "A norm's arrays are gamma, beta, moving_mean and moving_variance."),

@@ -11,10 +11,13 @@ from common.arch import FAMILIES, VARIANTS, get
 from common.errors import RosettaError
 from common.names import layers, sections
 from common.plan import make_plan
+from common.teaching.exercises import EXERCISES
 from common.teaching.faults import FAULTS
+from common.teaching.site.exercises import answers
 from common.teaching.site.lessons import lessons
 from common.teaching.site.notebook import notebook
 from common.teaching.site.picture import net_picture
+from common.teaching.site.tutorials import often, tutorials
 from common.teaching.site.twins import functions, plain, twin
 from common.teaching.site.versus import PAIRS, rows, versus
 from common.tools.files import atomic, make_folder
@@ -37,6 +40,8 @@ def build(folder: str | Path, variants: Sequence[str] | None = None, live: bool 
     from markdown_it import MarkdownIt
     from markupsafe import Markup
 
+    if not str(folder):
+        raise RosettaError("the folder has no name: give one, or . for this one")
     folder = Path(folder)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MADE).is_file():
         raise RosettaError(f"{folder} isn't empty, and isn't a site that was made here: give another folder")
@@ -66,7 +71,8 @@ def build(folder: str | Path, variants: Sequence[str] | None = None, live: bool 
     look, style, script = ((HERE / "pages" / f).read_text("utf-8") for f in ("net.css", "style.css", "script.js"))
     write("style.css", look + style)
     write("script.js", script)
-    page("index.html", "index.html", variants=len(VARIANTS), traps=len(FAULTS))
+    page("index.html", "index.html", variants=len(VARIANTS), traps=len(FAULTS),
+         exercises=len(EXERCISES), picture=net_picture(get("resnet18")))  # fmt: skip
     page("variants.html", "variants.html", families={f: [n for n in of if n in names] for f, of in FAMILIES.items()},
          rows={n: _costs(n) for n in names}, parity={n: _parity(atlas, n) for n in names})  # fmt: skip
     for name in names:
@@ -89,20 +95,23 @@ def build(folder: str | Path, variants: Sequence[str] | None = None, live: bool 
     facts = {"fault": lambda name: traps[name]["keras"], "costs": _costs, "parity": lambda name: _parity(atlas, name)}
     course = lessons(filled, facts)
     page("lessons.html", "lessons.html", lessons=course)
+    page("exercises.html", "exercises.html", exercises=EXERCISES)
+    page("teachers.html", "teachers.html", lessons=course, answers=answers(), cards=cards)
     for lesson in course:
         page(f"lesson-{lesson.number}.html", "lesson.html", lesson=lesson, count=len(course), card=cards[lesson.fault])
         write(f"lesson-{lesson.number}.ipynb", notebook(lesson, len(course)))
+    read = tutorials(_measured("tutorials.json"), cards, {lesson.fault: lesson.number for lesson in course})
+    page("tutorials.html", "tutorials.html", nets=read, often=often(read))
     if live:
         page("live.html", "live.html", variants=VARIANTS, faults=FAULTS)
     return written
 
 
-def _measured(name: str) -> dict[str, Any]:
+def _measured(name: str) -> Any:
     path = ROOT / "docs" / name
     if not path.is_file():
         raise RosettaError(f"no measurements at {path}: the site is made in a clone of the repository")
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+    return json.loads(path.read_text("utf-8"))
 
 
 def _small(value: float | None) -> str:

@@ -30,6 +30,13 @@ if (every) {
     for (const card of document.querySelectorAll(".card details")) card.open = open;
   });
 }
+// What is folded is printed: style.css says so, and this for browsers that don't know it.
+window.addEventListener("beforeprint", () => {
+  for (const folded of document.querySelectorAll("details:not([open])")) {
+    folded.open = true;
+    window.addEventListener("afterprint", () => { folded.open = false; }, { once: true });
+  }
+});
 // Two variants that somebody chooses, filled into the page's template of a pair.
 const rows = document.getElementById("rows");
 if (rows) {
