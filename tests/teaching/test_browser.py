@@ -1,14 +1,13 @@
 """The site in a real browser, where there is one: Debian's Chromium, by Playwright. `make test-slow` runs it."""
 
 import shutil
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 import pytest
 
 from common.teaching import site
 from common.teaching.faults import FAULTS
+from common.teaching.learn import Learn
 
 pytestmark = pytest.mark.slow
 NAMES = ("resnet18", "resnet50", "resnet50d", "cifar_resnet20")
@@ -39,21 +38,16 @@ def browser():
         made.close()
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture(params=["file", "http"])
-def address(request, pages):
+def address(request, pages, tmp_path):
+    """Of the folder, and of `rosetta learn`, whose headers forbid more than another server's."""
     if request.param == "file":
         yield f"file://{pages}"
         return
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(pages)))
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with Learn(tmp_path, variants=NAMES) as server:
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield server.address.removesuffix("/live.html")
+        server.shutdown()
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -64,17 +58,7 @@ def test_in_a_browser(browser, address, width, scheme):
     page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda e: wrong.append(str(e)))
     page.on("request", lambda r: asked.append(r.url))
-    for name in (
-        "index",
-        "lessons",
-        "lesson-4",
-        "variants",
-        "variant-resnet18",
-        "compare",
-        "traps",
-        "one-text",
-        "layers",
-    ):
+    for name in (*KINDS, "live"):
         page.goto(f"{address}/{name}.html")
         wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wider <= 0, f"{name} scrolls sideways by {wider}"

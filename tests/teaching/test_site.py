@@ -101,7 +101,7 @@ def test_two_variants_compared(pages):
     assert [stage for stage, one, _ in lacking if one is None] == ["layer4"] and lacking[-1][0] == "in all"
     text = (pages / "compare.html").read_text()
     assert text.count("<figure>") == 2 * 2 and "25,576,264" in text  # the template's, and those of this pair
-    assert json.loads(re.search(r'id="rows">(.*)</script>', text)[1])["variants"].keys() == {*NAMES}
+    assert json.loads(re.search(r'id="compared">(.*)</script>', text)[1])["variants"].keys() == {*NAMES}
     for name in NAMES:
         assert ElementTree.parse(pages / f"net-{name}.svg").getroot().tag == "{http://www.w3.org/2000/svg}svg"
 

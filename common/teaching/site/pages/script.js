@@ -38,9 +38,9 @@ window.addEventListener("beforeprint", () => {
   }
 });
 // Two variants that somebody chooses, filled into the page's template of a pair.
-const rows = document.getElementById("rows");
-if (rows) {
-  const { fields, families, variants } = JSON.parse(rows.textContent), COSTS = 5;
+const compared = document.getElementById("compared");
+if (compared) {
+  const { fields, families, variants } = JSON.parse(compared.textContent), COSTS = 5;
   const form = document.getElementById("choose"), chosen = document.getElementById("chosen");
   const made = (tag, kind, ...inside) => {
     const element = document.createElement(tag);
