@@ -70,6 +70,10 @@ def test_in_a_browser(browser, address, width, scheme):
     assert page.locator("tr.lit td").count() == 2 and "parameters" in page.locator("#said").inner_text()
     page.keyboard.press("Enter")
     assert page.locator("tr.lit").count() == 0
+    lit = page.locator(".code th button").evaluate_all(
+        "all => all.map(b => (b.click(), [...document.querySelectorAll('.lit')].map(row => row.cells.length)))"
+    )
+    assert len(lit) > 50 and all(cells == [3] for cells in lit)  # each line with its twin, and one at a time
     page.goto(f"{address}/traps.html")
     page.locator("#every").click()
     assert page.locator("details[open]").count() == len(FAULTS)

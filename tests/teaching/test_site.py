@@ -97,6 +97,7 @@ def test_two_variants_compared(pages):
     costs = {stage: (one, other) for stage, one, other in pair["stages"]}
     assert [*costs] == ["stem", "layer1", "layer2", "layer3", "layer4", "head", "in all"]
     assert costs["layer4"][0] == costs["layer4"][1] and costs["in all"][0][2] == 25_557_032
+    assert {name for *pair, _ in versus.PAIRS for name in pair} <= {*VARIANTS}  # else a pair is left out
     lacking = versus.versus(found, "cifar_resnet20", "resnet18")["stages"]
     assert [stage for stage, one, _ in lacking if one is None] == ["layer4"] and lacking[-1][0] == "in all"
     text = (pages / "compare.html").read_text()

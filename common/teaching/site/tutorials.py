@@ -8,6 +8,7 @@ from typing import Any
 
 # What an edit's name begins with, the first line that fits, and what that means to who takes the net for the row.
 MEANS = (Path(__file__).parent / "pages" / "edits.txt").read_text("utf-8").splitlines()
+UNSEEN = "At the sizes that this net is for, nothing is wrong."
 # of a net that can't be run, or that is run as it is
 LACKING: dict[str, Any] = {"as it is": "", "error": "", "cut": False, "mended": False, "same": False, "worst": None,
                            "remarks": (), "unexplained": ()}  # fmt: skip
@@ -22,8 +23,12 @@ def tutorials(nets: list[dict[str, Any]], cards: Mapping[str, Any], lessons: Map
     """Those nets, each edit with its meaning, its trap where there is one, and the lesson that tells it."""
     found = []
     for net in nets:
-        edits = [{**e, "means": meaning(e["name"]), "trap": cards[e["name"]]["anchor"] if e["name"] in cards else "",
-                  "lesson": lessons.get(e["name"], 0)} for e in net.get("edits", ())]  # fmt: skip
+        edits, told = [], set()
+        for e in net.get("edits", ()):
+            means = meaning(e["name"]) if not e["matters"].startswith("in no number") else UNSEEN
+            edits.append({**e, "means": "" if means in told else means, "lesson": lessons.get(e["name"], 0),
+                          "trap": cards[e["name"]]["anchor"] if e["name"] in cards else ""})  # fmt: skip
+            told.add(means)
         found.append({**LACKING, **net, "edits": edits})
     return found
 
