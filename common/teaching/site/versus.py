@@ -34,11 +34,13 @@ def rows(root: Path, names: Sequence[str]) -> dict[str, Any]:
 
 
 def versus(found: dict[str, Any], left: str, right: str) -> dict[str, Any]:
-    """Two of those `rows`: fields that differ as (name, meaning, both values), and stages as (name, both costs)."""
+    """Two of those `rows`: fields that differ as (name, meaning, both values), and stages as (name, both costs);
+    how many times the first's parameters and multiply-adds the second has."""
     one, other = found["variants"][left], found["variants"][right]
     stages = [s for s in dict.fromkeys([*one["stages"], *other["stages"]]) if s not in LAST]
+    costs, others = one["stages"][LAST[1]], other["stages"][LAST[1]]
     return {
-        "names": (left, right),
+        "names": (left, right), "times": [f"{others[i] / costs[i]:.2f}" for i in (2, 4)],
         "fields": [(f, m, one["fields"][f], other["fields"][f]) for f, m in found["fields"].items()
                    if one["fields"][f] != other["fields"][f]],
         "stages": [(s, one["stages"].get(s), other["stages"].get(s)) for s in (*stages, *LAST)],

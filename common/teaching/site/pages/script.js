@@ -13,6 +13,21 @@ for (const button of document.querySelectorAll(".code th button")) {
     if (said) said.textContent = lit ? "" : button.dataset.said || "The same in both, or no layer.";
   });
 }
+// An answer that is chosen before anything is opened: a lesson says whether it is the right one.
+for (const list of document.querySelectorAll("ol[data-right]")) {
+  const said = list.nextElementSibling, folded = said.nextElementSibling;
+  [...list.children].forEach((answer, i) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...answer.childNodes);
+    answer.append(button);
+    button.addEventListener("click", () => {
+      for (const other of list.querySelectorAll("button")) other.setAttribute("aria-pressed", String(other === button));
+      said.textContent = i === Number(list.dataset.right) ? `Yes, ${"abc"[i]}.` : `Not ${"abc"[i]}. What is measured says why.`;
+      folded.open = true;
+    });
+  });
+}
 // The table of variants: only those whose name has the word.
 const filter = document.getElementById("filter");
 if (filter) {
@@ -61,6 +76,8 @@ if (compared) {
     });
     chosen.querySelector(".wide").ariaLabel = `Stages of ${names.join(" and ")}`;
     chosen.querySelectorAll(".fields thead th + th").forEach((th, i) => { th.textContent = names[i]; });
+    const [parameters, adds] = [2, 4].map((i) => (other.stages["in all"][i] / one.stages["in all"][i]).toFixed(2));
+    chosen.querySelector(".times").textContent = `${names[1]} has ${parameters} times the parameters of ${names[0]}, and ${adds} times its multiply-adds.`;
     const differ = Object.keys(fields).filter((field) => one.fields[field] !== other.fields[field]);
     chosen.querySelector(".fields tbody").replaceChildren(...differ.map((field) => made("tr", "",
       head(made("code", "", field), 1, ...(fields[field] ? [" ", made("small", "", fields[field])] : [])), made("td", "", one.fields[field]), made("td", "", other.fields[field]))));
