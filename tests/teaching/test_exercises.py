@@ -108,9 +108,9 @@ def test_from_start_to_solved_by_the_command(tmp_path, monkeypatch):
         (None, "no such file"),
         ("", "imports neither torch nor keras"),
         ("import numpy\n", "imports neither torch nor keras"),
-        ("import torch\nraise SystemExit(3)\n", "can't be imported: SystemExit"),
-        ("import torch\nimport missing_module\n", "missing_module"),
-        ("import torch\n\nclass Net: pass\n", "ResNet"),
+        ("raise SystemExit(3)\nimport torch\n", "can't be imported: SystemExit"),
+        ("import missing_module\nimport torch\n", "missing_module"),
+        ('"""\nimport torch\n"""\n\nclass Net: pass\n', "ResNet"),
     ],
 )
 def test_bad_files(text, said, tmp_path):
