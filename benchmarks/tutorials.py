@@ -17,6 +17,8 @@ import subprocess
 import tarfile
 import tempfile
 from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -214,7 +216,9 @@ def page(nets: list[dict[str, Any]], text: str) -> str:
     "--only", default="", help="Those whose repository, path or call has this word; the others keep what they have."
 )
 def main(clones: Path, only: str) -> None:
-    kept = {(n["repository"], n["path"], n["call"]): n for n in json.loads(JSON.read_text())} if JSON.is_file() else {}
+    nets = json.loads(JSON.read_text("utf-8"))["nets"] if JSON.is_file() else []
+    kept = {(n["repository"], n["path"], n["call"]): n for n in nets}
+    under = {name: version(name) for name in ("torch", "keras")}
     clones.mkdir(parents=True, exist_ok=True)
     for net in NETS:
         if only not in " ".join(named(net)):
@@ -224,7 +228,8 @@ def main(clones: Path, only: str) -> None:
         kept[named(net)] = {"repository": net.repository, "commit": net.commit, "path": net.path, "call": net.call,
                             "like": net.like, **found}  # fmt: skip
         nets = [kept[key] for key in map(named, NETS) if key in kept]
-        for path, text in ((JSON, json.dumps(nets, indent=1, ensure_ascii=False) + "\n"),
+        whole = {"date": date.today().isoformat(), "versions": under, "nets": nets}
+        for path, text in ((JSON, json.dumps(whole, indent=1, ensure_ascii=False) + "\n"),
                            (PAGE, page(nets, PAGE.read_text("utf-8")))):  # fmt: skip
             with atomic(path) as temporary:
                 temporary.write_text(text, "utf-8")

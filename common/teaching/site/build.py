@@ -100,8 +100,9 @@ def build(folder: str | Path, variants: Sequence[str] | None = None, live: bool 
     for lesson in course:
         page(f"lesson-{lesson.number}.html", "lesson.html", lesson=lesson, count=len(course), card=cards[lesson.fault])
         write(f"lesson-{lesson.number}.ipynb", notebook(lesson, len(course)))
-    read = tutorials(_measured("tutorials.json"), cards, {lesson.fault: lesson.number for lesson in course})
-    page("tutorials.html", "tutorials.html", nets=read, often=often(read))
+    others = _measured("tutorials.json")
+    read = tutorials(others["nets"], cards, {lesson.fault: lesson.number for lesson in course})
+    page("tutorials.html", "tutorials.html", nets=read, often=often(read), others=others)
     if live:
         page("live.html", "live.html", variants=VARIANTS, faults=FAULTS)
     return written
