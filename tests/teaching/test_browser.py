@@ -79,6 +79,9 @@ def test_in_a_browser(browser, address, width, scheme):
     assert page.locator("details[open]").count() == len(FAULTS)
     red = page.locator("#same-padding li.over span").first.inner_text()
     assert red.startswith("layer2.0.conv1")
+    page.goto(f"{address}/variants.html")
+    page.get_by_label("Only names with").fill("50d")
+    assert page.locator("tbody tr").locator("visible=true").count() == 1
     page.goto(f"{address}/compare.html#resnet50,resnet50d")
     chosen, pair = (page.locator(f"section#{name}") for name in ("chosen", "resnet50-resnet50d"))
     for table in (".times", ".fields", ".stages"):  # what the script fills in is what the page has of the same two
@@ -95,6 +98,17 @@ def test_without_a_script_the_text_is_there(browser, pages):
     page = context.new_page()
     page.goto(f"file://{pages}/variant-resnet18.html")
     assert "class BasicBlock(nn.Module):" in page.inner_text("body") and "layers.Layer" in page.inner_text("body")
+    for name, words in {
+        "compare": "25,576,264",
+        "lesson-4": "another at even sizes",
+        "variants": "11,689,512",
+        "tutorials": "option A at the end",
+        "exercises": "Where are the two ReLUs?",
+        "teachers": "Answers to the exercises",
+    }.items():
+        page.goto(f"file://{pages}/{name}.html")
+        assert words in page.inner_text("main")
+        assert not page.locator("input, select, main button:not(.code button)").locator("visible=true").count(), name
     page.goto(f"file://{pages}/traps.html")
     assert page.locator("details").count() == len(FAULTS)
     context.close()

@@ -29,9 +29,10 @@ for (const list of document.querySelectorAll("ol[data-right]")) {
   });
 }
 // The table of variants: only those whose name has the word.
-const filter = document.getElementById("filter");
-if (filter) {
-  filter.hidden = false;
+const only = document.getElementById("only");
+if (only) {
+  const filter = only.querySelector("input");
+  only.hidden = false;
   filter.addEventListener("input", () => {
     for (const row of document.querySelectorAll("tr[data-name]")) row.hidden = !row.dataset.name.includes(filter.value.trim().toLowerCase());
   });
