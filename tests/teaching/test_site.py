@@ -115,6 +115,8 @@ def test_every_trap_is_there_with_its_first_red_layer(pages):
         if fault.first and fault.first[0] == "forward" and fault.verdict == "different":
             red = re.search(r'data-red="([^"]*)"', card)[1]
             assert red == fault.first[1] or fault.first[1] in ("logits", "norm"), fault.name
+        elif fault.first and fault.first[0] != "forward":  # red all the same: what training sees
+            assert re.search(r'data-red="([^"]*)"', card)[1] == html_of(": ".join(fault.first)), fault.name
 
 
 def html_of(text):

@@ -142,8 +142,13 @@ def _parity(atlas: dict[str, Any], name: str) -> dict[str, float | None] | None:
 
 def _card(name: str, measured: dict[str, Any]) -> dict[str, Any]:
     """A fault with its words, its figures on either side, and its drift as bars from 1e-16 to 1."""
-    bars = []
-    for layer, value in measured["keras"]["layers"].items():
+    bars, seen = [], measured["keras"]
+    drift = dict(seen["layers"])
+    if seen["check"] not in ("forward", "counts"):  # nothing is seen before training
+        drift[f"{seen['check']}: {seen['first']}"] = seen["by"]
+    if seen["after"]:
+        drift["logits after three steps"] = seen["after"]
+    for layer, value in drift.items():
         width = 100 if value is None else 0 if value < 1e-16 else min(100.0, 100 * (math.log10(value) + 16) / 16)
         over = value is None or value > TOLERANCE
         bars.append({"layer": layer, "value": value, "width": round(width, 1), "over": over})
