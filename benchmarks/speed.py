@@ -1,7 +1,7 @@
 """Every ratio that docs/performance.md quotes, measured: ours against torchvision, timm,
 keras.applications, ONNX Runtime and OpenVINO, as `rosetta bench` does it; and loading.
 
-    PYTHONPATH=benchmarks python benchmarks/speed.py [--rounds 15] [--json benchmarks/results/speed-cpu.json]
+    PYTHONPATH=benchmarks python benchmarks/speed.py [--rounds 15] [--json benchmarks/results/speed-cpu.json [--run "PyTorch, float32"]]
 """
 
 import json
@@ -189,21 +189,32 @@ def written(report: dict) -> str:
 @click.option(
     "--json", "file", type=click.Path(dir_okay=False), help="Write the figures, and docs/performance.md's table."
 )
-def main(rounds: int, batch: int, file: str | None) -> None:
+@click.option(
+    "--run", "only", multiple=True, type=click.Choice(list(RUNS)), help="This one alone, in the file of --json."
+)
+def main(rounds: int, batch: int, file: str | None, only: tuple[str, ...]) -> None:
     """All runs, one after another: half an hour on two cores. --json fills docs/performance.md's table, too."""
     begin, results = time.perf_counter(), {}
-    for what, asked in RUNS.items():
+    if only and not file:
+        raise click.UsageError("--run wants --json: the file whose other runs are kept")
+    before = json.loads(Path(file).read_text()) if only and file else {}
+    for what in only or RUNS:
         CONSOLE.print(f"{what} ...")
-        results[what] = bench(**asked, rounds=rounds, batch=batch)
+        results[what] = bench(**RUNS[what], rounds=rounds, batch=batch)
     table = Table("ours", "against", "asked", "times as fast", "quartiles", "peak MiB, ours", "theirs", box=None)
     rows = []
     for what, run, ours, theirs, least in ASKED:
+        if run not in results:
+            rows += [r for r in before["asked"] if (r["run"], r["ours"], r["theirs"]) == (run, ours, theirs)]
+            continue
         r, a, b = one(results, run, ours, theirs)
         rows.append({"ours": ours, "theirs": theirs, "run": run, "asked": least, **vars(r), "noise": r.noise,
                      "peak_mib": a.peak / 2**20, "their_peak_mib": b.peak / 2**20})  # fmt: skip
         table.add_row(what, theirs, f"{least}", f"{r.median:.2f}", f"{r.low:.2f} to {r.high:.2f}",
                       f"{a.peak / 2**20:.0f}", f"{b.peak / 2**20:.0f}")  # fmt: skip
-    loaded, grouped = loading(rounds), resnext(results)
+    loaded, grouped = (
+        (before["loading"], before["resnext_over_resnet"]) if only else (loading(rounds), resnext(results))
+    )
     CONSOLE.print(table)
     CONSOLE.print(f"ResNeXt-50 in Keras, a multiply-add's time over ResNet-50's: {grouped}")
     CONSOLE.print(f"loading ResNet-152: {json.dumps(loaded, indent=1)}")
@@ -212,7 +223,7 @@ def main(rounds: int, batch: int, file: str | None) -> None:
     if file:
         report = {"date": date.today().isoformat(), "device": first.device, "rounds": rounds, "batch": batch,
                   "asked": rows, "loading": loaded, "resnext_over_resnet": grouped,
-                  "runs": {what: r.to_json() for what, r in results.items()}}  # fmt: skip
+                  "runs": before.get("runs", {}) | {what: r.to_json() for what, r in results.items()}}  # fmt: skip
         Path(file).write_text(json.dumps(report, indent=1) + "\n")
         put("docs/performance.md", "ratios", written(report))
 
