@@ -1,7 +1,7 @@
 """Every ratio that docs/performance.md quotes, measured: ours against torchvision, timm,
 keras.applications, ONNX Runtime and OpenVINO, as `rosetta bench` does it; and loading.
 
-    PYTHONPATH=benchmarks python benchmarks/speed.py [--rounds 15] [--json benchmarks/results/speed-cpu.json [--run "PyTorch, float32"]]
+    PYTHONPATH=benchmarks python benchmarks/speed.py [--rounds 15] [--json FILE [--run "PyTorch, float32"]]
 """
 
 import json
