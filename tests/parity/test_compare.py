@@ -194,7 +194,7 @@ def test_onnx_runs_both_exports_of_every_family(family, tmp_path):
 
     whole = VARIANTS[SMALLEST[family]]
     narrow = 1 if whole.shortcut == "pad" else 4  # padding only adds channels to the stem's
-    widths = tuple(max(16, w // narrow) for w in whole.widths[:2])
+    widths = tuple(max(16, whole.norm_groups, w // narrow) for w in whole.widths[:2])
     arch = get(SMALLEST[family], depths=(1, 1), widths=widths)
     weights = randomised(arch)
     reference = torch_impl.create_model(arch, dtype="float64", weights=weights)
