@@ -80,8 +80,7 @@ class Player:
         x, n = padded(x, a, 0.0), x.ndim - 2
         kernel = tf.reshape(w["weight"], (*w["weight"].shape[:2], *a["kernel"]))
         if (eps := a.get("standardised")) is not None:
-            kernel -= tf.reduce_mean(kernel, range(1, n + 2), keepdims=True)
-            kernel /= tf.sqrt(tf.reduce_mean(tf.square(kernel), range(1, n + 2), keepdims=True) + eps)
+            kernel = normed(kernel, tuple(range(1, n + 2)), eps)
         kernel = tf.transpose(kernel, (*range(2, n + 2), 1, 0))
         pairs = zip(tf.split(x, a["groups"], -1), tf.split(kernel, a["groups"], -1), strict=True)
         if kernel.shape[-2] == 1 and a["groups"] > 1:
@@ -111,10 +110,7 @@ class Player:
         return self.affine((x - mean) / tf.sqrt(var + a["eps"]), a, w, layer)
 
     def group_norm(self, x, a, w, layer):
-        groups = tf.reshape(x, (x.shape[0], -1, a["groups"], x.shape[-1] // a["groups"]))
-        y = groups - tf.reduce_mean(groups, (1, 3), keepdims=True)
-        y = y / tf.sqrt(tf.reduce_mean(tf.square(y), (1, 3), keepdims=True) + a["eps"])
-        return self.affine(tf.reshape(y, x.shape), a, w, layer)
+        return self.affine(by_groups(x, a["groups"], a["eps"]), a, w, layer)
 
     def affine(self, x, a, w, layer):
         x = x * tf.reshape(w["weight"], (-1,)) if "weight" in w else x
@@ -228,6 +224,17 @@ class Player:
 
 def windows(of, x, a):
     return of(x, list(a["kernel"]), list(a["stride"]), "VALID")
+
+
+def normed(x, axes: tuple[int, ...], eps: float):
+    """With mean 0 and variance 1 over these axes."""
+    x = x - tf.reduce_mean(x, axes, keepdims=True)
+    return x / tf.sqrt(tf.reduce_mean(tf.square(x), axes, keepdims=True) + eps)
+
+
+def by_groups(x, groups: int, eps: float):
+    """Normed over each example's positions and each group's channels."""
+    return tf.reshape(normed(tf.reshape(x, (x.shape[0], -1, groups, x.shape[-1] // groups)), (1, 3), eps), x.shape)
 
 
 def padded(x, a, value: float):

@@ -9,6 +9,7 @@ import os
 import sys
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,10 +18,11 @@ import keras
 import numpy as np
 
 from common.diagnosis import tape
-from common.diagnosis.tape import INPUT, Call
+from common.diagnosis.tape import INPUT, Arrays, Call
 from keras_impl import layers
 from keras_impl.calls import OPERATIONS, STILL
 from keras_impl.functions import FUNCTIONS, OF_KERAS, Unknown, dropout, group_normalization, matmul, of_format, turned
+from keras_impl.play import by_groups
 
 _RUNS = str(Path(__file__).parent / "tape.py")
 # files that are nobody's net: Keras' and TensorFlow's own, and those that record
@@ -62,11 +64,7 @@ def group_normed(layer, inputs):
 
     if layer.axis not in (-1, len(inputs.shape) - 1):
         return _OF_KERAS(layer, inputs)
-    channels = inputs.shape[-1]
-    groups = layer.groups if layer.groups > 0 else channels
-    x = tf.reshape(inputs, (inputs.shape[0], -1, groups, channels // groups))
-    x = x - tf.reduce_mean(x, (1, 3), keepdims=True)
-    x = tf.reshape(x / tf.sqrt(tf.reduce_mean(tf.square(x), (1, 3), keepdims=True) + layer.epsilon), inputs.shape)
+    x = by_groups(inputs, layer.groups if layer.groups > 0 else inputs.shape[-1], layer.epsilon)
     x = x * tf.cast(layer.gamma, x.dtype) if layer.scale else x
     return x + tf.cast(layer.beta, x.dtype) if layer.center else x
 
@@ -199,8 +197,12 @@ class Recorder:
         """The name and epsilon of a kernel (*K, I, O) that is a variable's standardised weights."""
         if id(kernel) not in self.computed:
             return None
-        value = kernel.numpy()
-        return tape.standardised(np.moveaxis(value, (-1, -2), (0, 1)), self.live.arrays())
+        return tape.standardised(np.moveaxis(kernel.numpy(), (-1, -2), (0, 1)), self.kernels)
+
+    @cached_property
+    def kernels(self) -> Arrays:
+        """Hers, which no run changes."""
+        return {name: array for name, array in self.live.arrays().items() if array.ndim > 2}
 
     def normalised(self, x, mean, variance, labels: tuple[int, ...]) -> None:
         """A norm whose mean and variance are those of the batch; raises Unknown where they aren't."""

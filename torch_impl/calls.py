@@ -10,7 +10,6 @@ import math
 import numpy as np
 import torch
 
-from common.diagnosis.tape import standardised
 from torch_impl.model import to_numpy
 
 DROPOUTS = {"dropout": (), "alpha_dropout": (), "dropout1d": (2,), "dropout2d": (2, 3), "feature_dropout": (2, 3)}
@@ -37,7 +36,7 @@ def _conv(r, input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1
     attributes = dict(
         kernel=kernel, stride=_each(stride, n), before=before, after=after, dilation=dilation, groups=groups
     )
-    if id(weight) in r.computed and (found := standardised(to_numpy(weight), r.values())):
+    if found := r.standardised(weight):
         attributes["standardised"] = found[1]
         return [("conv", (r.of(input),), attributes, {"weight": found[0], **r.arrays(bias=bias)})]
     r.note(weight)

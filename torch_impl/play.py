@@ -67,8 +67,7 @@ class Player:
         x, n = padded(x, a, 0.0), x.ndim - 2
         weight = w["weight"].reshape(*w["weight"].shape[:2], *a["kernel"])
         if (eps := a.get("standardised")) is not None:
-            weight = weight - weight.mean(tuple(range(1, n + 2)), keepdim=True)
-            weight = weight / (weight.square().mean(tuple(range(1, n + 2)), keepdim=True) + eps).sqrt()
+            weight = normed(weight, tuple(range(1, n + 2)), eps)
         of = F.conv1d if n == 1 else F.conv2d
         return of(x, weight, w.get("bias"), tuple(a["stride"]), 0, tuple(a["dilation"]), a["groups"])
 
@@ -92,10 +91,7 @@ class Player:
         return self.affine(y, a, w, layer)
 
     def group_norm(self, x, a, w, layer):
-        groups = x.reshape(len(x), a["groups"], -1)
-        y = groups - groups.mean(2, keepdim=True)
-        y = y / (y.square().mean(2, keepdim=True) + a["eps"]).sqrt()
-        return self.affine(y.reshape(x.shape), a, w, layer)
+        return self.affine(by_groups(x, a["groups"], a["eps"]), a, w, layer)
 
     def affine(self, x, a, w, layer):
         if "weight" in w:
@@ -222,6 +218,17 @@ class Player:
 
     def elu(self, x, a, w, layer):
         return F.elu(x, a["alpha"])
+
+
+def normed(x, axes: tuple[int, ...], eps: float):
+    """With mean 0 and variance 1 over these axes."""
+    x = x - x.mean(axes, keepdim=True)
+    return x / (x.square().mean(axes, keepdim=True) + eps).sqrt()
+
+
+def by_groups(x, groups: int, eps: float):
+    """Normed over each example's positions and each group's channels."""
+    return normed(x.reshape(len(x), groups, -1), (2,), eps).reshape(x.shape)
 
 
 def padded(x, a, value: float):

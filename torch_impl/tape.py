@@ -8,6 +8,7 @@ import copy
 import itertools
 import os
 import sys
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -221,8 +222,16 @@ class _Recorder(_Unmasked):
             name = next((n for n, v in constants.items() if np.array_equal(v, value)), f"constant {len(constants)}")
             constants[name], self.named[id(kernel)] = value, name
 
-    def values(self) -> Arrays:
-        return {name: to_numpy(t.detach()) for name, t in self.tensors.items()}
+    def standardised(self, kernel: torch.Tensor) -> tuple[str, float] | None:
+        """The name and epsilon of a kernel that is a parameter's standardised weights."""
+        if id(kernel) not in self.computed:
+            return None
+        return tape.standardised(to_numpy(kernel), self.kernels)
+
+    @cached_property
+    def kernels(self) -> Arrays:
+        """Hers, which no run changes."""
+        return {name: array for name, array in self.live.arrays().items() if array.ndim > 2}
 
     def arrays(self, **tensors: torch.Tensor | None) -> dict[str, str]:
         if any(t is not None and id(t) not in self.named for t in tensors.values()):

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from common.diagnosis.parse import Chain, Item, Join, Layer, key_of, layers
+from common.diagnosis.parse import NORMED, Chain, Item, Join, Layer, key_of, layers
 
 # what can stand for one another, and is then said to be another kind
 KINDS = {
     **dict.fromkeys("relu relu6 leaky_relu elu gelu silu tanh sigmoid hard_sigmoid hard_swish mish softplus hardtanh"
                     .split(), "activation"),
     **dict.fromkeys("max_pool avg_pool adaptive_pool mean global_max".split(), "pool"),
-    **dict.fromkeys(("norm", "group_norm", "affine"), "norm"),
+    **dict.fromkeys(NORMED, "norm"),
     **dict.fromkeys(("softmax", "log_softmax"), "softmax"),
 }  # fmt: skip
 # how much it takes to believe a difference: of an attribute, and of a layer more or less

@@ -226,6 +226,10 @@ def widths(e: Explained, rest: list[Change]) -> Iterator[Edit]:
         yield Edit("widths", "width", f"channels: {'; '.join(words[:4])}{more}", frozenset(group))
 
 
+def _epsilon(p: str, a: float, b: float) -> Words:
+    return f"epsilon {number(b)}", "epsilon", f"{p} {number(b)} for {number(a)}"
+
+
 def _momentum(p: str, a: float, b: float | None) -> Words:
     if b is None:
         return "momentum of all batches", "momentum", f"{p} keep the plain mean of all batches"
@@ -242,7 +246,7 @@ def _mode(p: str, a: str, b: str) -> Words:
 
 # (op, attribute): (where in words, our value, hers) -> name, kind, sentence
 ATTRIBUTES: dict[tuple[str, str], Callable[[str, Any, Any], Words]] = {
-    ("norm", "eps"): lambda p, a, b: (f"epsilon {number(b)}", "epsilon", f"{p} {number(b)} for {number(a)}"),
+    ("norm", "eps"): _epsilon,
     ("norm", "momentum"): _momentum,
     ("norm", "batch"): _mode,
     ("norm", "unbiased"): lambda p, a, b: ("biased variance", "variance", f"{p} keep the batch's biased variance"),
@@ -250,7 +254,7 @@ ATTRIBUTES: dict[tuple[str, str], Callable[[str, Any, Any], Words]] = {
         "norm without scale or shift" if "running_mean" in b else "norm without statistics", "norm",
         f"{p} lack {', '.join(leaf for leaf in a if leaf not in b)}",
     ),
-    ("group_norm", "eps"): lambda p, a, b: (f"epsilon {number(b)}", "epsilon", f"{p} {number(b)} for {number(a)}"),
+    ("group_norm", "eps"): _epsilon,
     ("group_norm", "groups"): lambda p, a, b: (f"{b} groups of a norm", "norm", f"{p} are over {b} groups for {a}"),
     ("group_norm", "leaves"): lambda p, a, b: (
         "norm without scale or shift", "norm", f"{p} lack {', '.join(leaf for leaf in a if leaf not in b)}",

@@ -45,6 +45,7 @@ class Join:
         return f"{self.op}({' | '.join(key_of(b) for b in self.branches)})"
 
 
+NORMED = ("norm", "group_norm", "affine")  # what has a scale and a shift for each channel
 Item = Layer | Join
 Chain = tuple[Item, ...]
 
@@ -145,7 +146,7 @@ def attributes_of(call: Call, shapes: Mapping[str, tuple[int, ...]]) -> dict[str
     if call.op in ("conv", "linear") and "weight" in shapes:
         groups = a.get("groups", 1)
         a |= {"into": shapes["weight"][1] * groups, "out": shapes["weight"][0], "bias": "bias" in shapes}
-    elif call.op in ("norm", "group_norm", "affine"):
+    elif call.op in NORMED:
         a |= {"channels": next(iter(shapes.values()))[0] if shapes else call.shape[1], "leaves": tuple(sorted(shapes))}
     return a
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from common.diagnosis.align import Change
+from common.diagnosis.align import KINDS, Change
 from common.diagnosis.edits import Edit, Explained, order
 from common.diagnosis.parse import Join, layers
 
@@ -36,7 +36,7 @@ def _fork(c: Change) -> Join:
 def last_norm(e: Explained, rest: list[Change]) -> Iterator[Edit]:
     """A pre-activation net that ends with its last addition."""
     group = [c for c in rest if c.kind == "drop" and c.op in ("norm", "group_norm", "relu") and e.part(c) == "head"]
-    if len(group) == 2 and len({c.op for c in group}) == 2:
+    if {KINDS[c.op] for c in group} == {"norm", "activation"}:
         yield Edit("no last BN-ReLU", "norm", "no norm and no ReLU behind the last stage", frozenset(group))
 
 

@@ -7,11 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from common.diagnosis.parse import Chain, Item, Join, Layer, layers, with_norms
+from common.diagnosis.parse import NORMED, Chain, Item, Join, Layer, layers, with_norms
 from common.diagnosis.tape import Arrays, Live
 
 Shape = tuple[int, ...]
-NORMED = ("norm", "group_norm", "affine")  # what has a scale and a shift for each channel
 
 
 def shapes(layer: Layer) -> dict[str, Shape]:

@@ -6,6 +6,7 @@ import pytest
 
 from common.arch import get
 from common.diagnosis import diagnose
+from common.errors import RosettaError
 
 torch_impl = pytest.importorskip("torch_impl")
 from torch import nn  # noqa: E402
@@ -82,8 +83,16 @@ def test_in_keras():
     assert edit.fields == {"norm_groups": 4} and found.proof.holds, found.text()
 
 
-def test_what_is_not_understood_is_not_called_no_resnet():
-    net = swapped(torch_impl.create_model(GROUPS), None)
-    net.bn1 = nn.InstanceNorm2d(64, track_running_stats=True)
-    said = diagnose(net, GROUPS).text()
+@pytest.mark.parametrize("all_of_them", [False, True])
+def test_what_is_not_understood_is_not_called_no_resnet(all_of_them):
+    net = torch_impl.create_model(BATCH if all_of_them else GROUPS)
+    if all_of_them:  # too far from every row
+        swapped(net, lambda n: nn.InstanceNorm2d(n, track_running_stats=True))
+    else:
+        net.bn1 = nn.InstanceNorm2d(64, track_running_stats=True)
+    try:
+        said = diagnose(net, None if all_of_them else GROUPS).text()
+    except RosettaError as e:
+        said = str(e)
     assert "instance_norm" in said and "isn't understood" in said and "no ResNet" not in said
+    assert ("can't be told" in said) == all_of_them
