@@ -29,10 +29,10 @@ from common.parity.checks import CHECKS
 from common.parity.comparison import worst_of
 from common.plan import make_plan
 from common.tools.files import atomic
+from common.tools.text import within
 
 ROOT = Path(__file__).parent.parent
 VARIANTS_PAGE = ROOT / "docs" / "variants.md"
-BEGIN, END = "<!-- atlas: make atlas -->", "<!-- end of atlas -->"
 FIRST = "torch"
 ENGINES = ("keras:tensorflow", "keras:jax", "keras:torch")
 OTHERS = {"cpu": (*ENGINES, "onnx:torch", "onnx:keras"), "gpu": ENGINES}
@@ -318,10 +318,8 @@ def main(device: str, only: tuple[str, ...], backends: tuple[str, ...], again: b
         Console(stderr=True).print(line)
     stem.with_suffix(".md").write_text(page(report, OTHERS[device]))
     if device == "cpu":
-        before_table, rest = VARIANTS_PAGE.read_text().split(BEGIN)
-        VARIANTS_PAGE.write_text(
-            f"{before_table}{BEGIN}\n{caption(report)}\n\n{table(report, OTHERS['cpu'])}\n{END}{rest.split(END)[1]}"
-        )
+        both = f"{caption(report)}\n\n{table(report, OTHERS['cpu'])}"
+        VARIANTS_PAGE.write_text(within(VARIANTS_PAGE.read_text(), "atlas: make atlas", both))
     bad = not_rounding(report)
     missing_runs = len(VARIANTS) * len(OTHERS[device]) - sum(map(len, report["variants"].values()))
     if bad or missing_runs:

@@ -25,6 +25,7 @@ from rich.table import Table
 from common.speed.bench import ratio
 from common.tools.frameworks import peer
 from common.tools.memory import processor
+from common.tools.text import within
 
 Runs = Mapping[str, Callable[[], object]]  # the first is ours
 CONSOLE = Console(width=120)
@@ -110,7 +111,5 @@ def command(rounds: int) -> Callable[[Callable[..., None]], click.Command]:
 
 
 def put(path: str, mark: str, text: str) -> None:
-    """A generated text into a page, between its marks `<!-- mark -->` and `<!-- end of mark -->`."""
-    begin, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
-    before, rest = Path(path).read_text().split(begin)
-    Path(path).write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}")
+    """A generated text into a page, between its marks."""
+    Path(path).write_text(within(Path(path).read_text(), mark, text))

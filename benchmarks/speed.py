@@ -198,6 +198,9 @@ def main(rounds: int, batch: int, file: str | None, only: tuple[str, ...]) -> No
     if only and not file:
         raise click.UsageError("--run wants --json: the file whose other runs are kept")
     before = json.loads(Path(file).read_text()) if only and file else {}
+    how = {"date": date.today().isoformat(), "rounds": rounds, "batch": batch}
+    if before and how != {k: before[k] for k in how}:  # the page says one date and one n of all
+        raise click.UsageError(f"--run wants what {file} has: {', '.join(f'{k} {before[k]}' for k in how)}")
     for what in only or RUNS:
         CONSOLE.print(f"{what} ...")
         results[what] = bench(**RUNS[what], rounds=rounds, batch=batch)
@@ -221,8 +224,7 @@ def main(rounds: int, batch: int, file: str | None, only: tuple[str, ...]) -> No
     first = next(iter(results.values()))
     CONSOLE.print(f"{first.device}; batch {batch}; n = {rounds}; {time.perf_counter() - begin:.0f} s")
     if file:
-        report = {"date": date.today().isoformat(), "device": first.device, "rounds": rounds, "batch": batch,
-                  "asked": rows, "loading": loaded, "resnext_over_resnet": grouped,
+        report = {**how, "device": first.device, "asked": rows, "loading": loaded, "resnext_over_resnet": grouped,
                   "runs": before.get("runs", {}) | {what: r.to_json() for what, r in results.items()}}  # fmt: skip
         Path(file).write_text(json.dumps(report, indent=1) + "\n")
         put("docs/performance.md", "ratios", written(report))

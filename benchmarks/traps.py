@@ -9,9 +9,9 @@ from common.teaching.faults import FAULTS, SIDES, Fault
 from common.teaching.measured import first, measure
 from common.teaching.site.lessons import faults_told
 from common.tools.files import atomic
+from common.tools.text import within
 
 ROOT = Path(__file__).parent.parent
-BEGIN, END = "<!-- faults: make traps -->", "<!-- end of faults -->"
 
 
 def measured(fault: Fault, side: str) -> dict:
@@ -55,8 +55,7 @@ def page(found: dict, text: str) -> str:
         "|--:|---|---|---|--:|--:|---|",
     ]
     lines += [row(f, found[name]) for name, f in FAULTS.items()]
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{rest.split(END)[1]}"
+    return within(text, "faults: make traps", "\n".join(lines))
 
 
 def main() -> None:

@@ -27,10 +27,10 @@ import click
 from common.diagnosis.hers import diagnose_file
 from common.errors import RosettaError
 from common.tools.files import atomic
+from common.tools.text import within
 
 ROOT = Path(__file__).parent.parent
 JSON, PAGE = ROOT / "docs" / "tutorials.json", ROOT / "docs" / "diagnosis.md"
-BEGIN, END = "<!-- nets: make tutorials -->", "<!-- end of nets -->"
 TUTORIALS, COURSE = "dragen1860/Deep-Learning-with-PyTorch-Tutorials", "dragen1860/TensorFlow-2.x-Tutorials"
 
 
@@ -205,8 +205,7 @@ def row(net: dict[str, Any]) -> str:
 def page(nets: list[dict[str, Any]], text: str) -> str:
     """docs/diagnosis.md with the table of these nets."""
     lines = ["| net | row | what differs | away |", "|---|---|---|--:|", *map(row, nets)]
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{rest.split(END)[1]}"
+    return within(text, "nets: make tutorials", "\n".join(lines))
 
 
 @click.command()

@@ -22,6 +22,14 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def within(page: str, mark: str, text: str) -> str:
+    """The page with a generated text between its marks, `<!-- mark -->` and `<!-- end of mark -->`; what a mark says
+    behind a colon is how the text is made, and stands in the first alone."""
+    begin, end = f"<!-- {mark} -->", f"<!-- end of {mark.partition(':')[0]} -->"
+    before, rest = page.split(begin)
+    return f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}"
+
+
 def width(text: str) -> int:
     """Columns that `text` takes on a terminal: two for each wide character of East Asia, none for a combining mark."""
     if text.isascii():
