@@ -300,10 +300,14 @@ def test_what_else_runs_it_is_said(tmp_path, stopped):
     assert "until now" not in rosetta("train", "--resume", tmp_path / "run", "--steps", 1)
 
 
-def test_tensorflow_says_nothing_of_its_own(tmp_path):
+def test_tensorflow_says_nothing_of_its_own(tmp_path, monkeypatch):
     """AutoGraph warns, through its log, of what it can't read."""
     import logging
 
+    from tensorflow.python.eager.polymorphic_function import polymorphic_function as of
+
+    # TensorFlow counts a process's graphs by their source, and those of the tests before are none of this run's
+    monkeypatch.setattr(of, "_frequent_tracing_detector_manager", type(of._frequent_tracing_detector_manager)())
     heard = []
     handler = logging.Handler()
     handler.emit = heard.append
